@@ -1,0 +1,113 @@
+r"""Makes a sharded dataset out of folders of sound files, one folder for each domain.
+
+    python -m data_prep.build --audio_dir=music --data_dir=data
+
+Each folder in --audio_dir is a domain, and each sound file anywhere in it a track: wav, flac, mp3,
+ogg, opus, aiff, and with `pip install "umt_jax[av]"` m4a and whatever else FFmpeg reads. Files that
+cannot be used are left out and named at the end. Run it again after adding folders or files: only
+what changed is built.
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from absl import flags
+
+from data_prep import datasets, domains
+from data_prep.recipe import Recipe
+from data_prep.tracks import SPLITS
+from umt_jax import command_line
+
+
+def define_flags() -> None:
+    """Declares the flags of this command, and only when it is the command that runs."""
+    defaults = Recipe()
+    flags.DEFINE_string(
+        "audio_dir", None, "Folder with one folder of sound files for each domain.", required=True
+    )
+    flags.DEFINE_string("data_dir", None, "Folder of the datasets.", required=True)
+    flags.DEFINE_integer(
+        "sample_rate_hz", defaults.sample_rate_hz, "Sample rate of the segments, in hertz."
+    )
+    flags.DEFINE_integer(
+        "segment_samples",
+        defaults.segment_samples,
+        "Audio samples in one segment. Training crops shorter ones out of it at random.",
+    )
+    flags.DEFINE_integer(
+        "num_variants",
+        defaults.num_variants,
+        "Versions of each segment with modulated pitch; training draws one of them each time.",
+    )
+    flags.DEFINE_float(
+        "loudness_dbfs",
+        defaults.loudness_dbfs,
+        "RMS to which each track is brought, in decibels relative to full scale; peaks beyond full "
+        "scale are clipped. Left out: levels stay as they are.",
+    )
+    flags.DEFINE_integer("seed", defaults.seed, "Decides how the pitch is modulated.")
+    flags.DEFINE_integer(
+        "num_workers", os.cpu_count() or 1, "Worker processes; all cores by default.", lower_bound=1
+    )
+    flags.DEFINE_bool(
+        "overwrite", False, "Rebuild domains that --data_dir has with other settings."
+    )
+
+
+def recipe_from_flags() -> Recipe:
+    """Returns the settings of the command line.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    settings = (field.name for field in dataclasses.fields(Recipe))
+    return Recipe(**{name: flags.FLAGS[name].value for name in settings})
+
+
+def table(metadata: Mapping[str, datasets.Metadata], *, built: Collection[str]) -> str:
+    """Returns what each domain holds, a line each, and below them the files that were left out."""
+    rows = [("domain", "tracks", "minutes", *SPLITS, "")]
+    left_out = []
+    for name, domain in metadata.items():
+        seconds = sum(track["seconds"] for track in domain["tracks"])
+        counts = [sum(t["num_segments"][split] for t in domain["tracks"]) for split in SPLITS]
+        status = "built" if name in built else "up to date"
+        rows.append((name, len(domain["tracks"]), f"{seconds / 60:.1f}", *counts, status))
+        left_out += [f"  {name}/{file['name']} {file['reason']}" for file in domain["left_out"]]
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
+            + [row[-1]]
+        ).rstrip()
+        for row in cells
+    ]
+    if left_out:
+        lines += ["", f"Left out ({len(left_out)}):", *left_out]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Builds as the flags say and prints the table."""
+    data_dir = Path(flags.FLAGS.data_dir)
+    try:
+        built = domains.build(
+            Path(flags.FLAGS.audio_dir),
+            data_dir,
+            recipe_from_flags(),
+            num_workers=flags.FLAGS.num_workers,
+            overwrite=flags.FLAGS.overwrite,
+        )
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. Domains that were finished are kept; start again for the others.")
+    print(table(datasets.read_metadata(data_dir), built=built))
+
+
+if __name__ == "__main__":
+    define_flags()
+    command_line.run(main)

@@ -1,0 +1,1 @@
+"""Training, measuring and showing a model: the commands of this project."""

@@ -1,0 +1,1 @@
+"""Flagfiles: one recipe each, for `python -m experiments.train --flagfile=...`."""

@@ -1,0 +1,122 @@
+"""Every training flag, and the configuration they make.
+
+A flag that decides a run's numbers takes its default from `umt_jax.config` and is named after the
+field there. The others only say where, how long and how often.
+"""
+
+import dataclasses
+
+from absl import flags
+
+from umt_jax.config import Config, ModelConfig, TrainingConfig
+
+_MODEL = ModelConfig()
+_TRAINING = TrainingConfig()
+
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of prepared domains (data_prep.build --data_dir).", required=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of this run: checkpoints, metrics, TensorBoard.", required=True
+)
+DOMAINS = flags.DEFINE_list(
+    "domains", [], "Domains to train, in the order of the decoders. Default: all prepared ones."
+)
+NUM_STEPS = flags.DEFINE_integer(
+    "num_steps", 250_000, "Training steps in all, counted from the run's beginning.", 1
+)
+LOG_EVERY = flags.DEFINE_integer("log_every", 50, "Steps between two lines of progress.", 1)
+EVAL_EVERY = flags.DEFINE_integer(
+    "eval_every", 2_000, "Steps between two evaluations, each of which saves a checkpoint.", 1
+)
+EVAL_BATCHES = flags.DEFINE_integer("eval_batches", 8, "Batches in one evaluation.", 1)
+EVAL_AUDIO_SECONDS = flags.DEFINE_float(
+    "eval_audio_seconds",
+    2.0,
+    "Seconds of each domain translated into every other at an evaluation, for TensorBoard; 0 for "
+    "none. Large models are slow at it without an accelerator.",
+    lower_bound=0.0,
+)
+
+_HELP = {
+    "sample_rate_hz": "Sample rate of the prepared segments.",
+    "encoder_blocks": "Repetitions of the encoder's dilations 1, 2, 4, ...",
+    "encoder_layers": "Number of dilations in one of those blocks.",
+    "encoder_channels": "Width of the encoder's residual stream.",
+    "encoder_preactivation": "One more ReLU before each dilated convolution, as in NSynth.",
+    "latent_channels": "Width of a latent frame.",
+    "pool_samples": "Audio samples averaged into one latent frame.",
+    "decoder_blocks": "Repetitions of the decoder's dilations 1, 2, 4, ...",
+    "decoder_layers": "Number of dilations in one of those blocks.",
+    "residual_channels": "Width of the decoder's residual stream.",
+    "skip_channels": "Width of the decoder's skip sum.",
+    "classifier_channels": "Width of the classifier's hidden layers.",
+    "segment_samples": "Audio samples in one training segment; a multiple of --pool_samples.",
+    "domain_batch": "Segments of each domain in one step.",
+    "learning_rate": "Adam's step size for encoder and decoders at step 0.",
+    "learning_rate_decay": "Factor on --learning_rate every --decay_steps steps.",
+    "classifier_learning_rate": "Adam's step size for the classifier at step 0.",
+    "classifier_learning_rate_decay": (
+        "Factor on --classifier_learning_rate every --decay_steps steps."
+    ),
+    "decay_steps": "Steps from one decay to the next.",
+    "gradient_clip": (
+        "Bound on the absolute value of each gradient of encoder and decoders; 0 for none."
+    ),
+    "confusion_weight": "Weight (lambda) of the confusion loss; 0 for a single domain.",
+    "compute_dtype": "Type of activations: float32 or bfloat16.",
+    "seed": "Decides initial parameters, order of segments, crops and augmented variants.",
+}
+
+
+def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder]:
+    """Defines one flag for each field."""
+    define = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }
+    return {
+        name: define[type(default)](name, default, _HELP[name])
+        for name, default in dataclasses.asdict(section).items()
+    }
+
+
+_MODEL_FLAGS = _define(_MODEL)
+_TRAINING_FLAGS = _define(_TRAINING)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long a run takes and how often it reports; may change when the run is resumed."""
+
+    num_steps: int
+    log_every: int
+    eval_every: int
+    eval_batches: int
+    eval_audio_seconds: float
+
+
+def schedule_from_flags() -> Schedule:
+    """Returns the schedule that the flags describe."""
+    return Schedule(
+        num_steps=NUM_STEPS.value,
+        log_every=LOG_EVERY.value,
+        eval_every=EVAL_EVERY.value,
+        eval_batches=EVAL_BATCHES.value,
+        eval_audio_seconds=EVAL_AUDIO_SECONDS.value,
+    )
+
+
+def config_from_flags(domains: tuple[str, ...]) -> Config:
+    """Returns the configuration that the flags describe.
+
+    Raises:
+        ValueError: Flags that contradict one another, or a value that is not allowed.
+    """
+    return Config(
+        domains=domains,
+        model=ModelConfig(**{name: flag.value for name, flag in _MODEL_FLAGS.items()}),
+        training=TrainingConfig(**{name: flag.value for name, flag in _TRAINING_FLAGS.items()}),
+    )

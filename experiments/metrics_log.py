@@ -1,0 +1,147 @@
+"""Where a run's numbers go: a line of progress, `metrics.jsonl`, TensorBoard."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import tensorboardX
+from absl import logging
+
+from experiments import pictures
+from experiments.samples import Translation
+from umt_jax.config import Config
+
+
+class MetricsLog:
+    """Writes `workdir/metrics.jsonl`, `workdir/config.json` and `workdir/tensorboard/`.
+
+    Each line of metrics.jsonl holds `step`, `seconds` (of training so far, over all its parts)
+    and what was measured. Losses are in nats.
+    """
+
+    def __init__(self, workdir: str, config: Config, first_step: int, num_steps: int) -> None:
+        """Opens the files; drops what they say of steps after `first_step`, to be run again."""
+        self._config, self._num_steps = config, num_steps
+        folder = Path(workdir)
+        (folder / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n")
+        path = folder / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= first_step]
+        rewritten = path.with_suffix(".incomplete")
+        rewritten.write_text("".join(f"{line}\n" for line in kept))
+        rewritten.replace(path)
+        self._file = path.open("a")
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(folder / "tensorboard"), purge_step=first_step + 1
+        )
+        self._seconds_before = json.loads(kept[-1])["seconds"] if kept else 0.0
+        self._started = self._last_time = time.monotonic()
+        self._first_step = self._last_step = first_step
+
+    def __enter__(self) -> "MetricsLog":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the files."""
+        self._file.close()
+        self._tensorboard.close()
+
+    def train(self, step: int, history: list[dict[str, Any]], *, learning_rate: float) -> None:
+        """Records the mean of the metrics of the steps since the last call."""
+        now = time.monotonic()
+        num_steps, seconds = step - self._last_step, now - self._last_time
+        training = self._config.training
+        step_samples = len(self._config.domains) * training.domain_batch * training.segment_samples
+        means = self._named("train", _mean(history))
+        means["train/samples_per_second"] = num_steps * step_samples / seconds
+        means["learning_rate"] = learning_rate
+        self._write(step, means)
+        self._last_step, self._last_time = step, now
+        seconds_left = (self._num_steps - step) * seconds / num_steps
+        logging.info(
+            "step %d/%d  reconstruction %.3f nats (%s)  classifier %.3f nats, %.0f %% right  "
+            "%s samples/s  %s left",
+            step,
+            self._num_steps,
+            means["train/reconstruction"],
+            self._per_domain("train", means),
+            means["train/classification"],
+            100 * means["train/classifier_accuracy"],
+            f"{means['train/samples_per_second']:,.0f}",
+            _clock(seconds_left),
+        )
+
+    def evaluate(self, step: int, scores: list[dict[str, Any]]) -> float:
+        """Records the mean over validation batches; returns the reconstruction loss."""
+        means = self._named("eval", _mean(scores))
+        self._write(step, means)
+        logging.info(
+            "step %d  validation: reconstruction %.3f nats (%s)  classifier %.0f %% right",
+            step,
+            means["eval/reconstruction"],
+            self._per_domain("eval", means),
+            100 * means["eval/classifier_accuracy"],
+        )
+        return means["eval/reconstruction"]
+
+    def translations(self, step: int, translations: list[Translation]) -> None:
+        """Records translations as audio and, beside their sources, as log-mel pictures."""
+        rate_hz = self._config.model.sample_rate_hz
+        for translation in translations:
+            self._tensorboard.add_audio(
+                f"{translation.source}/source", translation.waveform[:, None], step, rate_hz
+            )
+            for domain, waveform in translation.by_domain.items():
+                name = f"{translation.source}/as_{domain}"
+                self._tensorboard.add_audio(name, waveform[:, None], step, rate_hz)
+            figure = pictures.log_mel_row(
+                {translation.source: translation.waveform}
+                | {f"as {domain}": wave for domain, wave in translation.by_domain.items()},
+                rate_hz,
+            )
+            self._tensorboard.add_image(
+                f"{translation.source}/log_mel", pictures.to_rgb(figure), step, dataformats="HWC"
+            )
+        # What translating took is no part of the training speed.
+        self._last_time = time.monotonic()
+
+    def _named(self, prefix: str, means: dict[str, Any]) -> dict[str, float]:
+        """Returns scalars by name, the reconstruction loss for each domain and their mean."""
+        per_domain = means["reconstruction"]
+        named = {f"{prefix}/{name}": float(np.mean(value)) for name, value in means.items()}
+        for domain, value in zip(self._config.domains, per_domain, strict=True):
+            named[f"{prefix}/reconstruction/{domain}"] = float(value)
+        return named
+
+    def _per_domain(self, prefix: str, means: dict[str, float]) -> str:
+        return ", ".join(
+            f"{domain} {means[f'{prefix}/reconstruction/{domain}']:.3f}"
+            for domain in self._config.domains
+        )
+
+    def _write(self, step: int, scalars: dict[str, float]) -> None:
+        seconds = self._seconds_before + time.monotonic() - self._started
+        self._file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **scalars}) + "\n")
+        self._file.flush()
+        for name, value in scalars.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+
+def _mean(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the mean of each metric, in the shape it has."""
+    return {name: np.mean([metrics[name] for metrics in history], axis=0) for name in history[0]}
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"

@@ -1,0 +1,181 @@
+"""Pictures of sounds and of training, as figures that belong to nobody (never pyplot)."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import librosa
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from umt_jax.shapes import Float32, UInt8, Waveform
+
+NUM_MELS = 96
+DYNAMIC_RANGE_DB = 80.0
+"""What lies further below the loudest point of a row of pictures has the darkest colour."""
+
+_WINDOW_S = 0.064
+_HOP_S = 0.016
+_FLOOR_POWER = 1e-10
+_FREQUENCY_TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
+
+# Okabe and Ito's palette, which the colour-blind tell apart; the dashes do so in black and white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
+
+
+def log_mel(waveform: Waveform, sample_rate_hz: int) -> Float32[np.ndarray, "M N"]:
+    """Returns the log-mel spectrogram of a waveform [T] in dB, one column every 16 ms.
+
+    Row m is centred on `mel_centres_hz(sample_rate_hz)[m]`, low pitches first. -100 dB is the
+    floor.
+    """
+    window_samples = round(_WINDOW_S * sample_rate_hz)
+    missing = max(0, window_samples - len(waveform))
+    power = librosa.feature.melspectrogram(
+        y=np.pad(np.asarray(waveform, np.float32), (0, missing)),
+        sr=sample_rate_hz,
+        n_fft=window_samples,
+        hop_length=round(_HOP_S * sample_rate_hz),
+        n_mels=NUM_MELS,
+    )
+    return (10 * np.log10(np.maximum(power, _FLOOR_POWER))).astype(np.float32)
+
+
+def mel_centres_hz(sample_rate_hz: int) -> Float32[np.ndarray, "M"]:
+    """Returns the frequency in the middle of each row of `log_mel`."""
+    edges_hz = librosa.mel_frequencies(NUM_MELS + 2, fmin=0.0, fmax=sample_rate_hz / 2)
+    return edges_hz[1:-1].astype(np.float32)
+
+
+def log_mel_row(
+    waveforms: Mapping[str, Waveform],
+    sample_rate_hz: int,
+    *,
+    seconds: float | None = None,
+    loudest_db: float | None = None,
+) -> Figure:
+    """Draws the log-mel spectrograms of sounds beside each other, in one scale of colours.
+
+    Args:
+        waveforms: Sounds [T] by title.
+        sample_rate_hz: Rate of all of them.
+        seconds: Length of the time axis; the longest sound's if not given.
+        loudest_db: Value of the lightest colour, so that several rows can share their scale; the
+            loudest point of these sounds if not given.
+    """
+    if seconds is None:
+        seconds = max(waveform.shape[-1] for waveform in waveforms.values()) / sample_rate_hz
+    num_samples = max(1, round(seconds * sample_rate_hz))
+    pictures = {
+        title: log_mel(waveform[:num_samples], sample_rate_hz)
+        for title, waveform in waveforms.items()
+    }
+    if loudest_db is None:
+        loudest_db = max(float(picture.max()) for picture in pictures.values())
+
+    figure = Figure(figsize=(3.2 * len(pictures) + 1.2, 2.7), layout="constrained")
+    all_axes = figure.subplots(1, len(pictures), squeeze=False, sharey=True)[0]
+    for axes, (title, picture) in zip(all_axes, pictures.items(), strict=True):
+        image = axes.imshow(
+            picture,
+            origin="lower",
+            aspect="auto",
+            extent=(0, picture.shape[1] * _HOP_S, -0.5, NUM_MELS - 0.5),
+            cmap="magma",
+            vmin=loudest_db - DYNAMIC_RANGE_DB,
+            vmax=loudest_db,
+        )
+        # Nothing is drawn where a shorter sound has ended.
+        axes.set(title=title, xlabel="Time (s)", xlim=(0, seconds))
+    _label_frequencies(all_axes[0], sample_rate_hz)
+    figure.colorbar(image, ax=list(all_axes), label="Power (dB)", pad=0.01)
+    return figure
+
+
+def _label_frequencies(axes: Axes, sample_rate_hz: int) -> None:
+    ticks_hz = [tick for tick in _FREQUENCY_TICKS_HZ if tick <= sample_rate_hz / 2]
+    rows = np.interp(ticks_hz, mel_centres_hz(sample_rate_hz), np.arange(NUM_MELS))
+    axes.set_yticks(rows, [f"{tick / 1000:g}" for tick in ticks_hz])
+    axes.set_ylabel("Frequency (kHz)")
+
+
+def loss_curves(metrics: Sequence[Mapping[str, float]], domains: Sequence[str]) -> Figure:
+    """Draws a run: reconstruction losses of training and validation, and the classifier.
+
+    Args:
+        metrics: Lines of metrics.jsonl; each has "step" and any of the others.
+        domains: The K names; a line each, where the losses of domains are there.
+    """
+    figure = Figure(figsize=(5.4, 7.5), layout="constrained")
+    train, validation, classifier = figure.subplots(3, 1, sharex=True)
+    validation.sharey(train)
+    ends = {}
+    for axes, split, title in (
+        (train, "train", "Reconstruction loss in training"),
+        (validation, "eval", "Reconstruction loss in validation"),
+    ):
+        lines = {domain: f"{split}/reconstruction/{domain}" for domain in domains}
+        if not any(key in row for row in metrics for key in lines.values()):
+            lines = {"all domains": f"{split}/reconstruction"}
+        ends[axes] = _draw_lines(axes, metrics, lines)
+        axes.set(title=title, ylabel="Nats per sample")
+
+    lines = {"training": "train/classifier_accuracy", "validation": "eval/classifier_accuracy"}
+    chance, grey = 1 / len(domains), "0.4"
+    ends[classifier] = _draw_lines(classifier, metrics, lines)
+    ends[classifier].append((chance, f"chance 1/{len(domains)}", grey))
+    classifier.axhline(chance, color=grey, linewidth=1)
+    classifier.set(
+        title="Domains the classifier recognises", ylabel="Accuracy", xlabel="Step", ylim=(0, 1.03)
+    )
+    # Last, when no line to come can change the limits.
+    for axes, labels in ends.items():
+        _label_ends(axes, labels)
+    return figure
+
+
+def _draw_lines(
+    axes: Axes, metrics: Sequence[Mapping[str, float]], lines: Mapping[str, str]
+) -> list[tuple[float, str, str]]:
+    """Draws metrics by label; returns the last value, label and colour of each line."""
+    ends = []
+    for index, (label, key) in enumerate(lines.items()):
+        points = [(row["step"], row[key]) for row in metrics if key in row]
+        if points:
+            steps, values = zip(*points, strict=True)
+            colour, dashes = _COLOURS[index % len(_COLOURS)], _DASHES[index % len(_DASHES)]
+            # A line of one point would be invisible.
+            marker = "o" if len(points) == 1 else None
+            axes.plot(steps, values, color=colour, linestyle=dashes, marker=marker, label=label)
+            ends.append((values[-1], label, colour))
+    axes.grid(color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    if not ends:
+        axes.text(0.5, 0.5, "nothing recorded yet", transform=axes.transAxes, ha="center")
+    return ends
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Writes labels beside the axes, from the lowest value upwards, none over another."""
+    low, high = axes.get_ylim()
+    height = -1.0
+    for value, label, colour in sorted(ends):
+        height = max((value - low) / (high - low), height + 0.11)
+        axes.text(1.01, height, label, color=colour, transform=axes.transAxes, va="center")
+
+
+def to_png(figure: Figure, *, dots_per_inch: int = 130) -> bytes:
+    """Returns the figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dots_per_inch)
+    return buffer.getvalue()
+
+
+def to_rgb(figure: Figure, *, dots_per_inch: int = 100) -> UInt8[np.ndarray, "H W 3"]:
+    """Returns the figure's pixels, as TensorBoard takes them."""
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

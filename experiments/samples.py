@@ -1,0 +1,65 @@
+"""Translations of validation excerpts, made while a run is being trained."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from umt_jax import mu_law
+from umt_jax.config import Config
+from umt_jax.dataset import Dataset
+from umt_jax.networks import NetworkParameters
+from umt_jax.shapes import Float
+from umt_jax.translator import Translator
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """One excerpt and what each decoder makes of it.
+
+    Attributes:
+        source: Domain of the excerpt.
+        waveform: The excerpt, [T].
+        by_domain: Its translation into each domain, its own included, [T].
+    """
+
+    source: str
+    waveform: Float[np.ndarray, "T"]
+    by_domain: dict[str, Float[np.ndarray, "T"]]
+
+
+class Translations:
+    """The same excerpt of each domain's validation tracks, translated into every domain."""
+
+    def __init__(self, config: Config, prepared: Dataset, seconds: float) -> None:
+        """Reads the excerpts, `seconds` of each (less where the track is shorter); 0 for none."""
+        self._config = config
+        num_samples = round(seconds * config.model.sample_rate_hz)
+        self._excerpts = (
+            [mu_law.decode(codes) for codes in prepared.excerpts("validation", num_samples)]
+            if num_samples
+            else []
+        )
+
+    def make(self, parameters: NetworkParameters) -> list[Translation]:
+        """Translates every excerpt into every domain."""
+        if not self._excerpts:
+            return []
+        translator = Translator(self._config, jax.device_get(parameters))
+        pieces: list[list[np.ndarray]] = [[] for _ in self._excerpts]
+        for piece in translator.translate_recordings(
+            ([excerpt] for excerpt in self._excerpts), num_streams=len(self._excerpts)
+        ):
+            pieces[piece.recording].append(piece.waveforms)
+        return [
+            Translation(
+                source=source,
+                waveform=excerpt,
+                by_domain=dict(
+                    zip(translator.domains, np.concatenate(waveforms, axis=-1), strict=True)
+                ),
+            )
+            for source, excerpt, waveforms in zip(
+                self._config.domains, self._excerpts, pieces, strict=True
+            )
+        ]

@@ -1,0 +1,154 @@
+r"""Trains encoder, decoders and classifier on prepared domains (§3.3).
+
+    python -m experiments.train --flagfile=experiments/configs/demo.flags \
+        --data_dir=data --workdir=runs/demo
+
+The same command goes on with a run that was stopped.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from experiments import flags as train_flags
+from experiments import metrics_log, samples
+from umt_jax import (
+    checkpoint,
+    command_line,
+    dataset,
+    networks,
+    sharding,
+    train_state,
+    train_step,
+)
+from umt_jax.config import Config
+
+
+def main() -> None:
+    """Trains as the flags say."""
+    logging.set_verbosity(logging.INFO)
+    data_dir = train_flags.DATA_DIR.value
+    domains = tuple(train_flags.DOMAINS.value) or dataset.find_domains(data_dir)
+    run(
+        train_flags.config_from_flags(domains),
+        train_flags.schedule_from_flags(),
+        data_dir=data_dir,
+        workdir=train_flags.WORKDIR.value,
+    )
+
+
+def run(config: Config, schedule: train_flags.Schedule, *, data_dir: str, workdir: str) -> None:
+    """Trains until `schedule.num_steps`, from the newest checkpoint in `workdir` if there is one.
+
+    Raises:
+        ValueError: `workdir` holds a run of another configuration, the data do not fit, or a loss
+            was not finite.
+    """
+    prepared = dataset.Dataset(data_dir, config.domains)
+    prepared.check(config.training.segment_samples, config.model.sample_rate_hz)
+    mesh = sharding.make_mesh(len(config.domains), config.training.domain_batch)
+    nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
+    optimizers = train_state.make_optimizers(config.training)
+    check_config(config, workdir)
+    checkpoints = checkpoint.Checkpoints(workdir)
+
+    state = train_state.create(nets.init(jax.random.key(config.training.seed)), optimizers)
+    state_shardings = sharding.state_shardings(state, mesh)
+    state = jax.device_put(state, state_shardings)
+    first_step = checkpoints.newest_step() or 0
+    if first_step:
+        state = checkpoints.restore(first_step, state)
+        logging.info("Going on from step %d in %s.", first_step, workdir)
+    _log_sizes(state, mesh)
+
+    step_fn = jax.jit(
+        functools.partial(train_step.train_step, networks=nets, optimizers=optimizers),
+        donate_argnums=0,
+        out_shardings=(state_shardings, None),
+    )
+    eval_fn = jax.jit(functools.partial(train_step.eval_step, networks=nets))
+    eval_batches = [
+        sharding.put_batch(batch, mesh)
+        for batch in prepared.eval_batches(
+            config.training, split="validation", num_batches=schedule.eval_batches
+        )
+    ]
+    translations = samples.Translations(config, prepared, schedule.eval_audio_seconds)
+    learning_rate = train_state.learning_rate(config.training)
+    batches = prepared.train_batches(config.training, first_step=first_step)
+
+    with metrics_log.MetricsLog(workdir, config, first_step, schedule.num_steps) as log:
+        pending: list[train_step.Metrics] = []
+        steps = range(first_step + 1, schedule.num_steps + 1)
+        for step, batch in zip(steps, batches, strict=False):  # The batches never end.
+            state, metrics = step_fn(state, sharding.put_batch(batch, mesh))
+            pending.append(metrics)
+            last = step == schedule.num_steps
+            if step % schedule.log_every == 0 or step % schedule.eval_every == 0 or last:
+                history = jax.device_get(pending)
+                _check_finite(history, step - len(history) + 1, config, workdir)
+                log.train(step, history, learning_rate=float(learning_rate(step - 1)))
+                pending = []
+            if step % schedule.eval_every == 0 or last:
+                scores = jax.device_get([eval_fn(state.parameters, b) for b in eval_batches])
+                reconstruction = log.evaluate(step, scores)
+                checkpoints.save(state, config, prepared.description, reconstruction)
+                log.translations(step, translations.make(state.parameters))
+    checkpoints.close()
+
+
+def check_config(config: Config, workdir: str) -> None:
+    """Raises `ValueError` if `workdir` holds a run of another configuration, and says how."""
+    if not checkpoint.has_checkpoint(workdir):
+        return
+    before, now = _by_flag(checkpoint.read_config(workdir)), _by_flag(config)
+    for flag, value in now.items():
+        if before[flag] != value:
+            raise ValueError(
+                f"--{flag}={value} contradicts the run in --workdir={workdir}, which has "
+                f"--{flag}={before[flag]}. Use that value to go on with it, or another --workdir "
+                "to start anew."
+            )
+
+
+def _by_flag(config: Config) -> dict[str, Any]:
+    fields = config.to_json()
+    return {"domains": ",".join(fields["domains"]), **fields["model"], **fields["training"]}
+
+
+def _check_finite(
+    history: list[train_step.Metrics], first_step: int, config: Config, workdir: str
+) -> None:
+    """Raises `ValueError` at the first loss that is not a finite number."""
+    for step, metrics in enumerate(history, first_step):
+        for domain, loss in zip(config.domains, metrics["reconstruction"], strict=True):
+            if not np.isfinite(loss):
+                raise ValueError(
+                    f"The reconstruction loss of {domain} is {loss} at step {step}. The last good "
+                    f"checkpoint in {workdir} is kept. Try a smaller --learning_rate, or "
+                    "--gradient_clip=1."
+                )
+        if not np.isfinite(metrics["classification"]):
+            raise ValueError(
+                f"The classification loss is {metrics['classification']} at step {step}. The last "
+                f"good checkpoint in {workdir} is kept. Try a smaller --classifier_learning_rate."
+            )
+
+
+def _log_sizes(state: train_state.TrainState, mesh: jax.sharding.Mesh) -> None:
+    parameters = state.parameters
+    logging.info(
+        "Parameters: encoder %s, each decoder %s, classifier %s. Devices: %s, laid out as %s.",
+        f"{networks.num_parameters(parameters.encoder):,}",
+        f"{networks.num_parameters(networks.select(parameters.decoders, 0)):,}",
+        f"{networks.num_parameters(parameters.classifier):,}",
+        mesh.devices.flat[0].device_kind,
+        dict(mesh.shape),
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,116 @@
+import io
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from experiments import pictures
+
+RATE_HZ = 16_000
+
+
+def sine(frequency_hz, seconds=1.0, amplitude=0.5):
+    time_s = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    return (amplitude * np.sin(2 * np.pi * frequency_hz * time_s)).astype(np.float32)
+
+
+@pytest.mark.parametrize("frequency_hz", [250, 440, 1000, 3000, 6500])
+def test_log_mel_of_a_sine_peaks_at_its_row(frequency_hz):
+    picture = pictures.log_mel(sine(frequency_hz), RATE_HZ)
+    centres_hz = pictures.mel_centres_hz(RATE_HZ)
+    assert picture.shape == (pictures.NUM_MELS, 1 + round(1 / 0.016))
+    middle = picture[:, picture.shape[1] // 2]
+    assert np.argmax(middle) == np.argmin(np.abs(centres_hz - frequency_hz))
+
+
+def test_log_mel_is_in_decibels():
+    loud = pictures.log_mel(sine(1000, amplitude=0.5), RATE_HZ)
+    quiet = pictures.log_mel(sine(1000, amplitude=0.05), RATE_HZ)
+    np.testing.assert_allclose(loud.max() - quiet.max(), 20.0, atol=1e-3)
+
+
+def test_log_mel_of_silence_is_the_floor():
+    silence = np.zeros(4000, np.float32)
+    np.testing.assert_allclose(pictures.log_mel(silence, RATE_HZ), -100, rtol=1e-5)
+
+
+def test_log_mel_takes_sounds_shorter_than_its_window():
+    assert np.isfinite(pictures.log_mel(np.ones(10, np.float32), RATE_HZ)).all()
+
+
+def test_pictures_in_a_row_share_scale_of_colours_and_axes():
+    figure = pictures.log_mel_row(
+        {"loud": sine(500), "quiet": sine(500, seconds=0.5, amplitude=0.01)}, RATE_HZ
+    )
+    loud, quiet, colour_bar = figure.axes
+    assert loud.images[0].get_clim() == quiet.images[0].get_clim()
+    assert loud.get_xlim() == quiet.get_xlim() == (0, 1)
+    assert [axes.get_title() for axes in (loud, quiet)] == ["loud", "quiet"]
+    assert loud.get_xlabel() == "Time (s)"
+    assert loud.get_ylabel() == "Frequency (kHz)"
+    assert colour_bar.get_ylabel() == "Power (dB)"
+
+
+def test_frequency_axis_names_the_row_of_a_sine():
+    figure = pictures.log_mel_row({"sine": sine(1000)}, RATE_HZ)
+    axes = figure.axes[0]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    tick = axes.get_yticks()[labels.index("1")]
+    row = np.argmax(pictures.log_mel(sine(1000), RATE_HZ)[:, 30])
+    assert abs(tick - row) <= 0.5
+
+
+def test_seconds_and_loudest_db_fix_the_axes():
+    figure = pictures.log_mel_row({"a": sine(500)}, RATE_HZ, seconds=0.25, loudest_db=-10.0)
+    assert figure.axes[0].get_xlim() == (0, 0.25)
+    assert figure.axes[0].images[0].get_clim() == (-90.0, -10.0)
+
+
+def metrics(domains, num_rows=5):
+    return [
+        {"step": 10 * i, "seconds": 1.0 * i, "train/classifier_accuracy": 0.5}
+        | {f"train/reconstruction/{domain}": 5.0 / i + k for k, domain in enumerate(domains)}
+        | {f"eval/reconstruction/{domain}": 6.0 / i + k for k, domain in enumerate(domains)}
+        for i in range(1, num_rows + 1)
+    ]
+
+
+def test_loss_curves_hold_a_line_for_each_domain_and_the_chance_level():
+    domains = [f"Domain_{i}" for i in range(6)]
+    figure = pictures.loss_curves(metrics(domains), domains)
+    train, validation, classifier = figure.axes
+    for axes, first in ((train, 5.0), (validation, 6.0)):
+        assert [line.get_label() for line in axes.lines] == domains
+        np.testing.assert_allclose(axes.lines[2].get_ydata(), first / np.arange(1, 6) + 2)
+        looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
+        assert len(looks) == len(domains)
+    np.testing.assert_allclose(classifier.lines[-1].get_ydata(), 1 / 6)
+    assert "chance 1/6" in [text.get_text() for text in classifier.texts]
+
+
+def test_labels_stand_at_the_ends_of_their_lines_and_apart():
+    domains = ["Low", "High"]
+    figure = pictures.loss_curves(metrics(domains), domains)
+    for axes, last in zip(figure.axes[:2], (1.0, 1.2), strict=True):
+        heights = {text.get_text(): text.get_position()[1] for text in axes.texts}
+        low, high = axes.get_ylim()
+        np.testing.assert_allclose(heights["Low"], (last - low) / (high - low))
+        assert heights["High"] - heights["Low"] > 0.1
+
+
+def test_loss_curves_without_domains_show_the_mean():
+    rows = [{"step": 1, "train/reconstruction": 5.0}, {"step": 2, "train/reconstruction": 4.0}]
+    figure = pictures.loss_curves(rows, ["A", "B"])
+    assert [line.get_label() for line in figure.axes[0].lines] == ["all domains"]
+    assert "nothing recorded yet" in [text.get_text() for text in figure.axes[1].texts]
+
+
+def test_png_and_rgb_show_the_same_figure():
+    figure = pictures.log_mel_row({"a": sine(500)}, RATE_HZ)
+    rgb = pictures.to_rgb(figure, dots_per_inch=100)
+    height, width = round(2.7 * 100), round(4.4 * 100)
+    assert rgb.shape == (height, width, 3)
+    assert rgb.dtype == np.uint8
+    png = matplotlib.image.imread(io.BytesIO(pictures.to_png(figure, dots_per_inch=100)))
+    # The layout settles by fractions of a pixel when it is drawn again, which blurs other edges.
+    assert np.mean(np.abs(png[..., :3] - rgb / 255) > 2 / 255) < 0.01

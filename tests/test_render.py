@@ -1,0 +1,276 @@
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep import instruments, render, scores
+from umt_jax import audio
+
+mido = pytest.importorskip("mido")
+pytest.importorskip("tinysoundfont")
+
+RATE_HZ = 16_000
+
+
+@pytest.fixture(scope="module")
+def soundfont():
+    return instruments.find_soundfont(None)
+
+
+def write_midi(path, notes, *, channel=0, ticks_per_beat=480):
+    """Writes (onset, offset, pitch) in beats of half a second, MIDI's own default."""
+    events = [(on, "note_on", pitch) for on, _, pitch in notes]
+    events += [(off, "note_off", pitch) for _, off, pitch in notes]
+    track, now = mido.MidiTrack(), 0
+    for beat, kind, pitch in sorted(events, key=lambda event: (event[0], event[1] == "note_on")):
+        tick = round(beat * ticks_per_beat)
+        message = mido.Message(kind, channel=channel, note=pitch, velocity=80, time=tick - now)
+        track.append(message)
+        now = tick
+    mido.MidiFile(tracks=[track], ticks_per_beat=ticks_per_beat).save(path)
+
+
+def chords(num_chords, seconds=0.4):
+    return [
+        scores.Note(i * seconds, (i + 1) * seconds, pitch, 80)
+        for i in range(num_chords)
+        for pitch in (48 + i % 12, 60 + i % 7)
+    ]
+
+
+def test_reading_gives_the_notes_that_were_written(tmp_path):
+    write_midi(tmp_path / "a.mid", [(0, 1, 60), (1, 3, 64), (1, 2, 67)])
+    notes = scores.read(tmp_path / "a.mid")
+    assert [note[2] for note in notes] == [60, 64, 67]
+    np.testing.assert_allclose([note[:2] for note in notes], [(0, 0.5), (0.5, 1.5), (0.5, 1.0)])
+
+
+def test_changes_of_tempo_are_followed(tmp_path):
+    track = mido.MidiTrack(
+        [
+            mido.Message("note_on", note=60, velocity=80),
+            mido.MetaMessage("set_tempo", tempo=2_000_000, time=480),
+            mido.Message("note_off", note=60, time=480),
+        ]
+    )
+    mido.MidiFile(tracks=[track], ticks_per_beat=480).save(tmp_path / "a.mid")
+    assert scores.read(tmp_path / "a.mid") == [scores.Note(0.0, 2.5, 60, 80)]
+
+
+def test_drums_are_not_notes(tmp_path):
+    write_midi(tmp_path / "a.mid", [(0, 1, 40)], channel=9)
+    with pytest.raises(ValueError, match="no notes besides drums"):
+        scores.read(tmp_path / "a.mid")
+
+
+def test_notes_of_one_pitch_never_overlap(tmp_path):
+    write_midi(tmp_path / "a.mid", [(0, 4, 60), (1, 3, 60), (1, 2, 60)])
+    notes = scores.read(tmp_path / "a.mid")
+    assert len(notes) == 2
+    assert notes[0].offset_s == notes[1].onset_s
+
+
+def test_a_file_that_is_no_midi_is_named(tmp_path):
+    (tmp_path / "a.mid").write_bytes(b"hello")
+    with pytest.raises(ValueError, match=r"a\.mid cannot be read"):
+        scores.read(tmp_path / "a.mid")
+
+
+def test_two_files_of_one_piece_are_refused(tmp_path):
+    write_midi(tmp_path / "a.mid", [(0, 1, 60)])
+    write_midi(tmp_path / "a.midi", [(0, 1, 60)])
+    with pytest.raises(ValueError, match="same piece"):
+        scores.find(tmp_path)
+
+
+@pytest.mark.parametrize("piece", sorted(scores.find(scores.EMBEDDED)))
+def test_excerpts_divide_a_score_and_leave_its_notes_whole(piece):
+    notes = scores.read(scores.find(scores.EMBEDDED)[piece])
+    excerpts = scores.cut(notes, 30.0)
+    assert [note for excerpt in excerpts for note in excerpt] == notes
+    seconds = [excerpt[-1].onset_s - excerpt[0].onset_s for excerpt in excerpts]
+    assert all(15 < length < 45 for length in seconds)
+
+
+def test_cuts_fall_where_no_note_is_held():
+    # Pairs of chords are tied over by a long note: only every other onset is free.
+    notes = sorted(chords(100) + [scores.Note(0.8 * i, 0.8 * (i + 1), 90, 80) for i in range(50)])
+    for excerpt in scores.cut(notes, 10.0)[1:]:
+        assert round(excerpt[0].onset_s / 0.4) % 2 == 0
+
+
+def test_every_domain_gets_its_own_recordings_and_about_the_same_minutes():
+    durations = {f"piece_{i}": 25.0 + i % 10 for i in range(40)}
+    hands = render.deal(durations, ["A", "B", "C"])
+    assert sorted(sum(hands.values(), [])) == sorted(durations)
+    seconds = [sum(durations[name] for name in names) for names in hands.values()]
+    assert max(seconds) - min(seconds) <= 34.0
+
+
+def test_dealing_does_not_depend_on_the_order_of_the_files():
+    durations = {f"piece_{i}": 30.0 for i in range(20)}
+    backwards = dict(reversed(durations.items()))
+    assert render.deal(durations, ["A", "B"]) == render.deal(backwards, ["A", "B"])
+
+
+def test_too_few_excerpts_are_refused():
+    with pytest.raises(ValueError, match="5 excerpts do not give 2 domains 3 each"):
+        render.deal({f"piece_{i}": 30.0 for i in range(5)}, ["A", "B"])
+
+
+def test_the_shortest_piece_is_held_out_unless_named():
+    pieces = {"long": chords(9), "short": chords(3), "middle": chords(6)}
+    assert render.choose_held_out(pieces, []) == ["short"]
+    assert render.choose_held_out(pieces, ["long"]) == ["long"]
+    with pytest.raises(ValueError, match="long, middle, short"):
+        render.choose_held_out(pieces, ["nothing"])
+    with pytest.raises(ValueError, match="some, not all"):
+        render.choose_held_out(pieces, list(pieces))
+
+
+def test_no_training_excerpt_is_of_a_held_out_piece_or_in_two_domains():
+    pieces = {name: scores.read(path) for name, path in scores.find(scores.EMBEDDED).items()}
+    domains = list(render.DEFAULT_INSTRUMENTS)
+    recordings = render.plan(pieces, held_out=["foster_jeanie"], domains=domains, excerpt_s=30.0)
+    music = [name.split("/")[2] for name in recordings if name.startswith("music/")]
+    assert len(set(music)) == len(music)
+    assert not any(name.startswith("foster_jeanie") for name in music)
+    assert [name for name in recordings if name.startswith("pairs/")] == [
+        f"pairs/{domain}/foster_jeanie" for domain in domains
+    ]
+    num_notes = sum(len(notes) for name, notes in recordings.items() if "music/" in name)
+    assert num_notes == sum(map(len, pieces.values())) - len(pieces["foster_jeanie"])
+
+
+def test_an_unknown_instrument_is_answered_with_those_there_are():
+    with pytest.raises(ValueError, match="no Kazoo. Choose from Piano, Harpsichord, .*Flute"):
+        instruments.check_names(["Piano", "Kazoo"])
+    assert instruments.check_names(["piano", "FLUTE"]) == ["Piano", "Flute"]
+
+
+def test_a_missing_package_is_answered_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(instruments.importlib.util, "find_spec", lambda name: None)
+    command = r"pip install --no-deps tinysoundfont==0\.3\.7 pretty_midi==0\.2\.11\.post0"
+    with pytest.raises(ValueError, match=command):
+        instruments.find_soundfont(None)
+
+
+def fundamental_hz(waveform, expected_hz):
+    """Returns the lag of the autocorrelation's peak within a fifth of the expected, as Hz."""
+    spectrum = np.fft.rfft(waveform, 2 * len(waveform))
+    correlation = np.fft.irfft(np.abs(spectrum) ** 2)
+    first, last = int(RATE_HZ / expected_hz / 1.5), math.ceil(RATE_HZ / expected_hz * 1.5)
+    lag = first + np.argmax(correlation[first:last])
+    before, peak, after = correlation[lag - 1 : lag + 2]
+    return RATE_HZ / (lag + 0.5 * (before - after) / (before - 2 * peak + after))
+
+
+@pytest.mark.parametrize("pitch", [40, 57, 69, 81])
+@pytest.mark.parametrize("domain", render.DEFAULT_INSTRUMENTS)
+def test_the_pitch_that_is_heard_is_the_pitch_that_was_asked_for(soundfont, domain, pitch):
+    note = scores.Note(3.0, 4.5, pitch, 90)
+    waveform = instruments.play(
+        [note],
+        program=instruments.PROGRAMS[domain],
+        soundfont=soundfont,
+        sample_rate_hz=RATE_HZ,
+    )
+    expected_hz = 440 * 2 ** ((pitch - 69) / 12)
+    heard_hz = fundamental_hz(waveform[RATE_HZ // 2 : 3 * RATE_HZ // 2], expected_hz)
+    # A sixth of a semitone: vibrato and the ensemble's chorus are part of the instruments.
+    assert abs(12 * math.log2(heard_hz / expected_hz)) < 1 / 6
+
+
+def test_every_instrument_plays_the_same_length_at_the_same_level(soundfont):
+    notes = chords(6)
+    for domain, program in instruments.PROGRAMS.items():
+        waveform = instruments.play(
+            notes, program=program, soundfont=soundfont, sample_rate_hz=RATE_HZ
+        )
+        assert len(waveform) == round((0.1 + 6 * 0.4 + 1.0) * RATE_HZ), domain
+        level_dbfs = 10 * math.log10(np.mean(np.square(waveform, dtype=np.float64)))
+        np.testing.assert_allclose(level_dbfs, instruments.LEVEL_DBFS, atol=0.01, err_msg=domain)
+        assert np.max(np.abs(waveform)) < 1, domain
+
+
+def test_notes_sound_when_the_note_list_says(soundfont):
+    notes = [scores.Note(2.0, 2.5, 60, 90), scores.Note(3.5, 4.0, 72, 90)]
+    waveform = instruments.play(notes, program=0, soundfont=soundfont, sample_rate_hz=RATE_HZ)
+    loud = np.abs(waveform) > 0.1 * np.max(np.abs(waveform))
+    first = np.argmax(loud) / RATE_HZ
+    second = np.argmax(loud[round(1.5 * RATE_HZ) :]) / RATE_HZ + 1.5
+    np.testing.assert_allclose([first, second], [0.1, 1.6], atol=0.02)
+
+
+def test_peaks_that_would_clip_make_the_recording_quieter():
+    waveform = np.zeros(10_000, np.float32)
+    waveform[0] = 0.5
+    assert np.max(np.abs(instruments.at_level(waveform))) == pytest.approx(0.99)
+
+
+def run_render(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "data_prep.render", *args], capture_output=True, text=True
+    )
+
+
+def test_the_command_writes_exact_pairs_and_the_same_bytes_twice(tmp_path):
+    scores_dir = tmp_path / "scores"
+    scores_dir.mkdir()
+    for piece in range(3):
+        melody = [(beat, beat + 1, 60 + (beat * (piece + 1)) % 12) for beat in range(60)]
+        write_midi(scores_dir / f"piece_{piece}.mid", melody[: 60 if piece else 10])
+    args = [f"--scores_dir={scores_dir}", "--instruments=Guitar,Clarinet", "--excerpt_s=8"]
+    for folder in ("a", "b"):
+        result = run_render(f"--output={tmp_path / folder}", *args)
+        assert result.returncode == 0, result.stderr
+    files = {
+        folder: sorted(
+            (path.relative_to(tmp_path / folder), path.read_bytes())
+            for path in (tmp_path / folder).rglob("*.*")
+        )
+        for folder in ("a", "b")
+    }
+    assert files["a"] == files["b"]
+
+    guitar, clarinet = (
+        soundfile.info(tmp_path / "a" / "pairs" / domain / "piece_0.wav")
+        for domain in ("Guitar", "Clarinet")
+    )
+    assert guitar.frames == clarinet.frames == round((0.1 + 5.0 + 1.0) * RATE_HZ)
+    assert (guitar.samplerate, guitar.channels, guitar.subtype) == (RATE_HZ, 1, "PCM_16")
+    table = (tmp_path / "a" / "pairs" / "piece_0.csv").read_text().splitlines()
+    assert table[:3] == [
+        "onset_s,offset_s,pitch,velocity",
+        "0.1000,0.6000,60,80",
+        "0.6000,1.1000,61,80",
+    ]
+    for domain in ("Guitar", "Clarinet"):
+        assert len(audio.find_sound_files(tmp_path / "a" / "music" / domain)) >= 3
+
+
+def test_only_what_the_command_wrote_is_ever_replaced(tmp_path):
+    folder = tmp_path / "music" / "Piano"
+    folder.mkdir(parents=True)
+    (folder / "written.wav").write_bytes(b"by an earlier run")
+    (tmp_path / "render.json").write_text('{"files": ["music/Piano/written.wav"]}')
+    with pytest.raises(ValueError, match="Add --overwrite"):
+        render.clear(tmp_path, overwrite=False)
+    (folder / "mine.wav").write_bytes(b"by somebody")
+    with pytest.raises(ValueError, match="did not write"):
+        render.clear(tmp_path, overwrite=True)
+    assert sorted(os.listdir(folder)) == ["mine.wav", "written.wav"]
+    (folder / "mine.wav").unlink()
+    render.clear(tmp_path, overwrite=True)
+    assert not folder.exists()
+
+
+def test_the_command_reports_bad_input_in_one_line(tmp_path):
+    result = run_render(f"--output={tmp_path}", "--instruments=Kazoo")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: --instruments=Kazoo: there is no")
+    assert "Traceback" not in result.stderr

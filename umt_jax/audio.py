@@ -1,0 +1,185 @@
+"""Reads, resamples and writes sound files, a block at a time (NumPy, host only).
+
+Whatever the length of a file, one block of it is in memory.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import soundfile
+import soxr
+
+from umt_jax import sound_file
+from umt_jax.shapes import Float, Waveform
+from umt_jax.sound_file import SoundFileError
+
+_WRITTEN_SUBTYPES = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS"}
+
+# libsndfile's Vorbis encoder keeps a whole write on the stack and overflows it on long ones.
+_WRITE_SAMPLES = 16_384
+
+
+def find_sound_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """Returns the sound files in a folder and its subfolders, sorted, hidden ones left out.
+
+    A sound file is what has the extension of one; nothing is opened.
+
+    Raises:
+        FileNotFoundError: `folder` is not a folder.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{os.fspath(folder)} is not a folder.")
+    paths = []
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        paths += [Path(parent, name) for name in names if not name.startswith(".")]
+    known = sound_file.SOUNDFILE_EXTENSIONS | sound_file.PYAV_EXTENSIONS
+    return sorted(path for path in paths if path.suffix.lower() in known)
+
+
+def read_blocks(
+    path: str | os.PathLike[str], *, sample_rate_hz: int, block_seconds: float = 10.0
+) -> Iterator[Waveform]:
+    """Decodes a sound file to mono at the given rate, a block at a time.
+
+    Args:
+        path: A file that soundfile reads, or PyAV where it is installed.
+        sample_rate_hz: Rate of the blocks; the file may have any.
+        block_seconds: About how much sound is in memory at a time.
+
+    Yields:
+        Consecutive blocks, float32, [T], the mean of the file's channels. At least one sample in
+        each, and at least one block.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SoundFileError: It is empty, not sound, damaged, cut off, or holds samples that are not
+            finite. Raised when the reader comes upon it: blocks may have been yielded before.
+    """
+    path = Path(path)
+    resampler: soxr.ResampleStream | None = None
+    num_samples = 0
+    for rate_hz, block in sound_file.decode(path, block_seconds):
+        if not np.isfinite(block).all():
+            raise SoundFileError(path, "holds samples that are not finite numbers")
+        waveform = block.mean(axis=1, dtype=np.float32)
+        if rate_hz != sample_rate_hz:
+            resampler = resampler or soxr.ResampleStream(
+                rate_hz, sample_rate_hz, num_channels=1, dtype="float32"
+            )
+            waveform = resampler.resample_chunk(waveform)
+        if waveform.size:
+            num_samples += waveform.size
+            yield waveform
+    if resampler:
+        waveform = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        if waveform.size:
+            num_samples += waveform.size
+            yield waveform
+    if num_samples == 0:
+        raise SoundFileError(path, "holds no samples")
+
+
+def read(path: str | os.PathLike[str], *, sample_rate_hz: int) -> Waveform:
+    """Returns the whole of a sound file, as `read_blocks` decodes it, float32, [T]."""
+    return np.concatenate(list(read_blocks(path, sample_rate_hz=sample_rate_hz)))
+
+
+def resample(waveform: Waveform, *, from_hz: int, to_hz: int) -> Float[np.ndarray, "*B U"]:
+    """Returns the same sound at another sample rate, float32, [*B, U], U = T * to_hz / from_hz."""
+    *batch, num_samples = waveform.shape
+    streams = np.asarray(waveform, np.float32).reshape(-1, num_samples)
+    if from_hz != to_hz:
+        streams = np.stack([soxr.resample(stream, from_hz, to_hz) for stream in streams])
+    return streams.reshape(*batch, -1)
+
+
+class SoundFileWriter:
+    """Writes a waveform to a sound file, a block at a time; the file appears when it is complete.
+
+    Use as a context manager. The format follows the extension: .wav and .flac hold 16-bit samples,
+    .ogg is Vorbis. Until the end the sound lies beside it under a hidden name, which an exception
+    removes; a file that was there before stays until then.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, sample_rate_hz: int) -> None:
+        """Checks the name; opens nothing yet.
+
+        Raises:
+            ValueError: The extension is not one of those three.
+        """
+        self._path = Path(path)
+        self._format = self._path.suffix[1:].upper()
+        if self._format not in _WRITTEN_SUBTYPES:
+            raise ValueError(
+                f"{self._path}: sound is written as .wav, .flac or .ogg. End the name in one of "
+                "these."
+            )
+        self._incomplete = self._path.with_name(f".{self._path.name}.{os.getpid()}.incomplete")
+        self._sample_rate_hz = sample_rate_hz
+        self._num_samples = 0
+
+    def __enter__(self) -> "SoundFileWriter":
+        """Creates the hidden file, and with it finds out whether the folder can be written."""
+        self._incomplete.touch()
+        self._file = soundfile.SoundFile(
+            self._incomplete,
+            "w",
+            samplerate=self._sample_rate_hz,
+            channels=1,
+            format=self._format,
+            subtype=_WRITTEN_SUBTYPES[self._format],
+        )
+        return self
+
+    def write(self, waveform: Waveform) -> None:
+        """Appends samples [T]; those outside [-1, 1] are clipped.
+
+        Raises:
+            OSError: The disk is full.
+            ValueError: A sample is not finite.
+        """
+        if not np.isfinite(waveform).all():
+            raise ValueError(f"{self._path}: the sound to write holds samples that are not finite.")
+        clipped = np.clip(np.asarray(waveform, np.float32), -1.0, 1.0)
+        try:
+            for start in range(0, len(clipped), _WRITE_SAMPLES):
+                self._file.write(clipped[start : start + _WRITE_SAMPLES])
+        except soundfile.LibsndfileError as error:
+            raise self._not_written(error) from error
+        self._num_samples += len(clipped)
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Completes the file and gives it its name, or removes it if there was an error."""
+        try:
+            self._file.close()
+            if error_type is None:
+                self._check_written()
+                self._incomplete.replace(self._path)
+        except soundfile.LibsndfileError as close_error:
+            raise self._not_written(close_error) from close_error
+        finally:
+            self._incomplete.unlink(missing_ok=True)
+
+    def _check_written(self) -> None:
+        # A full disk is not always an error to libsndfile when it writes its last buffer.
+        num_written = soundfile.info(self._incomplete).frames
+        if num_written != self._num_samples:
+            raise self._not_written(f"{num_written} of {self._num_samples} samples arrived")
+
+    def _not_written(self, reason: object) -> OSError:
+        return OSError(f"{self._path} could not be written ({reason}). Is the disk full?")
+
+
+def write(path: str | os.PathLike[str], waveform: Waveform, *, sample_rate_hz: int) -> None:
+    """Writes a waveform [T] to a .wav, .flac or .ogg file, which appears when it is complete."""
+    with SoundFileWriter(path, sample_rate_hz=sample_rate_hz) as writer:
+        writer.write(waveform)

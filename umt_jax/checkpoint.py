@@ -1,0 +1,170 @@
+"""Saves and restores a state, with its Config beside it (Orbax).
+
+A run's folder, `workdir`, holds `checkpoints/<step>/`, each with four parts: parameters,
+optimizers, configuration and description of the dataset. Inference reads the first and third.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from umt_jax.config import Config
+from umt_jax.networks import NetworkParameters, Networks
+from umt_jax.train_state import TrainState
+
+_METRIC = "reconstruction"
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest, and the one with the best validation loss."""
+
+    def __init__(self, workdir: str) -> None:
+        """Opens `workdir`, making it if need be."""
+        policies = checkpoint_managers.preservation_policy
+        self._manager = ocp.CheckpointManager(
+            _folder(workdir),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(1),
+                        policies.BestN(
+                            get_metric_fn=lambda metrics: metrics[_METRIC], reverse=True, n=1
+                        ),
+                    ]
+                ),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def newest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint; None if there is none."""
+        return self._manager.latest_step()
+
+    def save(
+        self, state: TrainState, config: Config, dataset: dict[str, Any], reconstruction: float
+    ) -> None:
+        """Saves a state in the background.
+
+        Args:
+            state: State to save; may be donated to the next step at once.
+            config: What made it.
+            dataset: What the data builder recorded of each domain.
+            reconstruction: Validation loss in nats per sample, which decides the best.
+        """
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                parameters=ocp.args.StandardSave(state.parameters),
+                optimizers=ocp.args.StandardSave(_optimizers(state)),
+                config=ocp.args.JsonSave(config.to_json()),
+                dataset=ocp.args.JsonSave(dataset),
+            ),
+            metrics={_METRIC: reconstruction},
+        )
+
+    def restore(self, step: int, target: TrainState) -> TrainState:
+        """Returns the state saved at `step`, on the devices where `target`'s arrays live."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                parameters=ocp.args.StandardRestore(abstract.parameters),
+                optimizers=ocp.args.StandardRestore(_optimizers(abstract)),
+            ),
+        )
+        return TrainState(parameters=restored["parameters"], **restored["optimizers"])
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def has_checkpoint(workdir: str) -> bool:
+    """Says whether a run has saved anything yet."""
+    return _folder(workdir).is_dir() and bool(ocp.utils.checkpoint_steps(_folder(workdir)))
+
+
+def read_config(workdir: str, step: int | None = None) -> Config:
+    """Returns the configuration that a run was trained with.
+
+    Args:
+        workdir: Folder of the run.
+        step: Which checkpoint; None for the best.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: What is there was not written by this project.
+    """
+    with _open(workdir) as manager:
+        step = _chosen_step(manager, workdir, step)
+        try:
+            restored = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
+        except (KeyError, FileNotFoundError) as error:
+            raise ValueError(
+                f"{_folder(workdir) / str(step)} is a checkpoint of some other program: it has "
+                "no configuration of umt_jax."
+            ) from error
+    return Config.from_json(restored["config"])
+
+
+def restore_parameters(workdir: str, step: int | None = None) -> NetworkParameters:
+    """Returns the trained arrays alone, without the optimizers, on the first device.
+
+    Args and errors as `read_config`.
+    """
+    config = read_config(workdir, step)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        jax.eval_shape(Networks(config).init, jax.random.key(0)),
+    )
+    with _open(workdir) as manager:
+        step = _chosen_step(manager, workdir, step)
+        restored = manager.restore(
+            step, args=ocp.args.Composite(parameters=ocp.args.StandardRestore(abstract))
+        )
+    return restored["parameters"]
+
+
+def _folder(workdir):
+    return Path(workdir).absolute() / "checkpoints"
+
+
+def _optimizers(state):
+    return {
+        "step": state.step,
+        "autoencoder_optimizer": state.autoencoder_optimizer,
+        "classifier_optimizer": state.classifier_optimizer,
+    }
+
+
+def _open(workdir):
+    """Opens a run for reading; its folder must exist already."""
+    if not _folder(workdir).is_dir():
+        raise FileNotFoundError(
+            f"--checkpoint={workdir} is not the folder of a training run: it has no folder "
+            "'checkpoints'. Give what was --workdir in training."
+        )
+    return ocp.CheckpointManager(
+        _folder(workdir),
+        options=ocp.CheckpointManagerOptions(
+            create=False, read_only=True, best_fn=lambda metrics: metrics[_METRIC], best_mode="min"
+        ),
+    )
+
+
+def _chosen_step(manager, workdir, step):
+    """Returns `step`, or the best step for None, if there is such a checkpoint."""
+    if not manager.all_steps():
+        raise FileNotFoundError(f"--checkpoint={workdir} holds no finished checkpoint yet.")
+    if step is None:
+        return manager.best_step()
+    if step not in manager.all_steps():
+        raise FileNotFoundError(
+            f"--checkpoint={workdir} has no step {step}. There are: {manager.all_steps()}."
+        )
+    return step

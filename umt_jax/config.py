@@ -1,0 +1,159 @@
+"""Hyper-parameters, checked when built, to and from JSON.
+
+The defaults are the paper's; each recipe in `experiments/configs/` says where it differs.
+"""
+
+import dataclasses
+import json
+from typing import Any, Literal
+
+DATASET_NAME = "segments"
+"""Name of the TFDS dataset that `data_prep` writes and `umt_jax.dataset` reads."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes of the three networks (§3.1).
+
+    Attributes:
+        sample_rate_hz: Rate of the waveforms the model reads and writes.
+        encoder_blocks: Repetitions of the encoder's series of dilations 1, 2, 4, ...
+        encoder_layers: Length of that series.
+        encoder_channels: Width C of the encoder's residual stream.
+        encoder_preactivation: One more ReLU before each dilated convolution, as in NSynth.
+        latent_channels: Width Z of a latent frame.
+        pool_samples: Audio samples averaged into one latent frame.
+        decoder_blocks: Repetitions of the decoder's series of dilations 1, 2, 4, ...
+        decoder_layers: Length of that series.
+        residual_channels: Width C of the decoder's residual stream.
+        skip_channels: Width S of the decoder's skip sum and head.
+        classifier_channels: Width of the classifier's hidden layers.
+    """
+
+    sample_rate_hz: int = 16_000
+    encoder_blocks: int = 3
+    encoder_layers: int = 10
+    encoder_channels: int = 128
+    encoder_preactivation: bool = False
+    latent_channels: int = 64
+    pool_samples: int = 800
+    decoder_blocks: int = 4
+    decoder_layers: int = 10
+    residual_channels: int = 128
+    skip_channels: int = 128
+    classifier_channels: int = 100
+
+    def __post_init__(self) -> None:
+        """Checks that every size is a positive number."""
+        for name, value in dataclasses.asdict(self).items():
+            if not isinstance(value, bool) and value < 1:
+                raise ValueError(f"--{name}={value} must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What one training step computes (§3.3).
+
+    Attributes:
+        segment_samples: Audio samples in one training segment; a multiple of `pool_samples`.
+        domain_batch: Segments of each domain in one step.
+        learning_rate: Adam's step size for encoder and decoders at step 0.
+        learning_rate_decay: Factor on that step size every `decay_steps` steps.
+        classifier_learning_rate: Adam's step size for the classifier at step 0.
+        classifier_learning_rate_decay: Factor on that one every `decay_steps` steps.
+        decay_steps: Steps from one decay to the next.
+        gradient_clip: Bound on the absolute value of each gradient of encoder and decoders; 0
+            for none.
+        confusion_weight: Lambda, the weight of the confusion loss; 0 trains plain autoencoders.
+        compute_dtype: Type of activations; parameters, logits and losses stay float32.
+        seed: Decides initial parameters, order of segments, crops and augmented variants.
+    """
+
+    segment_samples: int = 16_000
+    domain_batch: int = 16
+    learning_rate: float = 1e-3
+    learning_rate_decay: float = 0.98
+    classifier_learning_rate: float = 1e-3
+    classifier_learning_rate_decay: float = 0.98
+    decay_steps: int = 625
+    gradient_clip: float = 0.0
+    confusion_weight: float = 0.01
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks each value's range."""
+        for name in ("segment_samples", "domain_batch", "decay_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name}={getattr(self, name)} must be at least 1.")
+        for name in ("learning_rate", "classifier_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"--{name}={getattr(self, name)} must be above 0.")
+        for name in ("learning_rate_decay", "classifier_learning_rate_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"--{name}={getattr(self, name)} must lie in (0, 1].")
+        for name in ("gradient_clip", "confusion_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"--{name}={getattr(self, name)} must be 0 or more.")
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"--compute_dtype={self.compute_dtype} is not known. Use float32 or bfloat16."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A model, its domains and its training: all that decides a run's numbers.
+
+    Attributes:
+        domains: Names, in the order of the decoders.
+        model: Sizes of the networks.
+        training: What one step computes.
+    """
+
+    domains: tuple[str, ...]
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        """Checks what depends on more than one field."""
+        if not self.domains:
+            raise ValueError("No domains given. Name at least one.")
+        if len(set(self.domains)) != len(self.domains):
+            raise ValueError(f"A domain is named twice in {', '.join(self.domains)}.")
+        if len(self.domains) == 1 and self.training.confusion_weight > 0:
+            raise ValueError(
+                f"One domain ({self.domains[0]}) leaves the classifier nothing to tell apart, but "
+                f"--confusion_weight={self.training.confusion_weight}. Add a second domain, or "
+                "train a single-domain autoencoder with --confusion_weight=0 "
+                "(--flagfile=experiments/configs/nsynth.flags sets it)."
+            )
+        segment, pool = self.training.segment_samples, self.model.pool_samples
+        if segment % pool:
+            lower = segment // pool * pool
+            nearest = [str(n) for n in (lower, lower + pool) if n > 0]
+            raise ValueError(
+                f"--segment_samples={segment} must be a multiple of --pool_samples={pool}, so "
+                "that latent frames cover whole segments. Nearest: "
+                f"--segment_samples={' or '.join(nearest)}."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain lists, dicts, strings and numbers."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Config":
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: A field is missing, unknown, or has a value that is not allowed.
+        """
+        try:
+            return cls(
+                domains=tuple(fields["domains"]),
+                model=ModelConfig(**fields["model"]),
+                training=TrainingConfig(**fields["training"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"This is not a configuration of umt_jax: {error}.") from error

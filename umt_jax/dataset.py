@@ -1,0 +1,177 @@
+"""Prepared shards -> batches of segments, per process, in an order that a resumed run repeats."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax
+import grain
+import numpy as np
+
+from umt_jax.config import DATASET_NAME, TrainingConfig
+from umt_jax.shapes import Leaf, UInt8
+
+# `tensorflow_datasets` takes seconds to import, so only where a dataset is opened.
+
+
+@flax.struct.dataclass
+class Batch:
+    """Segments of every domain.
+
+    Attributes:
+        codes: Segments as recorded, uint8 [K, B, T].
+        augmented: The same segments, pitch-modulated, uint8 [K, B, T].
+    """
+
+    codes: Leaf
+    augmented: Leaf
+
+
+def find_domains(data_dir: str) -> tuple[str, ...]:
+    """Returns the names of the domains that were built there, in alphabetical order.
+
+    Raises:
+        FileNotFoundError: There are none.
+    """
+    root = Path(data_dir) / DATASET_NAME
+    domains = tuple(
+        sorted({path.parent.parent.name for path in root.glob("*/*/dataset_info.json")})
+    )
+    if not domains:
+        raise FileNotFoundError(
+            f"--data_dir={data_dir} holds no prepared domain. Prepare it first: "
+            f"python -m data_prep.build --audio_dir=MUSIC --data_dir={data_dir}"
+        )
+    return domains
+
+
+class Dataset:
+    """The prepared segments of some domains.
+
+    Attributes:
+        description: What the builder recorded of each domain: tracks, splits, versions.
+    """
+
+    def __init__(self, data_dir: str, domains: Sequence[str]) -> None:
+        """Opens the shards.
+
+        Raises:
+            FileNotFoundError: There is nothing prepared, or not all of these domains.
+        """
+        import tensorflow_datasets as tfds
+
+        there = find_domains(data_dir)
+        missing = [domain for domain in domains if domain not in there]
+        if missing:
+            raise FileNotFoundError(
+                f"--data_dir={data_dir} has no domain {', '.join(missing)}. "
+                f"There are: {', '.join(there)}."
+            )
+        self._builders = [
+            tfds.builder_from_directory(_newest_version(data_dir, domain)) for domain in domains
+        ]
+        self.description: dict[str, Any] = {
+            domain: json.loads(json.dumps(dict(builder.info.metadata)))
+            for domain, builder in zip(domains, self._builders, strict=True)
+        }
+
+    def check(self, segment_samples: int, sample_rate_hz: int) -> None:
+        """Raises `ValueError` where the segments are too short or of another rate."""
+        for domain, recipe in self.description.items():
+            if recipe["sample_rate_hz"] != sample_rate_hz:
+                raise ValueError(
+                    f"{domain} was prepared at {recipe['sample_rate_hz']} Hz, but "
+                    f"--sample_rate_hz={sample_rate_hz}. Use the same for data_prep.build."
+                )
+            if recipe["segment_samples"] < segment_samples:
+                raise ValueError(
+                    f"{domain} was prepared in segments of {recipe['segment_samples']} samples, "
+                    f"fewer than --segment_samples={segment_samples}. Use at most "
+                    f"{recipe['segment_samples']}, or prepare longer ones with data_prep.build "
+                    f"--segment_samples={segment_samples} --overwrite."
+                )
+
+    def train_batches(
+        self, config: TrainingConfig, *, first_step: int, process: int = 0, num_processes: int = 1
+    ) -> Iterator[Batch]:
+        """Yields the batch of `first_step`, the one after it, and so on without end.
+
+        The batch of a step depends on the seed and the step alone. Each epoch has its own order;
+        each segment is read with one of its augmented variants and, where `segment_samples` is
+        less than what was prepared, a crop, both at random.
+
+        Args:
+            config: Segment length, batch and seed.
+            first_step: Step of the first batch.
+            process: Which of the processes this is; it gets its part of the segments.
+            num_processes: How many share each batch.
+        """
+
+        def crop(record, rng):
+            last_start = len(record["codes"]) - config.segment_samples
+            start = rng.integers(last_start + 1)
+            variant = rng.integers(len(record["augmented"]))
+            segment = slice(start, start + config.segment_samples)
+            return record["codes"][segment], record["augmented"][variant, segment]
+
+        def domain_batches(index, builder):
+            source = builder.as_data_source("train")
+            segments = grain.MapDataset.source(source).seed(_domain_seed(config.seed, index))
+            segments = segments.shuffle().repeat().random_map(crop)
+            local_batch = config.domain_batch // num_processes
+            return segments[process::num_processes].batch(local_batch, batch_fn=_stack)
+
+        batches = self._all_domains(domain_batches)[first_step:]
+        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2)))
+
+    def eval_batches(self, config: TrainingConfig, *, split: str, num_batches: int) -> list[Batch]:
+        """Returns the same segments every time, whole and not augmented.
+
+        A split with fewer than `num_batches * domain_batch` segments repeats them.
+        """
+
+        def crop(record):
+            codes = record["codes"][: config.segment_samples]
+            return codes, codes
+
+        def domain_batches(index, builder):
+            source = builder.as_data_source(split)
+            segments = grain.MapDataset.source(source).seed(_domain_seed(0, index))
+            return segments.shuffle().repeat().map(crop).batch(config.domain_batch, batch_fn=_stack)
+
+        batches = self._all_domains(domain_batches)
+        return [batches[index] for index in range(num_batches)]
+
+    def excerpts(self, split: str, num_samples: int) -> list[UInt8[np.ndarray, "T"]]:
+        """Returns the beginning of a track of each domain, at most `num_samples` codes of it."""
+        return [_excerpt(builder.as_data_source(split), num_samples) for builder in self._builders]
+
+    def _all_domains(self, domain_batches: Callable[..., Any]) -> Any:
+        """Joins each domain's batches, made by `domain_batches`, along a leading axis K."""
+        per_domain = [domain_batches(*item) for item in enumerate(self._builders)]
+        zipped = grain.experimental.ZipMapDataset(per_domain)
+        return zipped.map(lambda batches: Batch(*map(np.stack, zip(*batches, strict=True))))
+
+
+def _excerpt(source, num_samples):
+    """Joins the consecutive segments of the track that the first record is part of."""
+    first = source[0]
+    track = [record for record in source if record["track"] == first["track"]]
+    track.sort(key=lambda record: record["start_sample"])
+    codes = np.concatenate([record["codes"] for record in track])
+    return codes[:num_samples]
+
+
+def _newest_version(data_dir, domain):
+    return max((Path(data_dir) / DATASET_NAME / domain).glob("*/dataset_info.json")).parent
+
+
+def _domain_seed(seed, index):
+    # Grain's own hash of the seed keeps neighbouring seeds apart.
+    return seed * 1000 + index
+
+
+def _stack(segments):
+    """Joins segments' (codes, augmented) pairs into two arrays, [B, T]."""
+    return tuple(np.stack(arrays) for arrays in zip(*segments, strict=True))

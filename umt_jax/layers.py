@@ -1,0 +1,157 @@
+"""The layers of encoder and decoder, and the time axis they share (§3.1)."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from umt_jax.shapes import Array, Codes, Features, Float, Latents
+
+
+class Conv(nn.Module):
+    """Convolution along time, zero padded to the same length.
+
+    Computed as one matrix product for all taps, whose results are then shifted and summed: on
+    CPU this is over twice as fast as a dilated `conv_general_dilated`, and no slower elsewhere.
+
+    Attributes:
+        channels: Output width.
+        offsets: For each tap, the sample it reads, relative to the output's. Causal if none is
+            above zero.
+        dtype: Type of the computation; parameters stay float32.
+    """
+
+    channels: int
+    offsets: tuple[int, ...]
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Features) -> Float[Array, "*B T D"]:
+        """Returns the filtered features, [*B, T, channels]."""
+        taps, width = len(self.offsets), x.shape[-1]
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (taps, width, self.channels), jnp.float32
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        all_taps = x @ kernel.transpose(1, 0, 2).reshape(width, taps * self.channels)
+        y = jnp.broadcast_to(bias, (*x.shape[:-1], self.channels))
+        for offset, tap in zip(self.offsets, jnp.split(all_taps, taps, axis=-1), strict=True):
+            y = y + shift(tap, -offset)
+        return y
+
+
+class DilatedResidualLayer(nn.Module):
+    """Encoder layer: dilated convolution, ReLU, 1x1 convolution, residual sum (§3.1).
+
+    Not causal: output t sees t - dilation, t and t + dilation.
+
+    Attributes:
+        channels: Residual width C, the same in and out.
+        dilation: Distance in samples between the three taps.
+        preactivation: One more ReLU before the dilated convolution, as in NSynth.
+        dtype: Type of the computation; parameters stay float32.
+    """
+
+    channels: int
+    dilation: int
+    preactivation: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        """Returns `x` plus its filtered version, [*B, T, C]."""
+        offsets = (-self.dilation, 0, self.dilation)
+        h = nn.relu(x) if self.preactivation else x
+        h = Conv(self.channels, offsets, dtype=self.dtype, name="dilated")(h)
+        return x + nn.Dense(self.channels, dtype=self.dtype, name="mix")(nn.relu(h))
+
+
+class GatedResidualLayer(nn.Module):
+    """Decoder layer: causal dilated convolution and conditioning through a gate (§3.1).
+
+    Attributes:
+        channels: Residual width C, the same in and out.
+        skip_channels: Width S of the contribution to the skip sum.
+        dilation: Distance in samples between the two taps, t - dilation and t.
+        dtype: Type of the computation; parameters stay float32.
+    """
+
+    channels: int
+    skip_channels: int
+    dilation: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Features, latents: Latents) -> tuple[Features, Float[Array, "*B T S"]]:
+        """Returns the residual stream, [*B, T, C], and this layer's skip, [*B, T, S]."""
+        h = Conv(2 * self.channels, (-self.dilation, 0), dtype=self.dtype, name="dilated")(x)
+        # Projected once per latent frame, not once per audio sample.
+        condition = nn.Dense(2 * self.channels, dtype=self.dtype, name="condition")(latents)
+        h = h + upsample(condition, x.shape[-2] // latents.shape[-2])
+        h = gate(h)
+        residual = nn.Dense(self.channels, dtype=self.dtype, name="residual")(h)
+        return x + residual, nn.Dense(self.skip_channels, dtype=self.dtype, name="skip")(h)
+
+
+def affine(
+    x: Float[Array, "*B C"], kernel: Float[Array, "C D"], bias: Float[Array, "D"]
+) -> Float[Array, "*B D"]:
+    """Returns `x @ kernel + bias`: a 1x1 convolution whose parameters are at hand."""
+    y = x @ kernel
+    return y + jnp.broadcast_to(bias, y.shape)
+
+
+def gate(h: Float[Array, "*B D"]) -> Float[Array, "*B C"]:
+    """Returns sigmoid(first half of the channels) * tanh(second half)."""
+    sigmoid_half, tanh_half = jnp.split(h, 2, axis=-1)
+    return nn.sigmoid(sigmoid_half) * jnp.tanh(tanh_half)
+
+
+def scale(codes: Codes) -> Float[Array, "*B T"]:
+    """Returns what both networks read instead of codes: float32 in [-0.5, 0.5]."""
+    return jnp.asarray(codes, jnp.float32) / 255 - 0.5
+
+
+def shift(features: Features, samples: int) -> Features:
+    """Moves features later in time (earlier if negative); zeros enter, length is kept."""
+    num_samples = features.shape[-2]
+    unpadded = [(0, 0)] * (features.ndim - 2)
+    if samples >= 0:
+        kept = features[..., : max(num_samples - samples, 0), :]
+        padding = (num_samples - kept.shape[-2], 0)
+    else:
+        kept = features[..., min(-samples, num_samples) :, :]
+        padding = (0, num_samples - kept.shape[-2])
+    return jnp.pad(kept, [*unpadded, padding, (0, 0)])
+
+
+def pool(features: Features, pool_samples: int) -> Float[Array, "*B F C"]:
+    """Averages each run of `pool_samples` samples into one latent frame."""
+    *batch, num_samples, channels = features.shape
+    frames = features.reshape(*batch, num_samples // pool_samples, pool_samples, channels)
+    return jnp.mean(frames, axis=-2)
+
+
+def upsample(frames: Float[Array, "*B F C"], pool_samples: int) -> Features:
+    """Repeats each latent frame `pool_samples` times."""
+    return jnp.repeat(frames, pool_samples, axis=-2)
+
+
+def dilations(blocks: int, layers: int) -> tuple[int, ...]:
+    """Returns 1, 2, 4, ... for `layers` layers, `blocks` times over."""
+    return tuple(2**layer for _ in range(blocks) for layer in range(layers))
+
+
+def receptive_field(dilations: Sequence[int]) -> int:
+    """Returns how many past inputs one output of the decoder sees, itself included.
+
+    Two taps of each layer, and two of the first convolution.
+    """
+    return sum(dilations) + 2
+
+
+def encoder_reach(dilations: Sequence[int]) -> int:
+    """Returns how many samples on either side of itself a feature of the encoder sees."""
+    return sum(dilations) + 1

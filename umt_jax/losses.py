@@ -1,0 +1,27 @@
+"""Reconstruction and classification losses, in nats (§3.2)."""
+
+import jax.numpy as jnp
+import optax
+
+from umt_jax.shapes import Array, Codes, Float, Integer
+
+
+def reconstruction(code_logits: Float[Array, "*B T Q"], codes: Codes) -> Float[Array, "*B"]:
+    """Returns each segment's cross-entropy in nats per audio sample."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(code_logits, codes.astype(jnp.int32))
+    return jnp.mean(loss, axis=-1)
+
+
+def classification(
+    domain_logits: Float[Array, "*B K"], domain: Integer[Array, "*B"]
+) -> Float[Array, ""]:
+    """Returns the classifier's cross-entropy in nats, averaged over segments.
+
+    The encoder's confusion loss is its negative.
+    """
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(domain_logits, domain))
+
+
+def accuracy(domain_logits: Float[Array, "*B K"], domain: Integer[Array, "*B"]) -> Float[Array, ""]:
+    """Returns the fraction of segments whose likeliest domain is the true one."""
+    return jnp.mean(jnp.argmax(domain_logits, axis=-1) == domain)

@@ -1,0 +1,148 @@
+"""Many recordings at once through the encoder and several decoders, window by window.
+
+Memory depends on the number of streams and the window, not on the length of any recording.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from umt_jax import generate, mu_law, networks
+from umt_jax.config import ModelConfig
+from umt_jax.shapes import Float, Parameters, Waveform
+
+WINDOW_SECONDS = 0.5
+"""How much is encoded, and generated, in one go."""
+
+
+def window_frames(config: ModelConfig) -> int:
+    """Returns the latent frames of one window."""
+    return max(1, round(WINDOW_SECONDS * config.sample_rate_hz / config.pool_samples))
+
+
+class WindowEncoder:
+    """Encodes recordings window by window, with exactly the latents of the whole recording."""
+
+    def __init__(self, nets: networks.Networks, parameters: Parameters) -> None:
+        """Takes the encoder's parameters."""
+        self._nets, self._config = nets, nets.config.model
+        self._reach_frames = nets.encoder_reach
+        self._parameters = parameters
+
+    def encode(
+        self, blocks: Iterable[Waveform]
+    ) -> Iterator[tuple[Float[np.ndarray, "*B F Z"], int]]:
+        """Encodes waveforms that arrive in blocks of any length.
+
+        Args:
+            blocks: Consecutive blocks of B waveforms at the model's rate, [*B, any].
+
+        Yields:
+            Latents of a window, [*B, F, Z], and how many samples it stands for: all
+            F x `pool_samples`, except that the recording may end inside the last frame. The
+            rest of that frame is encoded as silence.
+        """
+        pool = self._config.pool_samples
+        window = window_frames(self._config) * pool
+        reach = self._reach_frames * pool
+        # Zeros outside the recording, on both sides, as far as the encoder reaches.
+        codes, inside, unread = None, np.zeros(reach, bool), 0
+        for block in blocks:
+            block_codes = mu_law.encode(block)
+            if codes is None:
+                codes = np.zeros((*block.shape[:-1], reach), np.uint8)
+            codes = np.concatenate([codes, block_codes], axis=-1)
+            inside = np.concatenate([inside, np.ones(block.shape[-1], bool)])
+            unread += block.shape[-1]
+            while codes.shape[-1] >= window + 2 * reach:
+                yield self._encode_window(codes, inside), window
+                codes, inside, unread = codes[..., window:], inside[window:], unread - window
+        if codes is None:
+            return
+        silence = -unread % pool
+        codes = _extend(codes, silence, mu_law.SILENCE)
+        inside = _extend(inside, silence, True)
+        while unread > 0:
+            missing = max(0, window + 2 * reach - codes.shape[-1])
+            codes, inside = _extend(codes, missing, 0), _extend(inside, missing, False)
+            latents = self._encode_window(codes, inside)
+            num_samples = min(unread, window)
+            yield latents[..., : -(-num_samples // pool), :], num_samples
+            codes, inside, unread = codes[..., window:], inside[window:], unread - window
+
+    def _encode_window(self, codes, inside):
+        """Encodes the window at the front of the buffers, [*B, F, Z]."""
+        frames = window_frames(self._config)
+        samples = (frames + 2 * self._reach_frames) * self._config.pool_samples
+        codes = codes[..., :samples]
+        inside = np.broadcast_to(inside[:samples], codes.shape)
+        latents = np.asarray(networks.encode(self._nets, self._parameters, codes, inside))
+        return latents[..., self._reach_frames : self._reach_frames + frames, :]
+
+
+class Streams:
+    """B streams of latents, each translated by the same K decoders."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        decoders: Parameters,
+        domain_indices: Sequence[int],
+        *,
+        num_streams: int,
+        temperature: float,
+    ) -> None:
+        """Starts with no stream begun.
+
+        Args:
+            config: Sizes.
+            decoders: K stacked decoders.
+            domain_indices: Each one's place among all the domains of the model, so that its
+                random numbers do not depend on which other decoders run beside it.
+            num_streams: B.
+            temperature: Scale of the randomness; 0 takes the likeliest code.
+        """
+        if temperature < 0:
+            raise ValueError(f"temperature={temperature} must be 0 or more.")
+        self._config, self._decoders = config, decoders
+        self._domain_indices = jnp.asarray(domain_indices, jnp.uint32)
+        self._temperature = jnp.float32(temperature)
+        shape = (len(domain_indices), num_streams)
+        self._keys = jnp.broadcast_to(jax.random.key(0), shape)
+        cache = generate.init_cache(config, num_streams)
+        self._caches = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (len(domain_indices), *leaf.shape)).copy(), cache
+        )
+
+    def begin(self, stream: int, seed: int) -> None:
+        """Makes a stream new: no past, and random numbers by `seed`."""
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+            jax.random.key(seed), self._domain_indices
+        )
+        self._keys = self._keys.at[:, stream].set(keys)
+        self._caches = generate.restart(self._caches, stream)
+
+    def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Float[np.ndarray, "K B T"]:
+        """Returns the waveforms of the streams' next latent frames, at most a window of them."""
+        frames = window_frames(self._config)
+        # Always a whole window, so that one compiled program serves any length. What lies behind
+        # the end is thrown away; a stream is not continued after a short window.
+        missing = frames - latents.shape[1]
+        padded = np.pad(latents, [(0, 0), (0, missing), (0, 0)])
+        self._caches, codes = generate.generate(
+            self._decoders,
+            self._caches,
+            padded,
+            self._keys,
+            self._temperature,
+            config=self._config,
+        )
+        num_samples = latents.shape[1] * self._config.pool_samples
+        return mu_law.decode(np.asarray(codes)[..., :num_samples])
+
+
+def _extend(array, count, value):
+    """Appends `count` times `value` along the last axis."""
+    return np.concatenate([array, np.full((*array.shape[:-1], count), value, array.dtype)], axis=-1)

@@ -1,0 +1,95 @@
+"""One step of training and one of evaluation (§3.3). Pure functions."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from umt_jax import losses
+from umt_jax.dataset import Batch
+from umt_jax.networks import NetworkParameters, Networks
+from umt_jax.shapes import Array, Float, Integer
+from umt_jax.train_state import Optimizers, TrainState
+
+Metrics = dict[str, Float[Array, "..."]]
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, networks: Networks, optimizers: Optimizers
+) -> tuple[TrainState, Metrics]:
+    """Updates the classifier, then the autoencoder against the updated classifier (§3.3).
+
+    One forward pass of the encoder serves both, since the first update leaves it alone.
+
+    Args:
+        state: State before the step.
+        batch: B segments of each of the K domains.
+        networks: The three networks.
+        optimizers: The optimizers that made `state`.
+
+    Returns:
+        The next state, and metrics: `reconstruction` in nats per sample, [K]; the rest scalars.
+    """
+    confusion_weight = networks.config.training.confusion_weight
+    domain = domain_labels(batch)
+    encode = functools.partial(networks.encode, codes=batch.augmented)
+    latents, pull_back = jax.vjp(encode, state.parameters.encoder)
+
+    def classification_loss(classifier, latents):
+        domain_logits = networks.classify(classifier, latents)
+        return losses.classification(domain_logits, domain), losses.accuracy(domain_logits, domain)
+
+    # The classifier sees the latents as constants: its update never reaches the encoder.
+    (classification, accuracy), classifier_grads = jax.value_and_grad(
+        classification_loss, has_aux=True
+    )(state.parameters.classifier, jax.lax.stop_gradient(latents))
+    state = state.update_classifier(classifier_grads, optimizers)
+
+    def autoencoder_loss(decoders, latents):
+        reconstruction = reconstruction_loss(networks, decoders, latents, batch)
+        confusion = -classification_loss(state.parameters.classifier, latents)[0]
+        loss = jnp.mean(reconstruction) + confusion_weight * confusion
+        return loss, (reconstruction, confusion)
+
+    (_, (reconstruction, confusion)), (decoder_grads, latent_grads) = jax.value_and_grad(
+        autoencoder_loss, argnums=(0, 1), has_aux=True
+    )(state.parameters.decoders, latents)
+    (encoder_grads,) = pull_back(latent_grads)
+    # The mean over domains scaled each decoder's gradient by 1/K. A decoder learns from its own
+    # domain alone, so neither its clipping nor its Adam epsilon may depend on how many there are.
+    decoder_grads = jax.tree.map(lambda grad: grad * len(batch.codes), decoder_grads)
+    state = state.update_autoencoder(encoder_grads, decoder_grads, optimizers)
+
+    metrics = {
+        "reconstruction": reconstruction,
+        "classification": classification,
+        "confusion": confusion,
+        "classifier_accuracy": accuracy,
+        "encoder_gradient_norm": optax.tree.norm(encoder_grads),
+        "decoder_gradient_norm": optax.tree.norm(decoder_grads),
+        "classifier_gradient_norm": optax.tree.norm(classifier_grads),
+    }
+    return state.replace(step=state.step + 1), metrics
+
+
+def eval_step(parameters: NetworkParameters, batch: Batch, *, networks: Networks) -> Metrics:
+    """Returns `reconstruction` of untouched segments, [K], and `classifier_accuracy`."""
+    latents = networks.encode(parameters.encoder, batch.codes)
+    domain_logits = networks.classify(parameters.classifier, latents)
+    return {
+        "reconstruction": reconstruction_loss(networks, parameters.decoders, latents, batch),
+        "classifier_accuracy": losses.accuracy(domain_logits, domain_labels(batch)),
+    }
+
+
+def reconstruction_loss(networks, decoders, latents, batch: Batch) -> Float[Array, "K"]:
+    """Returns each domain's reconstruction loss in nats per sample."""
+    code_logits = networks.decode(decoders, batch.codes, latents)
+    return jnp.mean(losses.reconstruction(code_logits, batch.codes), axis=-1)
+
+
+def domain_labels(batch: Batch) -> Integer[Array, "K B"]:
+    """Returns the index of each segment's domain."""
+    num_domains, domain_batch, _ = batch.codes.shape
+    return jnp.broadcast_to(jnp.arange(num_domains)[:, None], (num_domains, domain_batch))

@@ -1,0 +1,255 @@
+"""Translator: a checkpoint's encoder, decoders and codes behind one object."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from umt_jax import audio, checkpoint, networks, streams
+from umt_jax.config import Config
+from umt_jax.networks import NetworkParameters, Networks
+from umt_jax.shapes import CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
+
+
+def load(
+    workdir: str, *, domains: Sequence[str] | None = None, step: int | None = None
+) -> "Translator":
+    """Opens a trained model.
+
+    Args:
+        workdir: Folder of the training run.
+        domains: Which decoders to keep in memory; None for all.
+        step: Which checkpoint; None for the one with the best validation loss.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: It is none of this project's, or lacks a domain.
+    """
+    config = checkpoint.read_config(workdir, step)
+    check_domains(domains or (), config.domains)
+    return Translator(config, checkpoint.restore_parameters(workdir, step), domains=domains)
+
+
+def check_domains(wanted: Sequence[str], there: Sequence[str]) -> None:
+    """Raises `ValueError` if a wanted domain is not there."""
+    for domain in wanted:
+        if domain not in there:
+            raise ValueError(
+                f"There is no domain {domain!r} in this model. There are: {', '.join(there)}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """The next stretch of one recording's translations.
+
+    Attributes:
+        recording: Which of the recordings, counted from 0.
+        waveforms: One for each wanted domain, [K, T]; T may be 0.
+        is_last: Nothing of this recording follows.
+        error: Why it ends early, if it does.
+    """
+
+    recording: int
+    waveforms: Float[np.ndarray, "K T"]
+    is_last: bool = False
+    error: ValueError | OSError | None = None
+
+
+class Translator:
+    """Plays recordings as other instruments.
+
+    Waveforms are float arrays in [-1, 1], one recording, [T], or several of one length, [B, T];
+    what is returned has the same axes. Results are NumPy arrays.
+
+    Attributes:
+        config: What the model was trained with.
+        domains: Names to translate to.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        parameters: NetworkParameters,
+        *,
+        domains: Sequence[str] | None = None,
+    ) -> None:
+        """Takes trained arrays; keeps only the decoders of `domains` (None: all)."""
+        self.config = config
+        self.domains = tuple(domains or config.domains)
+        check_domains(self.domains, config.domains)
+        self._networks = Networks(config)
+        self._decoders = networks.select(
+            parameters.decoders, [config.domains.index(domain) for domain in self.domains]
+        )
+        self._classifier = parameters.classifier
+        self._encoder = streams.WindowEncoder(self._networks, parameters.encoder)
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of every waveform this translator returns."""
+        return self.config.model.sample_rate_hz
+
+    def encode(self, waveform: Waveform, sample_rate_hz: int) -> Latents:
+        """Returns the latents of a waveform at any rate, [*B, F, Z] (§3.1).
+
+        A last, incomplete latent frame is filled up with silence.
+        """
+        windows = self._encoder.encode([self._resample(waveform, sample_rate_hz)])
+        return np.concatenate([latents for latents, _ in windows], axis=-2)
+
+    def generate(
+        self, latents: Latents, *, domain: str, temperature: float = 1.0, seed: int = 0
+    ) -> Waveform:
+        """Returns a waveform sampled from one domain's decoder, [*B, F * pool_samples].
+
+        Args:
+            latents: Latents, [*B, F, Z].
+            domain: Name of the decoder.
+            temperature: Scale of the randomness; 0 takes the likeliest code every time.
+            seed: Decides the random numbers; of B recordings the b-th uses seed + b.
+        """
+        pieces = self.generate_stream(latents, domain=domain, temperature=temperature, seed=seed)
+        return np.concatenate(list(pieces), axis=-1)
+
+    def generate_stream(
+        self, latents: Latents, *, domain: str, temperature: float = 1.0, seed: int = 0
+    ) -> Iterator[Waveform]:
+        """Yields the result of `generate` piece by piece, as soon as each is there."""
+        check_domains([domain], self.domains)
+        latents = np.asarray(latents, np.float32)
+        channels = self.config.model.latent_channels
+        if latents.ndim not in (2, 3) or latents.shape[-1] != channels or 0 in latents.shape:
+            raise ValueError(
+                f"latents of shape {latents.shape} are not [F, {channels}] or [B, F, {channels}]."
+            )
+        batch = latents.reshape(-1, *latents.shape[-2:])
+        generator = self._streams([domain], len(batch), temperature)
+        for stream in range(len(batch)):
+            generator.begin(stream, seed + stream)
+        window = streams.window_frames(self.config.model)
+        for start in range(0, batch.shape[1], window):
+            waveforms = generator.advance(batch[:, start : start + window])[0]
+            yield waveforms.reshape(*latents.shape[:-2], -1)
+
+    def translate(
+        self,
+        waveform: Waveform,
+        sample_rate_hz: int,
+        *,
+        domain: str,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> Waveform:
+        """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
+        check_domains([domain], self.domains)
+        resampled = self._resample(waveform, sample_rate_hz)
+        latents = self.encode(resampled, self.sample_rate_hz)
+        audio_out = self.generate(latents, domain=domain, temperature=temperature, seed=seed)
+        return audio_out[..., : resampled.shape[-1]]
+
+    def translate_recordings(
+        self,
+        recordings: Iterable[Iterable[Waveform]],
+        *,
+        domains: Sequence[str] | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        num_streams: int = 1,
+    ) -> Iterator[Piece]:
+        """Translates recordings of any lengths into several domains, in bounded memory.
+
+        Args:
+            recordings: Each an iterable of its waveform's blocks, [any], at
+                `self.sample_rate_hz`. It may raise `ValueError` or `OSError`, which ends that
+                recording alone.
+            domains: Names to translate to; None for all.
+            temperature: Scale of the randomness; 0 takes the likeliest code every time.
+            seed: Decides the random numbers, the same for every recording.
+            num_streams: Recordings under way at once. As one ends, the next takes its place.
+
+        Yields:
+            Pieces, those of one recording in order.
+        """
+        domains = tuple(domains or self.domains)
+        check_domains(domains, self.domains)
+        generator = self._streams(domains, num_streams, temperature)
+        waiting = enumerate(recordings)
+        under_way: dict[int, tuple[int, Iterator]] = {}
+        nothing = np.zeros((len(domains), 0), np.float32)
+        while True:
+            windows = {}
+            for stream in range(num_streams):
+                while stream not in windows:
+                    if stream not in under_way:
+                        index, blocks = next(waiting, (None, ()))
+                        if index is None:
+                            break
+                        under_way[stream] = index, self._encoder.encode(blocks)
+                        generator.begin(stream, seed)
+                    recording, encoded = under_way[stream]
+                    try:
+                        windows[stream] = next(encoded)
+                    except StopIteration:
+                        del under_way[stream]
+                        yield Piece(recording, nothing, is_last=True)
+                    except (ValueError, OSError) as error:
+                        del under_way[stream]
+                        yield Piece(recording, nothing, is_last=True, error=error)
+            if not windows:
+                return
+            waveforms = generator.advance(self._join(windows, num_streams))
+            for stream, (_, num_samples) in windows.items():
+                yield Piece(under_way[stream][0], waveforms[:, stream, :num_samples])
+
+    def code_logits(self, codes: Codes, latents: Latents, *, domain: str) -> CodeLogits:
+        """Scores a recording's codes, each given those before it, [*B, T, Q] (teacher-forced).
+
+        Args:
+            codes: Codes, [*B, T], T = F * `pool_samples`.
+            latents: Latents, [*B, F, Z].
+            domain: Name of the decoder.
+        """
+        check_domains([domain], self.domains)
+        expected = latents.shape[-2] * self.config.model.pool_samples
+        if codes.shape[-1] != expected:
+            raise ValueError(
+                f"{codes.shape[-1]} codes do not fit {latents.shape[-2]} latent frames of "
+                f"{self.config.model.pool_samples} samples: give {expected}."
+            )
+        decoder = networks.select(self._decoders, self.domains.index(domain))
+        return np.asarray(networks.decode_one(self._networks, decoder, codes, latents))
+
+    def classify(self, latents: Latents) -> DomainLogits:
+        """Returns the classifier's logits, one for each of `config.domains`, [*B, K]."""
+        return np.asarray(self._networks.classify(self._classifier, latents))
+
+    def _streams(self, domains, num_streams, temperature):
+        return streams.Streams(
+            self.config.model,
+            networks.select(self._decoders, [self.domains.index(domain) for domain in domains]),
+            [self.config.domains.index(domain) for domain in domains],
+            num_streams=num_streams,
+            temperature=temperature,
+        )
+
+    def _resample(self, waveform, sample_rate_hz):
+        """Checks a waveform and returns it at the model's rate."""
+        waveform = np.asarray(waveform, np.float32)
+        if waveform.ndim not in (1, 2) or 0 in waveform.shape:
+            raise ValueError(
+                f"A waveform of shape {waveform.shape} is not [T], mono, or [B, T]. Average the "
+                "channels of stereo first."
+            )
+        if not np.isfinite(waveform).all():
+            raise ValueError("The waveform holds values that are not finite numbers.")
+        return audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.sample_rate_hz)
+
+    def _join(self, windows, num_streams):
+        """Joins streams' windows into one array, [B, F, Z], with zeros for idle streams."""
+        config = self.config.model
+        frames = streams.window_frames(config)
+        joined = np.zeros((num_streams, frames, config.latent_channels), np.float32)
+        for stream, (latents, _) in windows.items():
+            joined[stream, : len(latents)] = latents
+        return joined
