@@ -63,8 +63,8 @@ def recipe_from_flags() -> Recipe:
     Raises:
         ValueError: A value is out of range.
     """
-    settings = (field.name for field in dataclasses.fields(Recipe))
-    return Recipe(**{name: flags.FLAGS[name].value for name in settings})
+    values = flags.FLAGS.flag_values_dict()
+    return Recipe(**{field.name: values[field.name] for field in dataclasses.fields(Recipe)})
 
 
 def table(metadata: Mapping[str, datasets.Metadata], *, built: Collection[str]) -> str:

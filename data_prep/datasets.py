@@ -13,14 +13,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.builder import VERSION
 from data_prep.recipe import Recipe
-from data_prep.segments import VERSION
 from data_prep.tracks import SoundFile
 from umt_jax import sound_file
 from umt_jax.config import DATASET_NAME
 
 Metadata = dict[str, Any]
-"""What `segments.describe` returned when a domain was built."""
+"""What `builder.describe` returned when a domain was built."""
 
 _STAGING = ".incomplete"
 

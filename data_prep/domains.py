@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import logging
 from tqdm import tqdm
 
-from data_prep import augment, datasets, segments, tracks, workers
+from data_prep import augment, builder, datasets, segments, tracks, workers
 from data_prep.recipe import Recipe
 from data_prep.tracks import SPLITS, Domain, SoundFile, Stretch
 from umt_jax import audio
@@ -49,6 +49,9 @@ def find_domains(audio_dir: Path, *, data_dir: Path) -> dict[str, Path]:
             f"{audio_dir} holds no folders. Each domain is a folder of sound files in it, such as "
             f"{audio_dir / 'Bach_Solo_Cello' / 'suite_1.wav'}."
         )
+    strays = [path.name for path in audio.find_sound_files(audio_dir) if path.parent == audio_dir]
+    if strays:
+        logging.warning("Left out, as they are in no domain's folder: %s", ", ".join(strays))
     return folders
 
 
@@ -114,8 +117,8 @@ def write(
         )
     )
     for domain, of_split in zip(domains, num_segments, strict=True):
-        shards = {split: segments.shards(examples, of_split[split], recipe) for split in SPLITS}
-        built = segments.write_dataset(domain, shards, recipe, data_dir=staging)
+        shards = {split: builder.shards(examples, of_split[split], recipe) for split in SPLITS}
+        built = builder.write_dataset(domain, shards, recipe, data_dir=staging)
         datasets.install(built, data_dir, staging=staging)
 
 
@@ -161,12 +164,10 @@ def build(
         if not datasets.is_up_to_date(existing.get(name), of_domain, recipe)
     }
     if files:
-        logging.info("Compiling librosa's effects: up to a minute, once in an installation.")
-        augment.compile_effects()
-        with (
-            datasets.staging(data_dir) as staging,
-            workers.worker_pool(num_workers, preload=segments.__name__) as pool,
-        ):
-            domains = scan(pool, files, recipe)
-            write(pool, domains, recipe, data_dir=data_dir, staging=staging)
+        with datasets.staging(data_dir) as staging:
+            logging.info("Compiling librosa's effects: up to a minute, once in an installation.")
+            augment.compile_effects()
+            with workers.worker_pool(num_workers, preload=segments.__name__) as pool:
+                domains = scan(pool, files, recipe)
+                write(pool, domains, recipe, data_dir=data_dir, staging=staging)
     return list(files)

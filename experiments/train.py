@@ -7,6 +7,7 @@ The same command goes on with a run that was stopped.
 """
 
 import functools
+import logging as pylogging
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ from umt_jax.config import Config
 def main() -> None:
     """Trains as the flags say."""
     logging.set_verbosity(logging.INFO)
+    logging.get_absl_logger().addFilter(_is_worth_a_line)
     data_dir = train_flags.DATA_DIR.value
     domains = tuple(train_flags.DOMAINS.value) or dataset.find_domains(data_dir)
     run(
@@ -112,6 +114,11 @@ def check_config(config: Config, workdir: str) -> None:
                 f"--{flag}={before[flag]}. Use that value to go on with it, or another --workdir "
                 "to start anew."
             )
+
+
+def _is_worth_a_line(record: pylogging.LogRecord) -> bool:
+    """Drops what Orbax tells of each file it writes, so that the progress can be read."""
+    return record.levelno >= pylogging.WARNING or "orbax" not in record.pathname
 
 
 def _by_flag(config: Config) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import augment, segments, tracks
+from data_prep import augment, builder, segments, tracks
 from data_prep.recipe import Recipe
 from umt_jax import mu_law
 
@@ -84,8 +84,8 @@ def test_examples_are_read_back_as_they_were_written(track, tmp_path):
 
 @pytest.mark.parametrize("num_examples", [1, 2, 7, 50])
 def test_shards_share_the_examples_in_order(monkeypatch, num_examples):
-    monkeypatch.setattr(segments, "_SHARD_BYTES", 10 * T * 3)
-    shards = segments.shards(iter(range(100)), num_examples, RECIPE)
+    monkeypatch.setattr(builder, "_SHARD_BYTES", 10 * T * 3)
+    shards = builder.shards(iter(range(100)), num_examples, RECIPE)
     parts = [list(shard()) for shard in shards]
     assert sum(parts, []) == list(range(num_examples))
     assert len(parts) == -(-num_examples // 10) and all(0 < len(part) <= 10 for part in parts)

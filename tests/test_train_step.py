@@ -70,7 +70,9 @@ def _plain_loop(parameters, batches, nets, optimizers):
             jax.grad(domain_loss, argnums=(0, 1))(autoencoder["encoder"], decoder, k)
             for k, decoder in enumerate(autoencoder["decoders"])
         ]
-        encoder_grads = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *next(zip(*grads)))
+        encoder_grads = jax.tree.map(
+            lambda *leaves: sum(leaves) / len(leaves), *(grad[0] for grad in grads)
+        )
         return {"encoder": encoder_grads, "decoders": [grad[1] for grad in grads]}
 
     for batch in batches:

@@ -88,6 +88,14 @@ def read(path: str | os.PathLike[str], *, sample_rate_hz: int) -> Waveform:
     return np.concatenate(list(read_blocks(path, sample_rate_hz=sample_rate_hz)))
 
 
+def duration_seconds(path: str | os.PathLike[str]) -> float:
+    """Returns how long a sound file says it is; 0 if it does not say, or is none. Decodes nothing.
+
+    For a progress bar: `read_blocks` tells how long it is.
+    """
+    return sound_file.header_seconds(Path(path))
+
+
 def resample(waveform: Waveform, *, from_hz: int, to_hz: int) -> Float[np.ndarray, "*B U"]:
     """Returns the same sound at another sample rate, float32, [*B, U], U = T * to_hz / from_hz."""
     *batch, num_samples = waveform.shape

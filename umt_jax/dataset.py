@@ -1,6 +1,7 @@
 """Prepared shards -> batches of segments, per process, in an order that a resumed run repeats."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,9 @@ class Dataset:
             local_batch = config.domain_batch // num_processes
             return segments[process::num_processes].batch(local_batch, batch_fn=_stack)
 
-        batches = self._all_domains(domain_batches)[first_step:]
-        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2)))
+        batch_of_step = self._all_domains(domain_batches)
+        steps = grain.MapDataset.range(first_step, sys.maxsize).map(batch_of_step)
+        return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=2)))
 
     def eval_batches(self, config: TrainingConfig, *, split: str, num_batches: int) -> list[Batch]:
         """Returns the same segments every time, whole and not augmented.
@@ -140,18 +142,21 @@ class Dataset:
             segments = grain.MapDataset.source(source).seed(_domain_seed(0, index))
             return segments.shuffle().repeat().map(crop).batch(config.domain_batch, batch_fn=_stack)
 
-        batches = self._all_domains(domain_batches)
-        return [batches[index] for index in range(num_batches)]
+        return [*map(self._all_domains(domain_batches), range(num_batches))]
 
     def excerpts(self, split: str, num_samples: int) -> list[UInt8[np.ndarray, "T"]]:
         """Returns the beginning of a track of each domain, at most `num_samples` codes of it."""
         return [_excerpt(builder.as_data_source(split), num_samples) for builder in self._builders]
 
-    def _all_domains(self, domain_batches: Callable[..., Any]) -> Any:
-        """Joins each domain's batches, made by `domain_batches`, along a leading axis K."""
+    def _all_domains(self, domain_batches: Callable[..., Any]) -> Callable[[int], Batch]:
+        """Returns the batch of any index, joined along K from what `domain_batches` makes."""
         per_domain = [domain_batches(*item) for item in enumerate(self._builders)]
-        zipped = grain.experimental.ZipMapDataset(per_domain)
-        return zipped.map(lambda batches: Batch(*map(np.stack, zip(*batches, strict=True))))
+
+        def batch(index: int) -> Batch:
+            codes, augmented = zip(*(batches[index] for batches in per_domain), strict=True)
+            return Batch(codes=np.stack(codes), augmented=np.stack(augmented))
+
+        return batch
 
 
 def _excerpt(source, num_samples):

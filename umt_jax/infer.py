@@ -17,31 +17,7 @@ from absl import flags
 
 from umt_jax import audio, checkpoint, command_line, translator
 
-CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Folder of a training run (its --workdir).", required=True
-)
-STEP = flags.DEFINE_integer(
-    "step", None, "Step of the checkpoint to use. Default: the one with the best validation loss."
-)
-INPUT = flags.DEFINE_list(
-    "input", None, "Sound files, and folders of sound files, separated by commas.", required=True
-)
-DOMAIN = flags.DEFINE_list(
-    "domain", None, "Domains to translate to, separated by commas, or 'all'.", required=True
-)
-OUTPUT = flags.DEFINE_string("output", None, "Folder to write to; made if need be.", required=True)
-TEMPERATURE = flags.DEFINE_float(
-    "temperature", 1.0, "Scale of the randomness; 0 takes the likeliest code every time.", 0.0
-)
-SEED = flags.DEFINE_integer("seed", 0, "Decides the random numbers.", 0)
-FORMAT = flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg"], "Format of the output.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
-STREAMS = flags.DEFINE_integer(
-    "streams",
-    8,
-    "Recordings translated at once. More are faster in total, and later to finish each.",
-    lower_bound=1,
-)
+_BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of sound [{elapsed}<{remaining}]"
 
 
 def find_inputs(inputs: Sequence[str]) -> list[tuple[Path, Path]]:
@@ -104,23 +80,69 @@ def plan_outputs(
     return planned
 
 
+def define_flags() -> None:
+    """Declares this command's flags."""
+    flags.DEFINE_string(
+        "checkpoint", None, "Folder of a training run (its --workdir).", required=True
+    )
+    flags.DEFINE_integer(
+        "step", None, "Step of the checkpoint to use. Default: the best by validation loss."
+    )
+    flags.DEFINE_list(
+        "input", None, "Sound files, and folders of them, separated by commas.", required=True
+    )
+    flags.DEFINE_list(
+        "domain", None, "Domains to translate to, separated by commas, or 'all'.", required=True
+    )
+    flags.DEFINE_string("output", None, "Folder to write to; made if need be.", required=True)
+    flags.DEFINE_float(
+        "temperature",
+        1.0,
+        "Scale of the randomness; 0 takes the likeliest code every time.",
+        lower_bound=0.0,
+    )
+    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
+    flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg"], "Format of the output.")
+    flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
+    flags.DEFINE_integer(
+        "streams",
+        8,
+        "Recordings translated at once. More are faster in total, and each is done later.",
+        lower_bound=1,
+    )
+
+
 def main() -> None:
     """Translates as the flags say."""
-    config = checkpoint.read_config(CHECKPOINT.value, STEP.value)
-    domains = config.domains if DOMAIN.value == ["all"] else tuple(dict.fromkeys(DOMAIN.value))
+    args = flags.FLAGS
+    config = checkpoint.read_config(args.checkpoint, args.step)
+    domains = config.domains if args.domain == ["all"] else tuple(dict.fromkeys(args.domain))
     translator.check_domains(domains, config.domains)
-    inputs = find_inputs(INPUT.value)
+    inputs = find_inputs(args.input)
     outputs = plan_outputs(
-        [place for _, place in inputs], domains, OUTPUT.value, FORMAT.value, OVERWRITE.value
+        [place for _, place in inputs], domains, args.output, args.format, args.overwrite
     )
     for path in {path.parent for paths in outputs for path in paths}:
         path.mkdir(parents=True, exist_ok=True)
-    model = translator.load(CHECKPOINT.value, domains=domains, step=STEP.value)
-    translate_files(model, [file for file, _ in inputs], outputs)
+    model = translator.load(args.checkpoint, domains=domains, step=args.step)
+    translate_files(
+        model,
+        [file for file, _ in inputs],
+        outputs,
+        temperature=args.temperature,
+        seed=args.seed,
+        num_streams=args.streams,
+    )
 
 
 def translate_files(
-    model: translator.Translator, files: Sequence[Path], outputs: Sequence[Sequence[Path]]
+    model: translator.Translator,
+    files: Sequence[Path],
+    outputs: Sequence[Sequence[Path]],
+    *,
+    temperature: float,
+    seed: int,
+    num_streams: int,
 ) -> None:
     """Writes every file's translations into all of the model's domains.
 
@@ -130,38 +152,31 @@ def translate_files(
         ValueError: Some files could not be read; says which, after the others are written.
     """
     rate_hz = model.sample_rate_hz
+    total_seconds = len(model.domains) * sum(audio.duration_seconds(file) for file in files)
     pieces = model.translate_recordings(
         (audio.read_blocks(file, sample_rate_hz=rate_hz) for file in files),
-        temperature=TEMPERATURE.value,
-        seed=SEED.value,
-        num_streams=min(STREAMS.value, len(files)),
+        temperature=temperature,
+        seed=seed,
+        num_streams=min(num_streams, len(files)),
     )
     failures: list[str] = []
-    started, num_samples = time.monotonic(), 0
-    total_seconds = len(model.domains) * sum(audio.duration_seconds(file) for file in files)
-    bar_format = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of sound [{elapsed}<{remaining}]"
+    num_samples, started = 0, time.monotonic()
     with (
-        contextlib.ExitStack() as all_writers,
-        tqdm.tqdm(total=total_seconds, bar_format=bar_format) as progress,
+        tqdm.tqdm(total=total_seconds, bar_format=_BAR_FORMAT) as progress,
+        _Outputs(outputs, rate_hz) as under_way,
     ):
-        under_way: dict[int, contextlib.ExitStack] = {}
-        writers: dict[int, list[audio.SoundFileWriter]] = {}
         for piece in pieces:
-            if piece.recording not in under_way:
-                stack = all_writers.enter_context(contextlib.ExitStack())
-                under_way[piece.recording] = stack
-                writers[piece.recording] = [
-                    stack.enter_context(audio.SoundFileWriter(path, sample_rate_hz=rate_hz))
-                    for path in outputs[piece.recording]
-                ]
-            for writer, waveform in zip(writers[piece.recording], piece.waveforms, strict=True):
-                writer.write(waveform)
-            num_samples += piece.waveforms.size
-            progress.update(piece.waveforms.size / rate_hz)
+            under_way.write(piece)
             if piece.error:
                 failures.append(str(piece.error))
+            num_samples += piece.waveforms.size
+            progress.update(piece.waveforms.size / rate_hz)
     seconds = time.monotonic() - started
-    print(f"{num_samples / rate_hz:.1f} s of sound in {seconds:.1f} s")
+    made_seconds = num_samples / rate_hz
+    print(
+        f"{made_seconds:.1f} s of sound in {seconds:.1f} s, "
+        f"{made_seconds / seconds:.2f} times real time."
+    )
     if failures:
         raise ValueError(
             f"{len(failures)} of {len(files)} inputs could not be translated: "
@@ -169,5 +184,43 @@ def translate_files(
         )
 
 
+class _Outputs:
+    """The files being written: those of a recording appear when its last piece has come."""
+
+    def __init__(self, outputs: Sequence[Sequence[Path]], sample_rate_hz: int) -> None:
+        self._outputs, self._sample_rate_hz = outputs, sample_rate_hz
+        self._writers: dict[int, list[audio.SoundFileWriter]] = {}
+        self._open: dict[int, contextlib.ExitStack] = {}
+
+    def __enter__(self) -> "_Outputs":
+        return self
+
+    def write(self, piece: translator.Piece) -> None:
+        """Appends a piece to its recording's files; drops them all if it ends in an error."""
+        recording = piece.recording
+        if recording not in self._open:
+            self._open[recording] = contextlib.ExitStack()
+            self._writers[recording] = [
+                self._open[recording].enter_context(
+                    audio.SoundFileWriter(path, sample_rate_hz=self._sample_rate_hz)
+                )
+                for path in self._outputs[recording]
+            ]
+        for writer, waveform in zip(self._writers[recording], piece.waveforms, strict=True):
+            writer.write(waveform)
+        if piece.is_last:
+            del self._writers[recording]
+            self._close(recording, piece.error)
+
+    def __exit__(self, error_type: object, error: BaseException | None, traceback: object) -> None:
+        """Drops what is not complete."""
+        for recording in list(self._open):
+            self._close(recording, error)
+
+    def _close(self, recording: int, error: BaseException | None) -> None:
+        self._open.pop(recording).__exit__(type(error) if error else None, error, None)
+
+
 if __name__ == "__main__":
+    define_flags()
     command_line.run(main)

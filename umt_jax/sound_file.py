@@ -79,6 +79,25 @@ def decode(path: Path, block_seconds: float) -> Iterator[tuple[int, np.ndarray]]
     yield from _decode_with_pyav(path, block_seconds)
 
 
+def header_seconds(path: Path) -> float:
+    """Returns how long a file is by its header; 0 if it has none, or one that does not say."""
+    try:
+        information = soundfile.info(os.fspath(path))
+    except (soundfile.LibsndfileError, OSError):
+        return _header_seconds_by_pyav(path) if has_pyav() else 0.0
+    return information.duration if information.frames < _UNKNOWN_FRAMES else 0.0
+
+
+def _header_seconds_by_pyav(path: Path) -> float:
+    import av
+
+    try:
+        with av.open(os.fspath(path), metadata_errors="ignore") as container:
+            return (container.duration or 0) / av.time_base
+    except (av.FFmpegError, OSError):
+        return 0.0
+
+
 def _decode_with_soundfile(
     path: Path, descriptor: int, sound: soundfile.SoundFile, block_seconds: float
 ) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,6 +1,7 @@
 """Translator: a checkpoint's encoder, decoders and codes behind one object."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -176,28 +177,24 @@ class Translator:
         generator = self._streams(domains, num_streams, temperature)
         waiting = enumerate(recordings)
         under_way: dict[int, tuple[int, Iterator]] = {}
-        nothing = np.zeros((len(domains), 0), np.float32)
         while True:
-            windows = {}
-            for stream in range(num_streams):
-                while stream not in windows:
-                    if stream not in under_way:
-                        index, blocks = next(waiting, (None, ()))
-                        if index is None:
-                            break
-                        under_way[stream] = index, self._encoder.encode(blocks)
-                        generator.begin(stream, seed)
-                    recording, encoded = under_way[stream]
-                    try:
-                        windows[stream] = next(encoded)
-                    except StopIteration:
-                        del under_way[stream]
-                        yield Piece(recording, nothing, is_last=True)
-                    except (ValueError, OSError) as error:
-                        del under_way[stream]
-                        yield Piece(recording, nothing, is_last=True, error=error)
-            if not windows:
+            for stream in [free for free in range(num_streams) if free not in under_way]:
+                for recording, blocks in itertools.islice(waiting, 1):
+                    under_way[stream] = recording, self._encoder.encode(blocks)
+                    generator.begin(stream, seed)
+            if not under_way:
                 return
+            windows = {}
+            for stream, (recording, encoded) in list(under_way.items()):
+                try:
+                    windows[stream] = next(encoded)
+                except (StopIteration, ValueError, OSError) as end:
+                    del under_way[stream]
+                    nothing = np.zeros((len(domains), 0), np.float32)
+                    error = None if isinstance(end, StopIteration) else end
+                    yield Piece(recording, nothing, is_last=True, error=error)
+            if not windows:
+                continue
             waveforms = generator.advance(self._join(windows, num_streams))
             for stream, (_, num_samples) in windows.items():
                 yield Piece(under_way[stream][0], waveforms[:, stream, :num_samples])

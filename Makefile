@@ -1,0 +1,56 @@
+# `make demo`, `make test` and `make lint` need Python 3.11 or newer with venv, and nothing else:
+# they make .venv here and install into it from PyPI.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+
+.PHONY: help demo test test-slow lint format clean
+
+help:
+	@echo "make demo       render, build, train, translate; then open demo/report.html"
+	@echo "make test       the tests"
+	@echo "make test-slow  all tests, also those marked slow"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     let ruff format the code"
+	@echo "make clean      remove .venv and demo/"
+
+.venv/installed: requirements.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is older than Python 3.11. Name another: make PYTHON=python3.12 ..."; \
+	  exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[av,render,test]"
+	# These two install only without their dependencies: one asks for a PyAudio that must be
+	# compiled, and of the other only its soundfont is used.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	  tinysoundfont==0.3.7 pretty_midi==0.2.11.post0
+	touch $@
+
+demo: .venv/installed
+	$(RUN) data_prep.render --output=demo --overwrite
+	$(RUN) data_prep.build --audio_dir=demo/music --data_dir=demo/data
+	$(RUN) experiments.train --flagfile=experiments/configs/demo.flags \
+	  --data_dir=demo/data --workdir=demo/run
+	$(RUN) umt_jax.infer --checkpoint=demo/run --input=demo/pairs/Piano --domain=Flute,Strings \
+	  --output=demo/translations/Piano --overwrite
+	$(RUN) experiments.report --workdir=demo/run --translations=demo/translations \
+	  --pairs=demo/pairs --output=demo/report.html
+
+test: .venv/installed
+	$(RUN) pytest
+
+test-slow: .venv/installed
+	$(RUN) pytest -m "not device"
+
+lint: .venv/installed
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+format: .venv/installed
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+clean:
+	rm -rf .venv demo
