@@ -5,6 +5,7 @@ field there. The others only say where, how long and how often.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 from absl import flags
 
@@ -71,7 +72,7 @@ _HELP = {
 
 def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder]:
     """Defines one flag for each field."""
-    define = {
+    define: dict[type, Callable[..., flags.FlagHolder]] = {
         bool: flags.DEFINE_bool,
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,

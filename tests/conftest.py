@@ -1,9 +1,16 @@
 """Numerics, devices and small models of every test."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
+from data_prep import builder
+from data_prep.recipe import Recipe
+from data_prep.tracks import Domain
+from experiments import train
+from experiments.flags import Schedule
 from umt_jax import networks
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 
@@ -46,11 +53,95 @@ def tiny_networks(tiny_config):
     return networks.Networks(tiny_config)
 
 
+def random_parameters(nets, seed=0):
+    """Returns parameters of the right shapes, large enough that biases and gates matter.
+
+    Drawn by NumPy: the real initializers cost a compilation for each shape.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        fan_in = leaf.shape[-2] if len(leaf.shape) > 1 else 1
+        return (rng.normal(size=leaf.shape) * min(0.5, fan_in**-0.5)).astype(np.float32)
+
+    return jax.tree.map(draw, jax.eval_shape(nets.init, jax.random.key(0)))
+
+
 @pytest.fixture(scope="session")
 def tiny_parameters(tiny_networks):
-    """Parameters far enough from their initial values that biases and gates matter."""
-    parameters = tiny_networks.init(jax.random.key(0))
-    rng = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda leaf: leaf + rng.normal(scale=0.2, size=leaf.shape).astype(np.float32), parameters
+    return random_parameters(tiny_networks)
+
+
+PREPARED = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=2)
+NUM_SEGMENTS = {"train": (4, 3), "validation": (5,), "test": (2,)}
+"""Segments of each track in each split of each prepared domain."""
+
+
+def track_codes(domain, split, track):
+    """Returns all codes of a track: noise, so that any dozen of them are found at one place."""
+    rng = np.random.default_rng([*domain.encode(), *split.encode(), track])
+    num_samples = NUM_SEGMENTS[split][track] * PREPARED.segment_samples
+    return rng.integers(256, size=num_samples).astype(np.uint8)
+
+
+def write_domain(name, data_dir):
+    """Writes a domain as `data_prep.build` does; its v-th augmented variant is codes + 1 + v."""
+
+    def examples():
+        T = PREPARED.segment_samples
+        variants = np.arange(1, PREPARED.num_variants + 1, dtype=np.uint8)[:, None]
+        for split, counts in NUM_SEGMENTS.items():
+            for track, count in enumerate(counts):
+                for start in range(0, count * T, T):
+                    codes = track_codes(name, split, track)[start : start + T]
+                    yield {
+                        "codes": codes,
+                        "augmented": codes + variants,
+                        "track": f"{split}_{track}.wav",
+                        "start_sample": start,
+                    }
+
+    domain = Domain(name=name, tracks=(), left_out=(), stretches={})
+    in_order = examples()
+    shards = {
+        split: builder.shards(in_order, sum(counts), PREPARED)
+        for split, counts in NUM_SEGMENTS.items()
+    }
+    builder.write_dataset(domain, shards, PREPARED, data_dir=data_dir)
+
+
+@pytest.fixture(scope="session")
+def run_config():
+    """What is quick to compile: two domains, two layers, at the rate of the prepared segments."""
+    model = dataclasses.replace(
+        TINY_MODEL,
+        sample_rate_hz=PREPARED.sample_rate_hz,
+        encoder_blocks=1,
+        encoder_layers=2,
+        decoder_blocks=1,
+        decoder_layers=2,
     )
+    training = TrainingConfig(segment_samples=60, domain_batch=4)
+    return Config(domains=("Cello", "Piano"), model=model, training=training)
+
+
+@pytest.fixture(scope="session")
+def prepared_dir(tmp_path_factory, run_config):
+    """A --data_dir with the domains of `run_config`."""
+    folder = tmp_path_factory.mktemp("prepared")
+    for domain in run_config.domains:
+        write_domain(domain, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_dir(tmp_path_factory, prepared_dir, run_config):
+    """The --workdir of a run of eight steps, never stopped."""
+    workdir = tmp_path_factory.mktemp("run")
+    schedule = Schedule(
+        num_steps=8, log_every=2, eval_every=4, eval_batches=1, eval_audio_seconds=0.1
+    )
+    # Optax's Adam itself mixes integers and floats.
+    with jax.numpy_dtype_promotion("standard"):
+        train.run(run_config, schedule, data_dir=str(prepared_dir), workdir=str(workdir))
+    return workdir

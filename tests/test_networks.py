@@ -30,6 +30,19 @@ def test_encoder_and_classifier_have_the_published_number_of_parameters():
     assert networks.num_parameters(parameters.classifier) == 27_306
 
 
+def test_initial_parameters_differ_between_domains_and_follow_the_key(tiny_networks):
+    decoders = tiny_networks.init(jax.random.key(0)).decoders
+    kernel = decoders["logits"]["kernel"]
+    assert np.abs(kernel[0] - kernel[1]).max() > 0.1
+    np.testing.assert_allclose(np.std(kernel), 9**-0.5, rtol=0.1)
+    assert not any(layer["bias"].any() for layer in (decoders["logits"], decoders["head"]))
+    again, other = (
+        tiny_networks.init(jax.random.key(seed)).decoders["logits"]["kernel"] for seed in (0, 1)
+    )
+    np.testing.assert_array_equal(kernel, again)
+    assert np.abs(kernel - other).max() > 0.1
+
+
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_encoder_equals_its_definition(rng, preactivation, tiny_parameters):
     config = dataclasses.replace(TINY_MODEL, encoder_preactivation=preactivation)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from conftest import random_parameters
 
 from umt_jax import networks, sharding, train_state, train_step
 from umt_jax.config import Config, ModelConfig, TrainingConfig
@@ -57,7 +58,7 @@ def small():
         config = Config(
             domains=("Cello", "Flute", "Piano")[:num_domains], model=model, training=training
         )
-        return config, networks.Networks(config).init(jax.random.key(0))
+        return config, random_parameters(networks.Networks(config))
 
     return make
 

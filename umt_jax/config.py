@@ -95,6 +95,8 @@ class TrainingConfig:
         for name in ("gradient_clip", "confusion_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"--{name}={getattr(self, name)} must be 0 or more.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed={self.seed} must lie in 0..{2**32 - 1}.")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(
                 f"--compute_dtype={self.compute_dtype} is not known. Use float32 or bfloat16."

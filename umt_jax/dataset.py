@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax
 import grain
 import numpy as np
+from flax import struct
 
 from umt_jax.config import DATASET_NAME, TrainingConfig
 from umt_jax.shapes import Leaf, UInt8
@@ -16,8 +16,7 @@ from umt_jax.shapes import Leaf, UInt8
 # `tensorflow_datasets` takes seconds to import, so only where a dataset is opened.
 
 
-@flax.struct.dataclass
-class Batch:
+class Batch(struct.PyTreeNode):
     """Segments of every domain.
 
     Attributes:
@@ -107,7 +106,15 @@ class Dataset:
             first_step: Step of the first batch.
             process: Which of the processes this is; it gets its part of the segments.
             num_processes: How many share each batch.
+
+        Raises:
+            ValueError: The processes cannot share a batch evenly.
         """
+        if config.domain_batch % num_processes:
+            raise ValueError(
+                f"--domain_batch={config.domain_batch} must be a multiple of the number of "
+                f"processes, {num_processes}."
+            )
 
         def crop(record, rng):
             last_start = len(record["codes"]) - config.segment_samples
@@ -160,12 +167,15 @@ class Dataset:
 
 
 def _excerpt(source, num_samples):
-    """Joins the consecutive segments of the track that the first record is part of."""
-    first = source[0]
-    track = [record for record in source if record["track"] == first["track"]]
-    track.sort(key=lambda record: record["start_sample"])
-    codes = np.concatenate([record["codes"] for record in track])
-    return codes[:num_samples]
+    """Joins the segments that follow one another from the first record on, until they suffice."""
+    track, end, segments = source[0]["track"], source[0]["start_sample"], []
+    for record in source:
+        if (record["track"], record["start_sample"]) != (track, end) or num_samples <= 0:
+            break
+        segments.append(record["codes"][:num_samples])
+        num_samples -= len(segments[-1])
+        end += len(record["codes"])
+    return np.concatenate(segments)
 
 
 def _newest_version(data_dir, domain):

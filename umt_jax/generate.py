@@ -10,10 +10,10 @@ restarted without the others noticing (`restart`).
 
 import functools
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from umt_jax import layers, mu_law
 from umt_jax.config import ModelConfig
@@ -30,8 +30,7 @@ from umt_jax.shapes import (
 )
 
 
-@flax.struct.dataclass
-class Cache:
+class Cache(struct.PyTreeNode):
     """What B streams of one decoder remember from sample to sample.
 
     Attributes:
@@ -172,10 +171,13 @@ def generate(
         conditionings = conditioning(parameters, jnp.swapaxes(latents, 0, 1), config)
 
         def generate_frame(cache, frame_conditioning):
+            gate_conditioning, head_conditioning = frame_conditioning
             noise = _gumbel_noise(keys, cache.sample_index, config.pool_samples)
 
             def generate_sample(cache, sample_noise):
-                logits, cache = next_logits(parameters, cache, *frame_conditioning, config)
+                logits, cache = next_logits(
+                    parameters, cache, gate_conditioning, head_conditioning, config
+                )
                 # Equals sampling from softmax(logits / temperature), and is defined at 0.
                 codes = jnp.argmax(logits + temperature * sample_noise, axis=-1)
                 return append(cache, codes, config), codes.astype(jnp.uint8)

@@ -12,8 +12,8 @@ from umt_jax.shapes import Array, Codes, Features, Float, Latents
 class Conv(nn.Module):
     """Convolution along time, zero padded to the same length.
 
-    Computed as one matrix product for all taps, whose results are then shifted and summed: on
-    CPU this is over twice as fast as a dilated `conv_general_dilated`, and no slower elsewhere.
+    Computed as one matrix product with the shifted inputs of all taps beside each other, which on
+    CPU is faster than a dilated `conv_general_dilated`.
 
     Attributes:
         channels: Output width.
@@ -35,11 +35,8 @@ class Conv(nn.Module):
         )
         bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        all_taps = x @ kernel.transpose(1, 0, 2).reshape(width, taps * self.channels)
-        y = jnp.broadcast_to(bias, (*x.shape[:-1], self.channels))
-        for offset, tap in zip(self.offsets, jnp.split(all_taps, taps, axis=-1), strict=True):
-            y = y + shift(tap, -offset)
-        return y
+        inputs = jnp.concatenate([shift(x, -offset) for offset in self.offsets], axis=-1)
+        return affine(inputs, kernel.reshape(taps * width, self.channels), bias)
 
 
 class DilatedResidualLayer(nn.Module):

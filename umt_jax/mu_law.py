@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from umt_jax.shapes import Codes, Waveform
+from umt_jax.shapes import Codes, Float32, UInt8, Waveform
 
 MU = 255
 NUM_LEVELS = 256
@@ -14,7 +14,7 @@ SILENCE = 128
 _HALF_RANGE = 127
 
 
-def encode(waveform: Waveform) -> Codes:
+def encode(waveform: Waveform) -> UInt8[np.ndarray, "*B T"]:
     """Quantises a waveform to mu-law codes (§3.1).
 
     Args:
@@ -30,7 +30,7 @@ def encode(waveform: Waveform) -> Codes:
     return (levels + SILENCE).astype(np.uint8)
 
 
-def decode(codes: Codes) -> Waveform:
+def decode(codes: Codes) -> Float32[np.ndarray, "*B T"]:
     """Returns the amplitude at the centre of each code, float32 in [-1, 1], [*B, T]."""
     return _AMPLITUDES[codes]
 

@@ -4,10 +4,10 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from umt_jax import classifier, decoder, encoder, layers
 from umt_jax.config import Config
@@ -25,8 +25,7 @@ from umt_jax.shapes import (
 )
 
 
-@flax.struct.dataclass
-class NetworkParameters:
+class NetworkParameters(struct.PyTreeNode):
     """All trained arrays.
 
     Attributes:

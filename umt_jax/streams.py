@@ -11,7 +11,7 @@ import numpy as np
 
 from umt_jax import generate, mu_law, networks
 from umt_jax.config import ModelConfig
-from umt_jax.shapes import Float, Parameters, Waveform
+from umt_jax.shapes import Array, Float, Parameters
 
 WINDOW_SECONDS = 0.5
 """How much is encoded, and generated, in one go."""
@@ -32,7 +32,7 @@ class WindowEncoder:
         self._parameters = parameters
 
     def encode(
-        self, blocks: Iterable[Waveform]
+        self, blocks: Iterable[Float[Array, "*B _"]]
     ) -> Iterator[tuple[Float[np.ndarray, "*B F Z"], int]]:
         """Encodes waveforms that arrive in blocks of any length.
 
@@ -43,6 +43,9 @@ class WindowEncoder:
             Latents of a window, [*B, F, Z], and how many samples it stands for: all
             F x `pool_samples`, except that the recording may end inside the last frame. The
             rest of that frame is encoded as silence.
+
+        Raises:
+            ValueError: A sample is not finite.
         """
         pool = self._config.pool_samples
         window = window_frames(self._config) * pool
@@ -50,6 +53,8 @@ class WindowEncoder:
         # Zeros outside the recording, on both sides, as far as the encoder reaches.
         codes, inside, unread = None, np.zeros(reach, bool), 0
         for block in blocks:
+            if not np.isfinite(block).all():
+                raise ValueError("The waveform holds values that are not finite numbers.")
             block_codes = mu_law.encode(block)
             if codes is None:
                 codes = np.zeros((*block.shape[:-1], reach), np.uint8)
@@ -104,8 +109,8 @@ class Streams:
             num_streams: B.
             temperature: Scale of the randomness; 0 takes the likeliest code.
         """
-        if temperature < 0:
-            raise ValueError(f"temperature={temperature} must be 0 or more.")
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(f"temperature={temperature} must be a finite number, 0 or more.")
         self._config, self._decoders = config, decoders
         self._domain_indices = jnp.asarray(domain_indices, jnp.uint32)
         self._temperature = jnp.float32(temperature)
@@ -117,7 +122,13 @@ class Streams:
         )
 
     def begin(self, stream: int, seed: int) -> None:
-        """Makes a stream new: no past, and random numbers by `seed`."""
+        """Makes a stream new: no past, and random numbers by `seed`.
+
+        Raises:
+            ValueError: JAX would fold the seed into 32 bits and so repeat another one's numbers.
+        """
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed={seed} must lie in 0..{2**32 - 1}.")
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
             jax.random.key(seed), self._domain_indices
         )

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import flax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from umt_jax.config import TrainingConfig
 from umt_jax.networks import NetworkParameters
@@ -19,8 +19,7 @@ class Optimizers:
     classifier: optax.GradientTransformation
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Parameters, both optimizers' states and the number of steps taken.
 
     Attributes:

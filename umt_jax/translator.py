@@ -9,7 +9,7 @@ import numpy as np
 from umt_jax import audio, checkpoint, networks, streams
 from umt_jax.config import Config
 from umt_jax.networks import NetworkParameters, Networks
-from umt_jax.shapes import CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
+from umt_jax.shapes import Array, CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
 
 
 def load(
@@ -118,12 +118,7 @@ class Translator:
     ) -> Iterator[Waveform]:
         """Yields the result of `generate` piece by piece, as soon as each is there."""
         check_domains([domain], self.domains)
-        latents = np.asarray(latents, np.float32)
-        channels = self.config.model.latent_channels
-        if latents.ndim not in (2, 3) or latents.shape[-1] != channels or 0 in latents.shape:
-            raise ValueError(
-                f"latents of shape {latents.shape} are not [F, {channels}] or [B, F, {channels}]."
-            )
+        latents = self._check_latents(latents)
         batch = latents.reshape(-1, *latents.shape[-2:])
         generator = self._streams([domain], len(batch), temperature)
         for stream in range(len(batch)):
@@ -141,7 +136,7 @@ class Translator:
         domain: str,
         temperature: float = 1.0,
         seed: int = 0,
-    ) -> Waveform:
+    ) -> Float[np.ndarray, "*B U"]:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
         check_domains([domain], self.domains)
         resampled = self._resample(waveform, sample_rate_hz)
@@ -151,7 +146,7 @@ class Translator:
 
     def translate_recordings(
         self,
-        recordings: Iterable[Iterable[Waveform]],
+        recordings: Iterable[Iterable[Float[Array, "_"]]],
         *,
         domains: Sequence[str] | None = None,
         temperature: float = 1.0,
@@ -208,10 +203,12 @@ class Translator:
             domain: Name of the decoder.
         """
         check_domains([domain], self.domains)
-        expected = latents.shape[-2] * self.config.model.pool_samples
-        if codes.shape[-1] != expected:
+        latents, codes = self._check_latents(latents), np.asarray(codes)
+        *batch, num_frames, _ = latents.shape
+        expected = (*batch, num_frames * self.config.model.pool_samples)
+        if codes.shape != expected:
             raise ValueError(
-                f"{codes.shape[-1]} codes do not fit {latents.shape[-2]} latent frames of "
+                f"codes of shape {codes.shape} do not fit {num_frames} latent frames of "
                 f"{self.config.model.pool_samples} samples: give {expected}."
             )
         decoder = networks.select(self._decoders, self.domains.index(domain))
@@ -219,6 +216,7 @@ class Translator:
 
     def classify(self, latents: Latents) -> DomainLogits:
         """Returns the classifier's logits, one for each of `config.domains`, [*B, K]."""
+        latents = self._check_latents(latents)
         return np.asarray(self._networks.classify(self._classifier, latents))
 
     def _streams(self, domains, num_streams, temperature):
@@ -232,6 +230,13 @@ class Translator:
 
     def _resample(self, waveform, sample_rate_hz):
         """Checks a waveform and returns it at the model's rate."""
+        if np.issubdtype(np.asarray(waveform).dtype, np.integer):
+            raise ValueError(
+                "The waveform holds integers, not amplitudes in [-1, 1]. Divide 16-bit samples by "
+                "32768."
+            )
+        if not sample_rate_hz > 0:
+            raise ValueError(f"sample_rate_hz={sample_rate_hz} must be above 0.")
         waveform = np.asarray(waveform, np.float32)
         if waveform.ndim not in (1, 2) or 0 in waveform.shape:
             raise ValueError(
@@ -240,7 +245,23 @@ class Translator:
             )
         if not np.isfinite(waveform).all():
             raise ValueError("The waveform holds values that are not finite numbers.")
-        return audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.sample_rate_hz)
+        resampled = audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.sample_rate_hz)
+        if not resampled.size:
+            raise ValueError(
+                f"{waveform.shape[-1]} samples at {sample_rate_hz} Hz are less than one at "
+                f"{self.sample_rate_hz} Hz."
+            )
+        return resampled
+
+    def _check_latents(self, latents):
+        """Returns latents as float32, [F, Z] or [B, F, Z]."""
+        latents = np.asarray(latents, np.float32)
+        channels = self.config.model.latent_channels
+        if latents.ndim not in (2, 3) or latents.shape[-1] != channels or 0 in latents.shape:
+            raise ValueError(
+                f"latents of shape {latents.shape} are not [F, {channels}] or [B, F, {channels}]."
+            )
+        return latents
 
     def _join(self, windows, num_streams):
         """Joins streams' windows into one array, [B, F, Z], with zeros for idle streams."""

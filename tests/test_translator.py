@@ -1,0 +1,286 @@
+import dataclasses
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+from conftest import TINY_MODEL
+
+from umt_jax import mu_law, networks, translator
+
+# Windows of 50 latent frames of 10 samples.
+MODEL = dataclasses.replace(TINY_MODEL, sample_rate_hz=1000)
+WINDOW = 500
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config):
+    return dataclasses.replace(tiny_config, model=MODEL)
+
+
+@pytest.fixture(scope="module")
+def model(config, tiny_parameters):
+    return translator.Translator(config, tiny_parameters)
+
+
+@pytest.fixture
+def latents(rng):
+    # Two windows and a bit.
+    return rng.normal(size=(113, MODEL.latent_channels)).astype(np.float32)
+
+
+def noise(rng, *shape):
+    return rng.uniform(-0.9, 0.9, size=shape).astype(np.float32)
+
+
+def collect(pieces):
+    """Joins the pieces of each recording; returns the errors too."""
+    parts, ended, errors = {}, set(), {}
+    for piece in pieces:
+        assert piece.recording not in ended
+        parts.setdefault(piece.recording, []).append(piece.waveforms)
+        if piece.is_last:
+            ended.add(piece.recording)
+        if piece.error:
+            errors[piece.recording] = piece.error
+    assert ended == set(parts)
+    return {index: np.concatenate(part, axis=-1) for index, part in parts.items()}, errors
+
+
+def test_latents_are_those_of_the_encoder(rng, model, config, tiny_parameters):
+    waveform = noise(rng, 1200)
+    latents = model.encode(waveform, 1000)
+    nets = networks.Networks(config)
+    expected = nets.encode(tiny_parameters.encoder, mu_law.encode(waveform))
+    np.testing.assert_allclose(latents, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_another_sample_rate_is_resampled_first(model):
+    def tone(rate_hz):
+        return (0.5 * np.sin(2 * np.pi * 50 * np.arange(rate_hz) / rate_hz)).astype(np.float32)
+
+    native, resampled = model.encode(tone(1000), 1000), model.encode(tone(4000), 4000)
+    assert native.shape == resampled.shape == (100, MODEL.latent_channels)
+    # Away from the ends, where a resampler has to guess, only rounding to codes differs.
+    distance = np.abs(native - resampled)[10:-10].mean() / np.abs(native)[10:-10].mean()
+    assert distance < 0.05
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "rate_hz", "expected"),
+    [(1, 1000, 1), (509, 1000, 509), (1000, 1000, 1000), (8000, 44_100, 181), (300, 500, 600)],
+)
+def test_a_translation_is_as_long_as_its_source(rng, model, num_samples, rate_hz, expected):
+    waveform = model.translate(noise(rng, num_samples), rate_hz, domain="Flute")
+    assert waveform.shape == (expected,)
+    assert waveform.dtype == np.float32
+    assert np.abs(waveform).max() <= 1
+
+
+def test_generating_is_decoding_what_the_decoder_predicts(model, latents):
+    waveform = model.generate(latents, domain="Piano", temperature=0.0)
+    codes = mu_law.encode(waveform)
+    logits = model.code_logits(codes, latents, domain="Piano")
+    chosen = np.take_along_axis(logits, codes[:, None].astype(int), axis=-1)[:, 0]
+    # Codes 0 and 1 have the same amplitude.
+    np.testing.assert_allclose(chosen[codes > 1], logits.max(axis=-1)[codes > 1], atol=1e-4)
+    assert len(np.unique(codes)) > 3
+
+
+def test_a_streamed_translation_is_the_whole_one(model, latents):
+    pieces = list(model.generate_stream(latents, domain="Piano", seed=5))
+    assert [len(piece) for piece in pieces] == [500, 500, 130]
+    whole = model.generate(latents, domain="Piano", seed=5)
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_the_bth_recording_of_a_batch_has_seed_plus_b(rng, model):
+    batch = noise(rng, 2, 640)
+    together = model.translate(batch, 1000, domain="Cello", seed=7)
+    assert together.shape == (2, 640)
+    for b in range(2):
+        alone = model.translate(batch[b], 1000, domain="Cello", seed=7 + b)
+        np.testing.assert_array_equal(together[b], alone)
+
+
+def test_the_seed_decides_the_samples(model, latents):
+    def generate(seed, temperature=1.0):
+        return model.generate(latents, domain="Flute", seed=seed, temperature=temperature)
+
+    first = generate(1)
+    np.testing.assert_array_equal(generate(1), first)
+    assert np.mean(generate(2) != first) > 0.5
+    np.testing.assert_array_equal(generate(1, temperature=0.0), generate(2, temperature=0.0))
+
+
+def test_a_domain_sounds_the_same_whatever_is_translated_beside_it(
+    rng, model, config, tiny_parameters
+):
+    waveform = noise(rng, 640)
+    pieces = model.translate_recordings([[waveform]], seed=3, num_streams=2)
+    together = collect(pieces)[0][0]
+    lone = translator.Translator(config, tiny_parameters, domains=["Piano"])
+    assert lone.domains == ("Piano",)
+    for k, domain in enumerate(model.domains):
+        expected = model.translate(waveform, 1000, domain=domain, seed=3)
+        np.testing.assert_array_equal(together[k], expected)
+    np.testing.assert_array_equal(
+        together[2], lone.translate(waveform, 1000, domain="Piano", seed=3)
+    )
+
+
+def test_recordings_of_any_length_are_translated_as_each_is_alone(rng, model):
+    recordings = [noise(rng, length) for length in (640, 1, 1500, 500, 77)]
+    blocks = ([part[:333], part[333:]] for part in recordings)
+    waveforms, errors = collect(model.translate_recordings(blocks, seed=3, num_streams=2))
+    assert not errors and list(waveforms) == [0, 1, 2, 3, 4]
+    for index, recording in enumerate(recordings):
+        assert waveforms[index].shape == (3, len(recording))
+        expected = model.translate(recording, 1000, domain="Flute", seed=3)
+        np.testing.assert_array_equal(waveforms[index][1], expected)
+
+
+def test_wanted_domains_come_in_the_wanted_order(rng, model):
+    waveform = noise(rng, 30)
+    (piece, last) = model.translate_recordings([[waveform]], domains=["Piano"], seed=1)
+    assert (piece.is_last, last.is_last, last.waveforms.shape) == (False, True, (1, 0))
+    expected = model.translate(waveform, 1000, domain="Piano", seed=1)
+    np.testing.assert_array_equal(piece.waveforms[0], expected)
+
+
+@pytest.mark.parametrize("error", [ValueError("is damaged"), OSError("is gone")])
+def test_a_recording_that_cannot_be_read_on_ends_alone(rng, model, error):
+    good = noise(rng, 1100)
+
+    def broken():
+        yield good[:600]
+        raise error
+
+    def unreadable():
+        raise error
+        yield
+
+    recordings = [broken(), unreadable(), [good], [np.full(9, np.nan, np.float32)], [good]]
+    waveforms, errors = collect(model.translate_recordings(recordings, seed=3, num_streams=2))
+    assert errors.keys() == {0, 1, 3}
+    assert errors[0] is errors[1] is error
+    assert "not finite" in str(errors[3])
+    assert [waveforms[index].shape[1] for index in range(5)] == [500, 0, 1100, 0, 1100]
+    np.testing.assert_array_equal(waveforms[2], waveforms[4])
+
+
+def test_no_recordings_give_no_pieces(model):
+    assert list(model.translate_recordings([])) == []
+
+
+def test_memory_does_not_grow_with_the_length_of_a_recording(model):
+    num_read = 0
+
+    def endless():
+        nonlocal num_read
+        while True:
+            num_read += 1
+            yield np.zeros(WINDOW, np.float32)
+
+    pieces = model.translate_recordings([endless(), endless()], num_streams=2)
+    for _ in itertools.islice(pieces, 8):
+        pass
+    tracemalloc.start()
+    for _ in itertools.islice(pieces, 40):
+        pass
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # 24 windows of 2 recordings, and one each that is read ahead.
+    assert num_read == 24 * 2 + 2
+    # All the windows, as float32 of three domains, would take 288 kB without their latents.
+    assert peak_bytes < 200_000
+
+
+def test_code_logits_are_those_of_the_decoder(rng, model, config, tiny_parameters):
+    codes = rng.integers(256, size=(2, 60)).astype(np.uint8)
+    latents = rng.normal(size=(2, 6, MODEL.latent_channels)).astype(np.float32)
+    decoder = networks.select(tiny_parameters.decoders, 1)
+    expected = networks.Networks(config).decode_one(decoder, codes, latents)
+    logits = model.code_logits(codes, latents, domain="Flute")
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    assert logits.shape == (2, 60, 256)
+
+
+def test_the_classifier_scores_every_domain_whatever_decoders_are_kept(
+    model, config, tiny_parameters, latents
+):
+    lone = translator.Translator(config, tiny_parameters, domains=["Piano"])
+    expected = networks.Networks(config).classify(tiny_parameters.classifier, latents)
+    for translator_ in (model, lone):
+        assert translator_.classify(latents).shape == (3,)
+        np.testing.assert_allclose(translator_.classify(latents), expected, rtol=1e-5)
+    assert lone.classify(np.stack([latents] * 2)).shape == (2, 3)
+
+
+def good_waveform():
+    return np.zeros(100, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda model: model.translate(good_waveform(), 1000, domain="Oboe"),
+            "There is no domain 'Oboe' in this model. There are: Cello, Flute, Piano.",
+        ),
+        (
+            lambda model: list(model.translate_recordings([], domains=["Piano", "Oboe"])),
+            "There is no domain 'Oboe' in this model. There are: Cello, Flute, Piano.",
+        ),
+        (
+            lambda model: model.encode(np.zeros((2, 3, 4), np.float32), 1000),
+            r"A waveform of shape \(2, 3, 4\) is not \[T\], mono, or \[B, T\]",
+        ),
+        (lambda model: model.encode(np.zeros(0, np.float32), 1000), r"of shape \(0,\) is not"),
+        (
+            lambda model: model.encode(np.array([0.0, np.nan], np.float32), 1000),
+            "not finite",
+        ),
+        (
+            lambda model: model.encode(np.zeros(2, np.float32), 44_100),
+            "2 samples at 44100 Hz are less than one at 1000 Hz",
+        ),
+        (lambda model: model.encode(good_waveform(), 0), "sample_rate_hz=0 must be above 0"),
+        (
+            lambda model: model.generate(np.zeros((3, 4), np.float32), domain="Piano"),
+            r"latents of shape \(3, 4\) are not \[F, 5\] or \[B, F, 5\]",
+        ),
+        (
+            lambda model: model.classify(np.zeros((3, 4), np.float32)),
+            r"latents of shape \(3, 4\) are not",
+        ),
+        (
+            lambda model: model.generate(np.zeros((0, 5), np.float32), domain="Piano"),
+            r"latents of shape \(0, 5\) are not",
+        ),
+        (
+            lambda model: model.code_logits(
+                np.zeros(29, np.uint8), np.zeros((3, 5), np.float32), domain="Piano"
+            ),
+            r"codes of shape \(29,\) do not fit 3 latent frames of 10 samples: give \(30,\)",
+        ),
+        (
+            lambda model: model.translate(good_waveform(), 1000, domain="Piano", temperature=-1.0),
+            "temperature=-1.0 must be a finite number, 0 or more",
+        ),
+        (
+            lambda model: model.translate(good_waveform(), 1000, domain="Piano", seed=-1),
+            "seed=-1 must lie in 0..4294967295",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(model, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model)
+
+
+def test_integers_are_refused_instead_of_clipped(model):
+    # As users run it: the annotations, checked in tests alone, would refuse them first.
+    encode = type(model).encode.__wrapped__
+    with pytest.raises(ValueError, match="holds integers.* Divide 16-bit samples by 32768"):
+        encode(model, np.zeros(100, np.int16), 1000)
