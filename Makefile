@@ -28,12 +28,13 @@ help:
 	touch $@
 
 demo: .venv/installed
-	$(RUN) data_prep.render --output=demo --overwrite
-	$(RUN) data_prep.build --audio_dir=demo/music --data_dir=demo/data
+	$(RUN) data_prep.render --output=demo --instruments=Piano,Flute,Cello --melody \
+	  --sample_rate_hz=8000 --overwrite
+	$(RUN) data_prep.build --audio_dir=demo/music --data_dir=demo/data --sample_rate_hz=8000
 	$(RUN) experiments.train --flagfile=experiments/configs/demo.flags \
 	  --data_dir=demo/data --workdir=demo/run
-	$(RUN) umt_jax.infer --checkpoint=demo/run --input=demo/pairs/Piano --domain=Flute,Strings \
-	  --output=demo/translations/Piano --overwrite
+	$(RUN) umt_jax.infer --checkpoint=demo/run --input=demo/pairs/Piano --domain=Flute,Cello \
+	  --temperature=0.5 --output=demo/translations/Piano --overwrite
 	$(RUN) experiments.report --workdir=demo/run --translations=demo/translations \
 	  --pairs=demo/pairs --output=demo/report.html
 

@@ -191,6 +191,7 @@ def define_flags() -> None:
         list(DEFAULT_INSTRUMENTS),
         f"Instruments, one for each domain: {', '.join(instruments.PROGRAMS)}.",
     )
+    flags.DEFINE_bool("melody", False, "Play the top line of each score alone.")
     flags.DEFINE_string("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
     flags.DEFINE_integer(
         "sample_rate_hz",
@@ -212,6 +213,8 @@ def main() -> None:
     domains = instruments.check_names(args.instruments)
     files = scores.find(pathlib.Path(args.scores_dir))
     pieces = {name: scores.read(path) for name, path in files.items()}
+    if args.melody:
+        pieces = {name: scores.melody(notes) for name, notes in pieces.items()}
     held_out = choose_held_out(pieces, args.held_out)
     recordings = plan(pieces, held_out=held_out, domains=domains, excerpt_s=args.excerpt_s)
     output = pathlib.Path(args.output)

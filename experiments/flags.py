@@ -39,8 +39,11 @@ EVAL_AUDIO_SECONDS = flags.DEFINE_float(
     lower_bound=0.0,
 )
 
+SAMPLE_RATE_HZ = flags.DEFINE_integer(
+    "sample_rate_hz", None, "Sample rate of the prepared segments. Default: what they have.", 1
+)
+
 _HELP = {
-    "sample_rate_hz": "Sample rate of the prepared segments.",
     "encoder_blocks": "Repetitions of the encoder's dilations 1, 2, 4, ...",
     "encoder_layers": "Number of dilations in one of those blocks.",
     "encoder_channels": "Width of the encoder's residual stream.",
@@ -81,6 +84,7 @@ def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder
     return {
         name: define[type(default)](name, default, _HELP[name])
         for name, default in dataclasses.asdict(section).items()
+        if name in _HELP
     }
 
 
@@ -110,14 +114,21 @@ def schedule_from_flags() -> Schedule:
     )
 
 
-def config_from_flags(domains: tuple[str, ...]) -> Config:
+def config_from_flags(domains: tuple[str, ...], *, sample_rate_hz: int) -> Config:
     """Returns the configuration that the flags describe.
+
+    Args:
+        domains: Names, in the order of the decoders.
+        sample_rate_hz: Rate of the prepared segments, used unless a flag names another.
 
     Raises:
         ValueError: Flags that contradict one another, or a value that is not allowed.
     """
     return Config(
         domains=domains,
-        model=ModelConfig(**{name: flag.value for name, flag in _MODEL_FLAGS.items()}),
+        model=ModelConfig(
+            sample_rate_hz=SAMPLE_RATE_HZ.value or sample_rate_hz,
+            **{name: flag.value for name, flag in _MODEL_FLAGS.items()},
+        ),
         training=TrainingConfig(**{name: flag.value for name, flag in _TRAINING_FLAGS.items()}),
     )

@@ -1,6 +1,7 @@
 """Where a run's numbers go: a line of progress, `metrics.jsonl`, TensorBoard."""
 
 import json
+import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,7 @@ class MetricsLog:
         (folder / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n")
         path = folder / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= first_step]
+        kept = [line for line in lines if _step_of(line) <= first_step]
         rewritten = path.with_suffix(".incomplete")
         rewritten.write_text("".join(f"{line}\n" for line in kept))
         rewritten.replace(path)
@@ -139,6 +140,13 @@ class MetricsLog:
 def _mean(history: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the mean of each metric, in the shape it has."""
     return {name: np.mean([metrics[name] for metrics in history], axis=0) for name in history[0]}
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf  # Cut off, since the run was killed while it wrote.
 
 
 def _clock(seconds: float) -> str:

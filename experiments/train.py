@@ -7,7 +7,7 @@ The same command goes on with a run that was stopped.
 """
 
 import functools
-import logging as pylogging
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -31,11 +31,11 @@ from umt_jax.config import Config
 def main() -> None:
     """Trains as the flags say."""
     logging.set_verbosity(logging.INFO)
-    logging.get_absl_logger().addFilter(_is_worth_a_line)
     data_dir = train_flags.DATA_DIR.value
     domains = tuple(train_flags.DOMAINS.value) or dataset.find_domains(data_dir)
+    sample_rate_hz = dataset.Dataset(data_dir, domains).sample_rate_hz
     run(
-        train_flags.config_from_flags(domains),
+        train_flags.config_from_flags(domains, sample_rate_hz=sample_rate_hz),
         train_flags.schedule_from_flags(),
         data_dir=data_dir,
         workdir=train_flags.WORKDIR.value,
@@ -55,51 +55,55 @@ def run(config: Config, schedule: train_flags.Schedule, *, data_dir: str, workdi
     nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
     optimizers = train_state.make_optimizers(config.training)
     check_config(config, workdir)
-    checkpoints = checkpoint.Checkpoints(workdir)
+    with checkpoint.Checkpoints(workdir) as checkpoints:
+        state = train_state.create(nets.init(jax.random.key(config.training.seed)), optimizers)
+        state_shardings = sharding.state_shardings(state, mesh)
+        state = jax.device_put(state, state_shardings)
+        first_step = checkpoints.newest_step() or 0
+        if first_step:
+            state = checkpoints.restore(first_step, state)
+            logging.info("Going on from step %d in %s.", first_step, workdir)
+        if first_step >= schedule.num_steps:
+            logging.info("That is all that --num_steps=%d asks for.", schedule.num_steps)
+        _log_sizes(state, mesh)
 
-    state = train_state.create(nets.init(jax.random.key(config.training.seed)), optimizers)
-    state_shardings = sharding.state_shardings(state, mesh)
-    state = jax.device_put(state, state_shardings)
-    first_step = checkpoints.newest_step() or 0
-    if first_step:
-        state = checkpoints.restore(first_step, state)
-        logging.info("Going on from step %d in %s.", first_step, workdir)
-    _log_sizes(state, mesh)
-
-    step_fn = jax.jit(
-        functools.partial(train_step.train_step, networks=nets, optimizers=optimizers),
-        donate_argnums=0,
-        out_shardings=(state_shardings, None),
-    )
-    eval_fn = jax.jit(functools.partial(train_step.eval_step, networks=nets))
-    eval_batches = [
-        sharding.put_batch(batch, mesh)
-        for batch in prepared.eval_batches(
-            config.training, split="validation", num_batches=schedule.eval_batches
+        step_fn = jax.jit(
+            functools.partial(train_step.train_step, networks=nets, optimizers=optimizers),
+            donate_argnums=0,
+            out_shardings=(state_shardings, None),
         )
-    ]
-    translations = samples.Translations(config, prepared, schedule.eval_audio_seconds)
-    learning_rate = train_state.learning_rate(config.training)
-    batches = prepared.train_batches(config.training, first_step=first_step)
+        eval_fn = jax.jit(functools.partial(train_step.eval_step, networks=nets))
+        eval_batches = [
+            sharding.put_batch(batch, mesh)
+            for batch in prepared.eval_batches(
+                config.training, split="validation", num_batches=schedule.eval_batches
+            )
+        ]
+        translations = samples.Translations(config, prepared, schedule.eval_audio_seconds)
+        learning_rate = train_state.learning_rate(config.training)
+        batches = prepared.train_batches(config.training, first_step=first_step)
 
-    with metrics_log.MetricsLog(workdir, config, first_step, schedule.num_steps) as log:
-        pending: list[train_step.Metrics] = []
-        steps = range(first_step + 1, schedule.num_steps + 1)
-        for step, batch in zip(steps, batches, strict=False):  # The batches never end.
-            state, metrics = step_fn(state, sharding.put_batch(batch, mesh))
-            pending.append(metrics)
-            last = step == schedule.num_steps
-            if step % schedule.log_every == 0 or step % schedule.eval_every == 0 or last:
-                history = jax.device_get(pending)
-                _check_finite(history, step - len(history) + 1, config, workdir)
-                log.train(step, history, learning_rate=float(learning_rate(step - 1)))
-                pending = []
-            if step % schedule.eval_every == 0 or last:
-                scores = jax.device_get([eval_fn(state.parameters, b) for b in eval_batches])
-                reconstruction = log.evaluate(step, scores)
-                checkpoints.save(state, config, prepared.description, reconstruction)
-                log.translations(step, translations.make(state.parameters))
-    checkpoints.close()
+        with metrics_log.MetricsLog(workdir, config, first_step, schedule.num_steps) as log:
+            pending: list[train_step.Metrics] = []
+            steps = range(first_step + 1, schedule.num_steps + 1)
+            for step, batch in zip(steps, batches, strict=False):  # The batches never end.
+                state, metrics = step_fn(state, sharding.put_batch(batch, mesh))
+                pending.append(metrics)
+                last = step == schedule.num_steps
+                if step % schedule.log_every == 0 or step % schedule.eval_every == 0 or last:
+                    history = jax.device_get(pending)
+                    _check_finite(
+                        history, range(step - len(history) + 1, step + 1), config, workdir
+                    )
+                    log.train(step, history, learning_rate=float(learning_rate(step - 1)))
+                    pending = []
+                if step % schedule.eval_every == 0 or last:
+                    scores = jax.device_get([eval_fn(state.parameters, b) for b in eval_batches])
+                    # The update of this very step may have been one too many.
+                    _check_finite(scores, [step] * len(scores), config, workdir)
+                    reconstruction = log.evaluate(step, scores)
+                    checkpoints.save(state, config, prepared.description, reconstruction)
+                    log.translations(step, translations.make(state.parameters))
 
 
 def check_config(config: Config, workdir: str) -> None:
@@ -116,33 +120,30 @@ def check_config(config: Config, workdir: str) -> None:
             )
 
 
-def _is_worth_a_line(record: pylogging.LogRecord) -> bool:
-    """Drops what Orbax tells of each file it writes, so that the progress can be read."""
-    return record.levelno >= pylogging.WARNING or "orbax" not in record.pathname
-
-
 def _by_flag(config: Config) -> dict[str, Any]:
     fields = config.to_json()
     return {"domains": ",".join(fields["domains"]), **fields["model"], **fields["training"]}
 
 
 def _check_finite(
-    history: list[train_step.Metrics], first_step: int, config: Config, workdir: str
+    history: Sequence[train_step.Metrics], steps: Sequence[int], config: Config, workdir: str
 ) -> None:
     """Raises `ValueError` at the first loss that is not a finite number."""
-    for step, metrics in enumerate(history, first_step):
-        for domain, loss in zip(config.domains, metrics["reconstruction"], strict=True):
+    for step, metrics in zip(steps, history, strict=True):
+        losses = {
+            f"The reconstruction loss of {domain}": loss
+            for domain, loss in zip(config.domains, metrics["reconstruction"], strict=True)
+        }
+        for name in ("classification", "confusion"):
+            if name in metrics:
+                losses[f"The {name} loss"] = metrics[name]
+        for name, loss in losses.items():
             if not np.isfinite(loss):
                 raise ValueError(
-                    f"The reconstruction loss of {domain} is {loss} at step {step}. The last good "
-                    f"checkpoint in {workdir} is kept. Try a smaller --learning_rate, or "
+                    f"{name} is {loss} at step {step}. Checkpoints of earlier steps in {workdir} "
+                    "are kept. Try a smaller --learning_rate or --classifier_learning_rate, or "
                     "--gradient_clip=1."
                 )
-        if not np.isfinite(metrics["classification"]):
-            raise ValueError(
-                f"The classification loss is {metrics['classification']} at step {step}. The last "
-                f"good checkpoint in {workdir} is kept. Try a smaller --classifier_learning_rate."
-            )
 
 
 def _log_sizes(state: train_state.TrainState, mesh: jax.sharding.Mesh) -> None:

@@ -1,6 +1,6 @@
 """Numerics, devices and small models of every test."""
 
-import dataclasses
+import os
 
 import jax
 import numpy as np
@@ -72,6 +72,23 @@ def tiny_parameters(tiny_networks):
     return random_parameters(tiny_networks)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Compiles each program once in a session, in tests and in the commands that they start.
+
+    Set JAX_COMPILATION_CACHE_DIR to keep the programs for the next session.
+    """
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("compiled"))
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+
+
 PREPARED = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=2)
 NUM_SEGMENTS = {"train": (4, 3), "validation": (5,), "test": (2,)}
 """Segments of each track in each split of each prepared domain."""
@@ -112,14 +129,19 @@ def write_domain(name, data_dir):
 
 @pytest.fixture(scope="session")
 def run_config():
-    """What is quick to compile: two domains, two layers, at the rate of the prepared segments."""
-    model = dataclasses.replace(
-        TINY_MODEL,
+    """What is quick to compile: two domains, few layers, one width, rate of the prepared tracks."""
+    model = ModelConfig(
         sample_rate_hz=PREPARED.sample_rate_hz,
         encoder_blocks=1,
         encoder_layers=2,
+        encoder_channels=8,
+        latent_channels=8,
+        pool_samples=10,
         decoder_blocks=1,
         decoder_layers=2,
+        residual_channels=8,
+        skip_channels=8,
+        classifier_channels=8,
     )
     training = TrainingConfig(segment_samples=60, domain_batch=4)
     return Config(domains=("Cello", "Piano"), model=model, training=training)

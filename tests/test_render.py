@@ -1,17 +1,16 @@
+import itertools
 import math
 import os
 import subprocess
 import sys
 
+import mido
 import numpy as np
 import pytest
 import soundfile
 
 from data_prep import instruments, render, scores
 from umt_jax import audio
-
-mido = pytest.importorskip("mido")
-pytest.importorskip("tinysoundfont")
 
 RATE_HZ = 16_000
 
@@ -274,3 +273,21 @@ def test_the_command_reports_bad_input_in_one_line(tmp_path):
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("error: --instruments=Kazoo: there is no")
     assert "Traceback" not in result.stderr
+
+
+def test_the_melody_is_the_top_line_one_note_at_a_time():
+    notes = [
+        scores.Note(0.0, 2.0, 60, 80),
+        scores.Note(0.0, 1.0, 72, 80),  # Hides the 60 that starts with it.
+        scores.Note(0.5, 0.8, 64, 80),  # Below a note that sounds.
+        scores.Note(0.9, 1.5, 74, 80),  # Cuts the 72 short.
+        scores.Note(1.5, 2.0, 62, 80),  # Nothing higher sounds any more.
+    ]
+    assert scores.melody(sorted(notes)) == [
+        scores.Note(0.0, 0.9, 72, 80),
+        scores.Note(0.9, 1.5, 74, 80),
+        scores.Note(1.5, 2.0, 62, 80),
+    ]
+    for path in scores.find(scores.EMBEDDED).values():
+        line = scores.melody(scores.read(path))
+        assert all(a.offset_s <= b.onset_s for a, b in itertools.pairwise(line))

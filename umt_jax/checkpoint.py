@@ -18,6 +18,10 @@ from umt_jax.train_state import TrainState
 _METRIC = "reconstruction"
 
 
+def _reconstruction(metrics: dict[str, float]) -> float:
+    return metrics[_METRIC]
+
+
 class Checkpoints:
     """The checkpoints of one run: the newest, and the one with the best validation loss."""
 
@@ -27,12 +31,13 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             _folder(workdir),
             options=ocp.CheckpointManagerOptions(
+                # Without this Orbax does not save the metrics, and forgets which one is the best.
+                best_fn=_reconstruction,
+                best_mode="min",
                 preservation_policy=policies.AnyPreservationPolicy(
                     [
                         policies.LatestN(1),
-                        policies.BestN(
-                            get_metric_fn=lambda metrics: metrics[_METRIC], reverse=True, n=1
-                        ),
+                        policies.BestN(get_metric_fn=_reconstruction, reverse=True, n=1),
                     ]
                 ),
                 cleanup_tmp_directories=True,
@@ -52,7 +57,7 @@ class Checkpoints:
             state: State to save; may be donated to the next step at once.
             config: What made it.
             dataset: What the data builder recorded of each domain.
-            reconstruction: Validation loss in nats per sample, which decides the best.
+            reconstruction: Validation loss in nats per sample, which decides the best. Finite.
         """
         self._manager.save(
             int(state.step),
@@ -77,7 +82,11 @@ class Checkpoints:
         )
         return TrainState(parameters=restored["parameters"], **restored["optimizers"])
 
-    def close(self) -> None:
+    def __enter__(self) -> "Checkpoints":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
@@ -99,16 +108,11 @@ def read_config(workdir: str, step: int | None = None) -> Config:
         FileNotFoundError: There is no such checkpoint.
         ValueError: What is there was not written by this project.
     """
-    with _open(workdir) as manager:
-        step = _chosen_step(manager, workdir, step)
-        try:
-            restored = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
-        except (KeyError, FileNotFoundError) as error:
-            raise ValueError(
-                f"{_folder(workdir) / str(step)} is a checkpoint of some other program: it has "
-                "no configuration of umt_jax."
-            ) from error
-    return Config.from_json(restored["config"])
+    fields = _read(workdir, step, config=ocp.args.JsonRestore())["config"]
+    try:
+        return Config.from_json(fields)
+    except ValueError as error:
+        raise ValueError(f"The checkpoint in {workdir} does not fit: {error}") from error
 
 
 def restore_parameters(workdir: str, step: int | None = None) -> NetworkParameters:
@@ -122,12 +126,7 @@ def restore_parameters(workdir: str, step: int | None = None) -> NetworkParamete
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
         jax.eval_shape(Networks(config).init, jax.random.key(0)),
     )
-    with _open(workdir) as manager:
-        step = _chosen_step(manager, workdir, step)
-        restored = manager.restore(
-            step, args=ocp.args.Composite(parameters=ocp.args.StandardRestore(abstract))
-        )
-    return restored["parameters"]
+    return _read(workdir, step, parameters=ocp.args.StandardRestore(abstract))["parameters"]
 
 
 def _folder(workdir):
@@ -142,29 +141,30 @@ def _optimizers(state):
     }
 
 
-def _open(workdir):
-    """Opens a run for reading; its folder must exist already."""
-    if not _folder(workdir).is_dir():
+def _read(workdir, step, **parts):
+    """Restores parts of the checkpoint of a step, or of the best for None."""
+    folder = _folder(workdir)
+    if not folder.is_dir():
         raise FileNotFoundError(
             f"--checkpoint={workdir} is not the folder of a training run: it has no folder "
             "'checkpoints'. Give what was --workdir in training."
         )
-    return ocp.CheckpointManager(
-        _folder(workdir),
-        options=ocp.CheckpointManagerOptions(
-            create=False, read_only=True, best_fn=lambda metrics: metrics[_METRIC], best_mode="min"
-        ),
-    )
-
-
-def _chosen_step(manager, workdir, step):
-    """Returns `step`, or the best step for None, if there is such a checkpoint."""
-    if not manager.all_steps():
-        raise FileNotFoundError(f"--checkpoint={workdir} holds no finished checkpoint yet.")
-    if step is None:
-        return manager.best_step()
-    if step not in manager.all_steps():
-        raise FileNotFoundError(
-            f"--checkpoint={workdir} has no step {step}. There are: {manager.all_steps()}."
-        )
-    return step
+    # Writes nothing. Orbax's option `read_only` would say so in two lines at every opening.
+    options = ocp.CheckpointManagerOptions(create=False, best_fn=_reconstruction, best_mode="min")
+    with ocp.CheckpointManager(folder, options=options) as manager:
+        there = manager.all_steps()
+        if not there:
+            raise FileNotFoundError(f"--checkpoint={workdir} holds no finished checkpoint yet.")
+        if step is not None and step not in there:
+            raise FileNotFoundError(
+                f"--checkpoint={workdir} has no step {step}. There are: "
+                f"{', '.join(map(str, there))}."
+            )
+        try:
+            step = manager.best_step() if step is None else step
+            return manager.restore(step, args=ocp.args.Composite(**parts))
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(
+                f"{folder if step is None else folder / str(step)} is damaged, or holds a "
+                f"checkpoint of another program: its {' and '.join(parts)} cannot be read."
+            ) from error

@@ -1,9 +1,13 @@
 """How every command of this project starts and how it reports bad input."""
 
+import logging as pylogging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, logging
+
+_PACKAGES = ("umt_jax", "experiments", "data_prep")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -14,6 +18,8 @@ def run(main: Callable[[], None]) -> None:
     """
 
     def checked_main(argv: Sequence[str]) -> None:
+        if logging.get_verbosity() <= logging.INFO:  # --verbosity=1 shows all.
+            logging.get_absl_handler().addFilter(_is_worth_a_line)
         try:
             if len(argv) > 1:
                 raise ValueError(
@@ -21,8 +27,16 @@ def run(main: Callable[[], None]) -> None:
                     "--help lists them."
                 )
             main()
+        except KeyboardInterrupt:
+            sys.exit("Interrupted.")
         except (ValueError, OSError) as error:
             logging.debug("Traceback:", exc_info=True)
             sys.exit(f"error: {' '.join(str(error).split())}")
 
     app.run(checked_main)
+
+
+def _is_worth_a_line(record: pylogging.LogRecord) -> bool:
+    """Keeps this project's own lines and all warnings; Orbax tells of each file it touches."""
+    is_own = Path(record.pathname).parent.name in _PACKAGES
+    return is_own or record.levelno >= pylogging.WARNING

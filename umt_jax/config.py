@@ -5,7 +5,7 @@ The defaults are the paper's; each recipe in `experiments/configs/` says where i
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Any
 
 DATASET_NAME = "segments"
 """Name of the TFDS dataset that `data_prep` writes and `umt_jax.dataset` reads."""
@@ -65,7 +65,8 @@ class TrainingConfig:
         gradient_clip: Bound on the absolute value of each gradient of encoder and decoders; 0
             for none.
         confusion_weight: Lambda, the weight of the confusion loss; 0 trains plain autoencoders.
-        compute_dtype: Type of activations; parameters, logits and losses stay float32.
+        compute_dtype: Type of activations, float32 or bfloat16; parameters, logits and losses stay
+            float32.
         seed: Decides initial parameters, order of segments, crops and augmented variants.
     """
 
@@ -78,7 +79,7 @@ class TrainingConfig:
     decay_steps: int = 625
     gradient_clip: float = 0.0
     confusion_weight: float = 0.01
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    compute_dtype: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -157,5 +158,7 @@ class Config:
                 model=ModelConfig(**fields["model"]),
                 training=TrainingConfig(**fields["training"]),
             )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"This is not a configuration of umt_jax: {error}.") from error
+        except KeyError as error:
+            raise ValueError(f"This is no configuration of umt_jax: it lacks {error}.") from error
+        except TypeError as error:
+            raise ValueError(f"This is no configuration of umt_jax: {error}.") from error

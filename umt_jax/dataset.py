@@ -76,6 +76,11 @@ class Dataset:
             for domain, builder in zip(domains, self._builders, strict=True)
         }
 
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the first domain's segments; `check` sees to it that all have the same."""
+        return next(iter(self.description.values()))["sample_rate_hz"]
+
     def check(self, segment_samples: int, sample_rate_hz: int) -> None:
         """Raises `ValueError` where the segments are too short or of another rate."""
         for domain, recipe in self.description.items():

@@ -17,7 +17,8 @@ from absl import flags
 
 from umt_jax import audio, checkpoint, command_line, translator
 
-_BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of sound [{elapsed}<{remaining}]"
+# Without the total: it is a guess from the files' headers, and tqdm drops it once it is exceeded.
+_BAR_FORMAT = "{l_bar}{bar}| {n:.1f} s of sound [{elapsed}<{remaining}]"
 
 
 def find_inputs(inputs: Sequence[str]) -> list[tuple[Path, Path]]:
@@ -72,9 +73,9 @@ def plan_outputs(
     ]
     existing = [path for paths in planned for path in paths if path.exists()]
     if existing and not overwrite:
-        others = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        others = f" and {len(existing) - 1} more exist" if len(existing) > 1 else " exists"
         raise FileExistsError(
-            f"{existing[0]}{others} exist already. Pass --overwrite to replace them, or another "
+            f"{existing[0]}{others} already. Pass --overwrite to replace what exists, or another "
             "--output."
         )
     return planned
@@ -115,6 +116,9 @@ def define_flags() -> None:
 def main() -> None:
     """Translates as the flags say."""
     args = flags.FLAGS
+    for name in ("input", "domain"):
+        if not args[name].value:
+            raise ValueError(f"--{name} is empty. {args[name].help}")
     config = checkpoint.read_config(args.checkpoint, args.step)
     domains = config.domains if args.domain == ["all"] else tuple(dict.fromkeys(args.domain))
     translator.check_domains(domains, config.domains)
@@ -122,7 +126,7 @@ def main() -> None:
     outputs = plan_outputs(
         [place for _, place in inputs], domains, args.output, args.format, args.overwrite
     )
-    for path in {path.parent for paths in outputs for path in paths}:
+    for path in sorted({path.parent for paths in outputs for path in paths}):
         path.mkdir(parents=True, exist_ok=True)
     model = translator.load(args.checkpoint, domains=domains, step=args.step)
     translate_files(
@@ -162,7 +166,7 @@ def translate_files(
     failures: list[str] = []
     num_samples, started = 0, time.monotonic()
     with (
-        tqdm.tqdm(total=total_seconds, bar_format=_BAR_FORMAT) as progress,
+        tqdm.tqdm(total=total_seconds, bar_format=_BAR_FORMAT, disable=None) as progress,
         _Outputs(outputs, rate_hz) as under_way,
     ):
         for piece in pieces:

@@ -136,7 +136,7 @@ class Translator:
         domain: str,
         temperature: float = 1.0,
         seed: int = 0,
-    ) -> Float[np.ndarray, "*B U"]:
+    ) -> Float[Array, "*B U"]:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
         check_domains([domain], self.domains)
         resampled = self._resample(waveform, sample_rate_hz)

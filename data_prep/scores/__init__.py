@@ -109,6 +109,22 @@ def _one_key_per_pitch(strokes: list[Note]) -> list[Note]:
     )
 
 
+def melody(notes: list[Note]) -> list[Note]:
+    """Returns the top line of a score, one note at a time.
+
+    A note is part of it if nothing higher sounds when it starts; it ends where the next begins.
+    """
+    line: list[Note] = []
+    # Of notes that start together the highest comes first, and hides the others.
+    for note in sorted(notes, key=lambda note: (note.onset_s, -note.pitch)):
+        if line and note.onset_s < line[-1].offset_s:
+            if note.pitch <= line[-1].pitch:
+                continue
+            line[-1] = line[-1]._replace(offset_s=note.onset_s)
+        line.append(note)
+    return line
+
+
 def cut(notes: list[Note], excerpt_s: float) -> list[list[Note]]:
     """Divides a score into excerpts of about `excerpt_s` seconds; every note is in one of them.
 

@@ -1,0 +1,72 @@
+import subprocess
+import sys
+
+import pytest
+
+
+def run(body, *arguments):
+    """Runs a command whose main is `body`."""
+    script = (
+        "from absl import flags\n"
+        "from umt_jax import command_line\n"
+        "flags.DEFINE_integer('count', 1, 'Help of count.')\n"
+        f"def main():\n    {body}\n"
+        "command_line.run(main)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_command_that_ends_well_has_exit_status_0():
+    finished = run("print(flags.FLAGS.count)", "--count=3")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "3\n", "")
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("raise ValueError('--count=1 is\\n    too few.')", "error: --count=1 is too few."),
+        (
+            "open('/nowhere/at/all')",
+            "error: [Errno 2] No such file or directory: '/nowhere/at/all'",
+        ),
+        ("raise KeyboardInterrupt", "Interrupted."),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_1(body, line):
+    finished = run(body)
+    assert (finished.returncode, finished.stderr) == (1, f"{line}\n")
+
+
+def test_an_argument_that_is_no_flag_is_refused():
+    finished = run("print('never')", "--count=3", "song.wav")
+    assert finished.returncode == 1 and finished.stdout == ""
+    assert finished.stderr == (
+        "error: Unexpected argument: song.wav. Flags are written --name=value; --help lists them.\n"
+    )
+
+
+def test_verbosity_shows_the_traceback_too():
+    finished = run("raise ValueError('no')", "--verbosity=1")
+    assert finished.returncode == 1
+    assert "Traceback" in finished.stderr
+    assert finished.stderr.splitlines()[-1] == "error: no"
+
+
+def test_our_own_bugs_keep_their_traceback():
+    finished = run("raise TypeError('a bug')")
+    assert finished.returncode == 1 and "Traceback" in finished.stderr
+
+
+def test_other_libraries_are_heard_from_warnings_on():
+    body = (
+        "import logging as pylogging; from absl import logging; logging.set_verbosity('info'); "
+        "pylogging.getLogger('jax').warning('of jax'); pylogging.getLogger('jax').info('never'); "
+        "logging.info('never')"
+    )
+    finished = run(body)
+    assert [line.partition("] ")[2] for line in finished.stderr.splitlines()] == ["of jax"]

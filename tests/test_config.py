@@ -1,0 +1,75 @@
+import dataclasses
+import json
+
+import pytest
+
+from umt_jax.config import Config, ModelConfig, TrainingConfig
+
+TWO = ("Cello", "Piano")
+
+
+def test_a_configuration_survives_json():
+    config = Config(
+        domains=TWO,
+        model=ModelConfig(encoder_preactivation=True, pool_samples=512),
+        training=TrainingConfig(segment_samples=1024, compute_dtype="bfloat16", seed=3),
+    )
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_defaults_are_those_of_the_paper():
+    config = Config(domains=TWO)
+    assert (config.model.pool_samples, config.model.latent_channels) == (800, 64)
+    assert config.training.segment_samples % config.model.pool_samples == 0
+
+
+@pytest.mark.parametrize("section", [ModelConfig, TrainingConfig])
+def test_no_field_takes_a_negative_number(section):
+    for field in dataclasses.fields(section):
+        if field.name not in ("encoder_preactivation", "compute_dtype"):
+            with pytest.raises(ValueError, match=rf"--{field.name}=-1(\.0)? must"):
+                section(**{field.name: type(field.default)(-1)})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ModelConfig(pool_samples=0), "--pool_samples=0 must be at least 1"),
+        (lambda: TrainingConfig(learning_rate=float("nan")), "--learning_rate=nan must be above 0"),
+        (lambda: TrainingConfig(learning_rate_decay=1.1), r"must lie in \(0, 1\]"),
+        (lambda: TrainingConfig(gradient_clip=float("nan")), "--gradient_clip=nan must be 0 or"),
+        (lambda: TrainingConfig(seed=2**32), r"--seed=4294967296 must lie in 0\.\.4294967295"),
+        (
+            lambda: TrainingConfig(compute_dtype="float64"),
+            "--compute_dtype=float64 is not known. Use float32 or bfloat16",
+        ),
+        (lambda: Config(domains=()), "No domains given"),
+        (lambda: Config(domains=("Cello", "Cello")), "A domain is named twice in Cello, Cello"),
+        (
+            lambda: Config(domains=("Cello",)),
+            r"One domain \(Cello\) .* --confusion_weight=0\.01.* --confusion_weight=0 \(--flagfile",
+        ),
+        (
+            lambda: Config(domains=TWO, training=TrainingConfig(segment_samples=15_999)),
+            "--segment_samples=15999 must be a multiple of --pool_samples=800.* Nearest: "
+            "--segment_samples=15200 or 16000",
+        ),
+        (
+            lambda: Config(domains=TWO, training=TrainingConfig(segment_samples=7)),
+            "Nearest: --segment_samples=800\\.",
+        ),
+        (lambda: Config.from_json({"domains": TWO}), "lacks 'model'"),
+        (
+            lambda: Config.from_json({"domains": TWO, "model": {"flux": 1}, "training": {}}),
+            "unexpected keyword argument 'flux'",
+        ),
+    ],
+)
+def test_values_that_are_not_allowed_are_named_with_what_is(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_one_domain_without_confusion_is_allowed():
+    training = TrainingConfig(confusion_weight=0.0)
+    assert Config(domains=("Cello",), training=training).domains == ("Cello",)

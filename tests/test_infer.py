@@ -1,0 +1,238 @@
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import umt_jax
+from umt_jax import audio, infer
+
+
+@pytest.fixture(scope="module")
+def model(trained_dir):
+    return umt_jax.load(str(trained_dir))
+
+
+@pytest.fixture
+def music(tmp_path, rng):
+    """A folder with a sound file, and another of another kind in a folder of its own."""
+    folder = tmp_path / "music"
+    (folder / "disc 1").mkdir(parents=True)
+    soundfile.write(folder / "a.wav", 0.1 * rng.normal(size=14_000), 16_000)
+    soundfile.write(folder / "disc 1" / "b.ogg", 0.1 * rng.normal(size=(30_000, 2)), 44_100)
+    return folder
+
+
+def command(checkpoint, inputs, output, *flags, domain="all"):
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "umt_jax.infer", f"--checkpoint={checkpoint}"),
+            *(f"--input={inputs}", f"--domain={domain}", f"--output={output}", *flags),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def names(folder):
+    """Returns all files, hidden ones too."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def translate_files(model, files, output, *, extension="wav", seed=0, num_streams=2):
+    output.mkdir(exist_ok=True)
+    outputs = infer.plan_outputs(
+        [Path(file.stem) for file in files], model.domains, str(output), extension, overwrite=False
+    )
+    infer.translate_files(
+        model, files, outputs, temperature=1.0, seed=seed, num_streams=num_streams
+    )
+
+
+def test_every_file_is_translated_whole_into_every_domain(tmp_path, music, rng, model, trained_dir):
+    soundfile.write(tmp_path / "c.v2.flac", 0.1 * rng.normal(size=900), 8000)
+    finished = command(trained_dir, f"{music},{tmp_path / 'c.v2.flac'}", tmp_path / "out")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert re.fullmatch(
+        r"3\.3 s of sound in \d+\.\d s, \d+\.\d\d times real time\.\n", finished.stdout
+    )
+    assert names(tmp_path / "out") == [
+        f"{stem}.{domain}.wav"
+        for stem in ("a", "c.v2", "disc 1/b")
+        for domain in ("Cello", "Piano")
+    ]
+    for source, stem in [
+        (music / "a.wav", "a"),
+        (music / "disc 1" / "b.ogg", "disc 1/b"),
+        (tmp_path / "c.v2.flac", "c.v2"),
+    ]:
+        waveform = audio.read(source, sample_rate_hz=8000)
+        for domain in ("Cello", "Piano"):
+            path = tmp_path / "out" / f"{stem}.{domain}.wav"
+            written, rate_hz = soundfile.read(path)
+            assert rate_hz == 8000
+            expected = model.translate(waveform, 8000, domain=domain)
+            np.testing.assert_allclose(written, expected, atol=1e-4)
+
+
+def test_files_that_are_no_sound_are_named_and_the_others_written(
+    tmp_path, music, model, trained_dir
+):
+    (music / "text.wav").write_text("not a sound " * 100)
+    (music / "empty.mp3").touch()
+    cut = (music / "disc 1" / "b.ogg").read_bytes()[:-4000]
+    (music / "disc 1" / "cut.ogg").write_bytes(cut)
+    output = tmp_path / "out"
+    finished = command(
+        trained_dir, music, output, "--format=flac", "--seed=3", "--streams=2", domain="Piano"
+    )
+    assert finished.returncode == 1
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("error: 3 of 5 inputs could not be translated: ")
+    for name in ("text.wav", "empty.mp3", "disc 1/cut.ogg"):
+        assert line.count(f"{music / name} ") == 1
+    assert names(output) == ["a.Piano.flac", "disc 1/b.Piano.flac"]
+    written, _ = soundfile.read(output / "a.Piano.flac")
+    source = audio.read(music / "a.wav", sample_rate_hz=8000)
+    expected = model.translate(source, 8000, domain="Piano", seed=3)
+    np.testing.assert_allclose(written, expected, atol=1e-4)
+
+
+def test_outputs_that_exist_are_left_alone_unless_overwritten(tmp_path, music, trained_dir):
+    output = tmp_path / "out"
+    (output / "disc 1").mkdir(parents=True)
+    (output / "disc 1" / "b.Piano.wav").write_text("precious")
+    finished = command(trained_dir, music, output, domain="Piano")
+    assert finished.returncode == 1
+    assert finished.stderr == (
+        f"error: {output}/disc 1/b.Piano.wav exists already. Pass --overwrite to replace what "
+        "exists, or another --output.\n"
+    )
+    assert names(output) == ["disc 1/b.Piano.wav"]
+    assert (output / "disc 1" / "b.Piano.wav").read_text() == "precious"
+
+    planned = infer.plan_outputs(
+        [Path("a"), Path("disc 1/b")], ["Piano"], str(output), "wav", overwrite=True
+    )
+    assert planned == [[output / "a.Piano.wav"], [output / "disc 1" / "b.Piano.wav"]]
+
+
+def unknown_domain(arguments, folder):
+    arguments["domain"] = "Piano,Oboe"
+    return "There is no domain 'Oboe' in this model. There are: Cello, Piano."
+
+
+def no_domain(arguments, folder):
+    arguments["domain"] = ""
+    return "--domain is empty. Domains to translate to, separated by commas, or 'all'."
+
+
+def missing_checkpoint(arguments, folder):
+    arguments["checkpoint"] = folder
+    return (
+        f"--checkpoint={folder} is not the folder of a training run: it has no folder "
+        "'checkpoints'. Give what was --workdir in training."
+    )
+
+
+def missing_input(arguments, folder):
+    arguments["inputs"] = folder / "nowhere.wav"
+    return f"--input={folder}/nowhere.wav is neither a file nor a folder."
+
+
+def output_in_a_file(arguments, folder):
+    (folder / "file").touch()
+    arguments["output"] = folder / "file" / "out"
+    return f"[Errno 20] Not a directory: '{folder}/file/out'"
+
+
+@pytest.mark.parametrize(
+    "prepare", [unknown_domain, no_domain, missing_checkpoint, missing_input, output_in_a_file]
+)
+def test_bad_input_is_one_line_and_exit_status_1(tmp_path, music, trained_dir, prepare):
+    arguments = {
+        "checkpoint": trained_dir,
+        "inputs": music,
+        "output": tmp_path / "out",
+        "domain": "all",
+    }
+    message = prepare(arguments, tmp_path)
+    finished = command(**arguments)
+    assert (finished.returncode, finished.stderr) == (1, f"error: {message}\n")
+    assert finished.stdout == "" and not (tmp_path / "out").exists()
+
+
+def test_inputs_of_one_name_do_not_collide(tmp_path):
+    for name in ("x/a.wav", "x/a.mp3", "y/a.wav", "y/b.ogg", "y/a.wav.flac", "z/a-2.wav"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    inputs = [tmp_path / "x", tmp_path / "y", tmp_path / "z", tmp_path / "x" / "a.wav"]
+    found = infer.find_inputs([str(path) for path in inputs])
+    places = [place.as_posix() for _, place in found]
+    assert len(set(places)) == len(places) == 7
+    assert places[0] == "a.mp3"  # Sorted within a folder.
+    outputs = infer.plan_outputs(
+        [place for _, place in found], ["A", "B"], str(tmp_path / "out"), "wav", overwrite=False
+    )
+    paths = list(itertools.chain(*outputs))
+    assert len(set(paths)) == 14
+    assert {path.parent for path in paths} == {tmp_path / "out"}
+
+
+def test_a_folder_without_sound_is_an_error(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileNotFoundError, match="is a folder without any sound file"):
+        infer.find_inputs([str(tmp_path)])
+
+
+def test_ogg_files_are_as_long_as_their_source(tmp_path, music, model):
+    translate_files(model, [music / "a.wav", music / "disc 1" / "b.ogg"], tmp_path, extension="ogg")
+    lengths = [
+        soundfile.info(tmp_path / f"{name}.ogg").frames
+        for name in ("a.Cello", "a.Piano", "b.Cello", "b.Piano")
+    ]
+    assert lengths == [7000, 7000, 5442, 5442]
+
+
+def test_a_full_disk_leaves_whole_files_only(tmp_path, music, model, monkeypatch):
+    shutil.copy(music / "a.wav", tmp_path / "short.wav")
+    waveform, rate_hz = soundfile.read(music / "a.wav")
+    soundfile.write(tmp_path / "long.wav", np.tile(waveform, 3), rate_hz)
+
+    def write(writer, waveform):
+        nonlocal num_written
+        num_written += len(waveform)
+        if num_written > 40_000:
+            raise OSError("No space left on device")
+        original(writer, waveform)
+
+    original, num_written = audio.SoundFileWriter.write, 0
+    monkeypatch.setattr(audio.SoundFileWriter, "write", write)
+    output = tmp_path / "out"
+    with pytest.raises(OSError, match="No space left"):
+        translate_files(model, [tmp_path / "short.wav", tmp_path / "long.wav"], output)
+    assert names(output) == ["short.Cello.wav", "short.Piano.wav"]
+    assert soundfile.info(output / "short.Piano.wav").frames == 7000
+
+
+def test_an_interrupted_run_leaves_whole_files_only(tmp_path, music, model, monkeypatch):
+    def interrupted(path, *, sample_rate_hz):
+        blocks = original(path, sample_rate_hz=sample_rate_hz)
+        if path.name == "b.ogg":
+            yield next(blocks)
+            raise KeyboardInterrupt
+        yield from blocks
+
+    original = audio.read_blocks
+    monkeypatch.setattr(audio, "read_blocks", interrupted)
+    files = [music / "a.wav", music / "disc 1" / "b.ogg"]
+    with pytest.raises(KeyboardInterrupt):
+        translate_files(model, files, tmp_path / "out", num_streams=1)
+    assert names(tmp_path / "out") == ["a.Cello.wav", "a.Piano.wav"]
