@@ -34,7 +34,7 @@ demo: .venv/installed
 	$(RUN) experiments.train --flagfile=experiments/configs/demo.flags \
 	  --data_dir=demo/data --workdir=demo/run
 	$(RUN) umt_jax.infer --checkpoint=demo/run --input=demo/pairs/Piano --domain=Flute,Cello \
-	  --temperature=0.5 --output=demo/translations/Piano --overwrite
+	  --temperature=0.7 --output=demo/translations/Piano --overwrite
 	$(RUN) experiments.report --workdir=demo/run --translations=demo/translations \
 	  --pairs=demo/pairs --output=demo/report.html
 

@@ -23,6 +23,13 @@ WORKDIR = flags.DEFINE_string(
 DOMAINS = flags.DEFINE_list(
     "domains", [], "Domains to train, in the order of the decoders. Default: all prepared ones."
 )
+CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices",
+    1,
+    "Where there is no accelerator: devices that the CPU stands for, which share each step. One for "
+    "each core makes small models faster; --domain_batch must be divisible by it.",
+    lower_bound=1,
+)
 NUM_STEPS = flags.DEFINE_integer(
     "num_steps", 250_000, "Training steps in all, counted from the run's beginning.", 1
 )

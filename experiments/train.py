@@ -31,6 +31,7 @@ from umt_jax.config import Config
 def main() -> None:
     """Trains as the flags say."""
     logging.set_verbosity(logging.INFO)
+    jax.config.update("jax_num_cpu_devices", train_flags.CPU_DEVICES.value)
     data_dir = train_flags.DATA_DIR.value
     domains = tuple(train_flags.DOMAINS.value) or dataset.find_domains(data_dir)
     sample_rate_hz = dataset.Dataset(data_dir, domains).sample_rate_hz
