@@ -26,8 +26,8 @@ DOMAINS = flags.DEFINE_list(
 CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices",
     1,
-    "Where there is no accelerator: devices that the CPU stands for, which share each step. One for "
-    "each core makes small models faster; --domain_batch must be divisible by it.",
+    "Where there is no accelerator: devices that the CPU stands for, which share each step. One "
+    "for each core makes small models faster; --domain_batch must be divisible by it.",
     lower_bound=1,
 )
 NUM_STEPS = flags.DEFINE_integer(

@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import tensorboardX
 from absl import logging
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2, summary_pb2
 
 from experiments import pictures
 from experiments.samples import Translation
@@ -35,9 +36,7 @@ class MetricsLog:
         rewritten.write_text("".join(f"{line}\n" for line in kept))
         rewritten.replace(path)
         self._file = path.open("a")
-        self._tensorboard = tensorboardX.SummaryWriter(
-            str(folder / "tensorboard"), purge_step=first_step + 1
-        )
+        self._tensorboard = _TensorBoard(folder / "tensorboard", first_step + 1)
         self._seconds_before = json.loads(kept[-1])["seconds"] if kept else 0.0
         self._started = self._last_time = time.monotonic()
         self._first_step = self._last_step = first_step
@@ -98,20 +97,22 @@ class MetricsLog:
         """Records translations as audio and, beside their sources, as log-mel pictures."""
         rate_hz = self._config.model.sample_rate_hz
         for translation in translations:
-            self._tensorboard.add_audio(
-                f"{translation.source}/source", translation.waveform[:, None], step, rate_hz
-            )
-            for domain, waveform in translation.by_domain.items():
-                name = f"{translation.source}/as_{domain}"
-                self._tensorboard.add_audio(name, waveform[:, None], step, rate_hz)
+            waveforms = {"source": translation.waveform} | {
+                f"as_{domain}": waveform for domain, waveform in translation.by_domain.items()
+            }
+            for name, waveform in waveforms.items():
+                audio = summary.audio(f"{translation.source}/{name}", waveform[:, None], rate_hz)
+                self._tensorboard.write(step, audio)
             figure = pictures.log_mel_row(
                 {translation.source: translation.waveform}
                 | {f"as {domain}": wave for domain, wave in translation.by_domain.items()},
                 rate_hz,
             )
-            self._tensorboard.add_image(
-                f"{translation.source}/log_mel", pictures.to_rgb(figure), step, dataformats="HWC"
+            picture = pictures.to_rgb(figure)
+            self._tensorboard.write(
+                step, summary.image(f"{translation.source}/log_mel", picture, dataformats="HWC")
             )
+        self._tensorboard.flush()
         # What translating took is no part of the training speed.
         self._last_time = time.monotonic()
 
@@ -134,7 +135,33 @@ class MetricsLog:
         self._file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **scalars}) + "\n")
         self._file.flush()
         for name, value in scalars.items():
-            self._tensorboard.add_scalar(name, value, step)
+            self._tensorboard.write(step, summary.scalar(name, value))
+        self._tensorboard.flush()
+
+
+class _TensorBoard:
+    """Writes to an event file, at once.
+
+    tensorboardX's own SummaryWriter leaves it to a thread; when that dies of a full disk, nobody is
+    told and training waits for it forever.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        """Begins a file that replaces what others say of `purge_step` and later ones."""
+        folder.mkdir(exist_ok=True)
+        self._writer = event_file_writer.EventsWriter(str(folder / "events"), f".{purge_step}")
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._writer.write_event(event_pb2.Event(step=purge_step, session_log=start))
+
+    def write(self, step: int, values: summary_pb2.Summary) -> None:
+        event = event_pb2.Event(step=step, wall_time=time.time(), summary=values)
+        self._writer.write_event(event)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _mean(history: list[dict[str, Any]]) -> dict[str, Any]:

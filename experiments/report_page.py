@@ -231,8 +231,8 @@ accelerator:</p>
   --flagfile=experiments/configs/musicnet.flags \\
   --data_dir=data \\
   --workdir=runs/musicnet</code></pre>
-<p>To improve on this one, train it anew with, say, twenty times the <code>--num_steps</code> and the
-<code>--decay_steps</code>, in a <code>--workdir</code> of its own.</p>
+<p>To improve on this one, train it anew with, say, twenty times the <code>--num_steps</code> and
+the <code>--decay_steps</code>, in a <code>--workdir</code> of its own.</p>
 <table>
 <caption>Last reconstruction loss in nats per sample; lower is better, guessing gives {guess}.
 </caption>

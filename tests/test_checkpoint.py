@@ -129,6 +129,25 @@ def test_a_half_written_checkpoint_is_not_taken(tmp_path, saved, run_config):
     assert steps_in(workdir) == [2, 4]
 
 
+@pytest.mark.parametrize("method", ["save", "close"])
+def test_a_checkpoint_that_cannot_be_written_is_an_error_on_one_line(
+    tmp_path, monkeypatch, run_config, method
+):
+    def fail(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device\n\nSource locations:")
+
+    message = "written to .*checkpoints. Is the disk full. .RESOURCE_EXHAUSTED: No space left on d"
+    with pytest.raises(OSError, match=message) as raised:
+        with checkpoint.Checkpoints(str(tmp_path)) as checkpoints:
+            with monkeypatch.context() as patch:
+                patch.setattr(ocp.CheckpointManager, method, fail)
+                if method == "save":
+                    checkpoints.save(make_state(run_config, 1), run_config, {}, 1.0)
+                else:
+                    checkpoints.__exit__()
+    assert "\n" not in str(raised.value)
+
+
 def missing(folder):
     return FileNotFoundError, "--checkpoint=.* is not the folder of a training run"
 

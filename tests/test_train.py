@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import random_parameters
+from tensorboardX import record_writer
 from tensorboardX.proto import event_pb2
 
 from experiments import metrics_log, train
@@ -226,6 +227,18 @@ def test_a_workdir_that_cannot_be_written_is_an_error(tmp_path, prepared_dir, ru
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         run(run_config, schedule(8), prepared_dir, tmp_path / "file" / "run")
+
+
+def test_a_full_disk_is_noticed_when_metrics_are_written(tmp_path, monkeypatch, run_config):
+    def write(writer, data):
+        raise OSError("No space left on device")
+
+    history = [{"reconstruction": np.ones(2), "classification": 1.0, "classifier_accuracy": 0.5}]
+    with metrics_log.MetricsLog(str(tmp_path), run_config, 0, 10) as log:
+        log.train(1, history, learning_rate=1e-3)
+        monkeypatch.setattr(record_writer.RecordWriter, "write", write)
+        with pytest.raises(OSError, match="No space left"):
+            log.train(2, history, learning_rate=1e-3)
 
 
 def command(*flags):

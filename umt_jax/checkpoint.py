@@ -4,6 +4,8 @@ A run's folder, `workdir`, holds `checkpoints/<step>/`, each with four parts: pa
 optimizers, configuration and description of the dataset. Inference reads the first and third.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +60,21 @@ class Checkpoints:
             config: What made it.
             dataset: What the data builder recorded of each domain.
             reconstruction: Validation loss in nats per sample, which decides the best. Finite.
+
+        Raises:
+            OSError: This checkpoint or the one before it could not be written.
         """
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                parameters=ocp.args.StandardSave(state.parameters),
-                optimizers=ocp.args.StandardSave(_optimizers(state)),
-                config=ocp.args.JsonSave(config.to_json()),
-                dataset=ocp.args.JsonSave(dataset),
-            ),
-            metrics={_METRIC: reconstruction},
-        )
+        with self._saving():
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    parameters=ocp.args.StandardSave(state.parameters),
+                    optimizers=ocp.args.StandardSave(_optimizers(state)),
+                    config=ocp.args.JsonSave(config.to_json()),
+                    dataset=ocp.args.JsonSave(dataset),
+                ),
+                metrics={_METRIC: reconstruction},
+            )
 
     def restore(self, step: int, target: TrainState) -> TrainState:
         """Returns the state saved at `step`, on the devices where `target`'s arrays live."""
@@ -88,8 +94,20 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._saving():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Says plainly when a checkpoint could not be written, this one or the one before it."""
+        try:
+            yield
+        except ValueError as error:
+            reason = str(error).partition("\n")[0][:200]
+            raise OSError(
+                f"A checkpoint could not be written to {self._manager.directory}. Is the disk "
+                f"full? ({reason})"
+            ) from error
 
 
 def has_checkpoint(workdir: str) -> bool:
