@@ -293,7 +293,13 @@ def test_an_interrupted_build_leaves_whole_domains_only_and_no_workers(tmp_path,
     music, data = tmp_path / "music", tmp_path / "data"
     write_tone(music / "A" / "a.wav", seconds=5.0)
     write_tone(music / "B" / "b.wav", seconds=900.0)
-    process = subprocess.Popen(command(music, data), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(music, data),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has it ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     while not (data / "segments" / "A" / "1.0.0").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)

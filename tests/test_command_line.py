@@ -35,6 +35,7 @@ def test_a_command_that_ends_well_has_exit_status_0():
             "error: [Errno 2] No such file or directory: '/nowhere/at/all'",
         ),
         ("raise KeyboardInterrupt", "Interrupted."),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "Interrupted."),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_1(body, line):

@@ -186,6 +186,32 @@ def test_inputs_of_one_name_do_not_collide(tmp_path):
     assert {path.parent for path in paths} == {tmp_path / "out"}
 
 
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3", "aiff"])
+def test_the_header_says_how_long_a_file_is(tmp_path, rng, extension):
+    path = tmp_path / f"a.{extension}"
+    soundfile.write(path, 0.1 * rng.normal(size=(22_050, 2)), 44_100)
+    assert audio.duration_seconds(path) == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_container_that_pyav_reads_says_how_long_it_is(tmp_path, rng):
+    av = pytest.importorskip("av")
+    path = tmp_path / "a.m4a"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44_100, layout="mono")
+        waveform = 0.1 * rng.normal(size=(1, 44_100)).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(waveform, format="fltp", layout="mono")
+        frame.rate = 44_100
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    assert audio.duration_seconds(path) == pytest.approx(1.0, abs=0.06)
+
+
+def test_what_is_no_sound_has_no_length(tmp_path):
+    (tmp_path / "text.wav").write_text("not a sound " * 100)
+    (tmp_path / "empty.mp3").touch()
+    for name in ("text.wav", "empty.mp3", "missing.ogg", "."):
+        assert audio.duration_seconds(tmp_path / name) == 0.0
+
+
 def test_a_folder_without_sound_is_an_error(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match="is a folder without any sound file"):

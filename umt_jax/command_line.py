@@ -1,6 +1,7 @@
 """How every command of this project starts and how it reports bad input."""
 
 import logging as pylogging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ def run(main: Callable[[], None]) -> None:
     def checked_main(argv: Sequence[str]) -> None:
         if logging.get_verbosity() <= logging.INFO:  # --verbosity=1 shows all.
             logging.get_absl_handler().addFilter(_is_worth_a_line)
+        # Asked to end by whatever started it, as by Ctrl-C: files under way are removed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             if len(argv) > 1:
                 raise ValueError(
