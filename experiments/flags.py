@@ -81,7 +81,7 @@ _HELP = {
 
 
 def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder]:
-    """Defines one flag for each field."""
+    """Defines one flag for each field but the sample rate, whose default is the data's."""
     define: dict[type, Callable[..., flags.FlagHolder]] = {
         bool: flags.DEFINE_bool,
         int: flags.DEFINE_integer,
@@ -91,7 +91,7 @@ def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder
     return {
         name: define[type(default)](name, default, _HELP[name])
         for name, default in dataclasses.asdict(section).items()
-        if name in _HELP
+        if name != "sample_rate_hz"
     }
 
 

@@ -39,7 +39,7 @@ class MetricsLog:
         self._tensorboard = _TensorBoard(folder / "tensorboard", first_step + 1)
         self._seconds_before = json.loads(kept[-1])["seconds"] if kept else 0.0
         self._started = self._last_time = time.monotonic()
-        self._first_step = self._last_step = first_step
+        self._last_step = first_step
 
     def __enter__(self) -> "MetricsLog":
         """Returns itself."""

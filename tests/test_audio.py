@@ -120,9 +120,7 @@ def test_an_mp3_of_unknown_length_is_not_read_in_part(tmp_path, rng):
     content = path.read_bytes()
     header_end = content.index(content[:2], 100)
     path.write_bytes(content[header_end:])
-    promised = soundfile.info(path).frames
-    if promised > len(noise):
-        pytest.skip("this encoder's first frame is smaller than the mean")
+    assert soundfile.info(path).frames <= len(noise), "the file does not show the fault"
     with pytest.raises(audio.SoundFileError, match="variable bit rate"):
         audio.read(path, sample_rate_hz=16_000)
 
