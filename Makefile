@@ -5,11 +5,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo torch test test-slow lint format clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
-	@echo "make test       the tests"
+	@echo "make test       the tests; those of the import of published weights only after make torch"
+	@echo "make torch      install PyTorch into .venv"
 	@echo "make test-slow  all tests, also those marked slow"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
@@ -37,6 +38,9 @@ demo: .venv/installed
 	  --temperature=0.7 --output=demo/translations/Piano --overwrite
 	$(RUN) experiments.report --workdir=demo/run --translations=demo/translations \
 	  --pairs=demo/pairs --output=demo/report.html
+
+torch: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 
 test: .venv/installed
 	$(RUN) pytest

@@ -32,6 +32,12 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "sample_rate_hz", defaults.sample_rate_hz, "Sample rate of the segments, in hertz."
     )
+    flags.DEFINE_string(
+        "mu_law",
+        defaults.mu_law,
+        "How waveforms become codes: 'rounded', or 'truncated' for training that goes on from the "
+        "published weights (umt_jax.published).",
+    )
     flags.DEFINE_integer(
         "segment_samples",
         defaults.segment_samples,

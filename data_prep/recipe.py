@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from umt_jax.config import ModelConfig, TrainingConfig
+from umt_jax.config import ModelConfig, TrainingConfig, check_mu_law
 
 # A quarter of it, the shortest augmented slice, then still holds a few periods of a low note.
 _MIN_SEGMENT_SAMPLES = 1024
@@ -14,6 +14,7 @@ class Recipe:
 
     Attributes:
         sample_rate_hz: Rate of the segments.
+        mu_law: How waveforms become codes, `rounded` or `truncated` (see `umt_jax.mu_law`).
         segment_samples: Audio samples T in one segment.
         num_variants: Versions A of each segment whose pitch is modulated.
         loudness_dbfs: RMS that each track is brought to, in decibels relative to full scale; None
@@ -22,6 +23,7 @@ class Recipe:
     """
 
     sample_rate_hz: int = ModelConfig.sample_rate_hz
+    mu_law: str = ModelConfig.mu_law
     segment_samples: int = TrainingConfig.segment_samples
     num_variants: int = 4
     loudness_dbfs: float | None = None
@@ -29,6 +31,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Checks each value's range."""
+        check_mu_law(self.mu_law)
         if self.sample_rate_hz < 1000:
             raise ValueError(f"--sample_rate_hz={self.sample_rate_hz} must be at least 1000.")
         if self.segment_samples < _MIN_SEGMENT_SAMPLES:

@@ -43,8 +43,8 @@ def examples_of_stretch(stretch: Stretch, *, domain: str, recipe: Recipe) -> Ite
             for variant in range(recipe.num_variants)
         ]
         yield {
-            "codes": mu_law.encode(segment),
-            "augmented": mu_law.encode(np.stack(variants)),
+            "codes": mu_law.encode(segment, recipe.mu_law),
+            "augmented": mu_law.encode(np.stack(variants), recipe.mu_law),
             "track": track.file.name,
             "start_sample": start_sample,
         }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from absl import flags
 
+from umt_jax import dataset
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 
 _MODEL = ModelConfig()
@@ -21,7 +22,16 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of this run: checkpoints, metrics, TensorBoard.", required=True
 )
 DOMAINS = flags.DEFINE_list(
-    "domains", [], "Domains to train, in the order of the decoders. Default: all prepared ones."
+    "domains",
+    [],
+    "Domains of the model, in the order of the decoders. Default: all prepared ones; with "
+    "--init_from, those of its model, and then what --train_domains adds.",
+)
+TRAIN_DOMAINS = flags.DEFINE_list(
+    "train_domains",
+    [],
+    "Domains whose decoders are trained, and whose data are needed. Default: all of the model. "
+    "Fewer need --freeze_encoder.",
 )
 CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices",
@@ -46,9 +56,8 @@ EVAL_AUDIO_SECONDS = flags.DEFINE_float(
     lower_bound=0.0,
 )
 
-SAMPLE_RATE_HZ = flags.DEFINE_integer(
-    "sample_rate_hz", None, "Sample rate of the prepared segments. Default: what they have.", 1
-)
+# Decided by the prepared segments, so these fields have no flag.
+_OF_DATA = ("sample_rate_hz", "mu_law")
 
 _HELP = {
     "encoder_blocks": "Repetitions of the encoder's dilations 1, 2, 4, ...",
@@ -75,13 +84,20 @@ _HELP = {
         "Bound on the absolute value of each gradient of encoder and decoders; 0 for none."
     ),
     "confusion_weight": "Weight (lambda) of the confusion loss; 0 for a single domain.",
+    "init_from": (
+        "Folder of a run, or of imported weights, to start from: its sizes, encoder, classifier, "
+        "decoders. Optimizers start afresh."
+    ),
+    "freeze_encoder": (
+        "Trains decoders alone, so that nothing else of --init_from changes: a way to add a domain."
+    ),
     "compute_dtype": "Type of activations: float32 or bfloat16.",
     "seed": "Decides initial parameters, order of segments, crops and augmented variants.",
 }
 
 
 def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder]:
-    """Defines one flag for each field but the sample rate, whose default is the data's."""
+    """Defines one flag for each field."""
     define: dict[type, Callable[..., flags.FlagHolder]] = {
         bool: flags.DEFINE_bool,
         int: flags.DEFINE_integer,
@@ -91,12 +107,13 @@ def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder
     return {
         name: define[type(default)](name, default, _HELP[name])
         for name, default in dataclasses.asdict(section).items()
-        if name != "sample_rate_hz"
+        if name not in _OF_DATA
     }
 
 
 _MODEL_FLAGS = _define(_MODEL)
 _TRAINING_FLAGS = _define(_TRAINING)
+INIT_FROM = _TRAINING_FLAGS["init_from"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,21 +138,57 @@ def schedule_from_flags() -> Schedule:
     )
 
 
-def config_from_flags(domains: tuple[str, ...], *, sample_rate_hz: int) -> Config:
+def domains_from_flags(data_dir: str, base: Config | None) -> tuple[tuple[str, ...], ...]:
+    """Returns the model's domains, and those of them to train: () for all.
+
+    Args:
+        data_dir: Folder of prepared domains.
+        base: The run that this one goes on from, if there is one.
+
+    Raises:
+        FileNotFoundError: No domain is named, and none prepared.
+    """
+    domains, train_domains = tuple(DOMAINS.value), tuple(TRAIN_DOMAINS.value)
+    if not domains:
+        there = base.domains if base else dataset.find_domains(data_dir)
+        domains = tuple(dict.fromkeys([*there, *train_domains]))
+    return domains, () if set(train_domains) == set(domains) else train_domains
+
+
+def config_from_flags(
+    domains: tuple[str, ...],
+    train_domains: tuple[str, ...],
+    *,
+    sample_rate_hz: int,
+    mu_law: str,
+    base: Config | None,
+) -> Config:
     """Returns the configuration that the flags describe.
 
     Args:
         domains: Names, in the order of the decoders.
-        sample_rate_hz: Rate of the prepared segments, used unless a flag names another.
+        train_domains: Those to train; () for all.
+        sample_rate_hz: Rate of the prepared segments.
+        mu_law: Convention of their codes.
+        base: The run that this one goes on from, if there is one: decides the model, so that flags
+            need not repeat it.
 
     Raises:
-        ValueError: Flags that contradict one another, or a value that is not allowed.
+        ValueError: Flags that contradict one another or `base`, or a value that is not allowed.
     """
-    return Config(
-        domains=domains,
-        model=ModelConfig(
-            sample_rate_hz=SAMPLE_RATE_HZ.value or sample_rate_hz,
+    if base is None:
+        model = ModelConfig(
+            sample_rate_hz=sample_rate_hz,
+            mu_law=mu_law,
             **{name: flag.value for name, flag in _MODEL_FLAGS.items()},
-        ),
-        training=TrainingConfig(**{name: flag.value for name, flag in _TRAINING_FLAGS.items()}),
-    )
+        )
+    else:
+        model = base.model
+        for name, flag in _MODEL_FLAGS.items():
+            if flag.present and flag.value != getattr(model, name):
+                raise ValueError(
+                    f"--{name}={flag.value} contradicts the model that --init_from names, which "
+                    f"has {getattr(model, name)}. Leave the flag out; sizes come from there."
+                )
+    training = TrainingConfig(**{name: flag.value for name, flag in _TRAINING_FLAGS.items()})
+    return Config(domains=domains, train_domains=train_domains, model=model, training=training)

@@ -60,7 +60,9 @@ class MetricsLog:
         now = time.monotonic()
         num_steps, seconds = step - self._last_step, now - self._last_time
         training = self._config.training
-        step_samples = len(self._config.domains) * training.domain_batch * training.segment_samples
+        step_samples = (
+            len(self._config.trained_domains) * training.domain_batch * training.segment_samples
+        )
         means = self._named("train", _mean(history))
         means["train/samples_per_second"] = num_steps * step_samples / seconds
         means["learning_rate"] = learning_rate
@@ -68,14 +70,12 @@ class MetricsLog:
         self._last_step, self._last_time = step, now
         seconds_left = (self._num_steps - step) * seconds / num_steps
         logging.info(
-            "step %d/%d  reconstruction %.3f nats (%s)  classifier %.3f nats, %.0f %% right  "
-            "%s samples/s  %s left",
+            "step %d/%d  reconstruction %.3f nats (%s)%s  %s samples/s  %s left",
             step,
             self._num_steps,
             means["train/reconstruction"],
             self._per_domain("train", means),
-            means["train/classification"],
-            100 * means["train/classifier_accuracy"],
+            _classifier("train", means),
             f"{means['train/samples_per_second']:,.0f}",
             _clock(seconds_left),
         )
@@ -85,11 +85,11 @@ class MetricsLog:
         means = self._named("eval", _mean(scores))
         self._write(step, means)
         logging.info(
-            "step %d  validation: reconstruction %.3f nats (%s)  classifier %.0f %% right",
+            "step %d  validation: reconstruction %.3f nats (%s)%s",
             step,
             means["eval/reconstruction"],
             self._per_domain("eval", means),
-            100 * means["eval/classifier_accuracy"],
+            _classifier("eval", means),
         )
         return means["eval/reconstruction"]
 
@@ -120,14 +120,14 @@ class MetricsLog:
         """Returns scalars by name, the reconstruction loss for each domain and their mean."""
         per_domain = means["reconstruction"]
         named = {f"{prefix}/{name}": float(np.mean(value)) for name, value in means.items()}
-        for domain, value in zip(self._config.domains, per_domain, strict=True):
+        for domain, value in zip(self._config.trained_domains, per_domain, strict=True):
             named[f"{prefix}/reconstruction/{domain}"] = float(value)
         return named
 
     def _per_domain(self, prefix: str, means: dict[str, float]) -> str:
         return ", ".join(
             f"{domain} {means[f'{prefix}/reconstruction/{domain}']:.3f}"
-            for domain in self._config.domains
+            for domain in self._config.trained_domains
         )
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
@@ -167,6 +167,15 @@ class _TensorBoard:
 def _mean(history: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the mean of each metric, in the shape it has."""
     return {name: np.mean([metrics[name] for metrics in history], axis=0) for name in history[0]}
+
+
+def _classifier(prefix: str, means: dict[str, float]) -> str:
+    """Returns what a line of progress says of the classifier, if one is trained."""
+    if f"{prefix}/classifier_accuracy" not in means:
+        return ""
+    loss = means.get(f"{prefix}/classification")
+    nats = "" if loss is None else f" {loss:.3f} nats,"
+    return f"  classifier{nats} {100 * means[f'{prefix}/classifier_accuracy']:.0f} % right"
 
 
 def _step_of(line: str) -> float:

@@ -102,14 +102,16 @@ def _label_frequencies(axes: Axes, sample_rate_hz: int) -> None:
 
 
 def loss_curves(metrics: Sequence[Mapping[str, float]], domains: Sequence[str]) -> Figure:
-    """Draws a run: reconstruction losses of training and validation, and the classifier.
+    """Draws a run: reconstruction losses of training and validation, and the classifier if trained.
 
     Args:
         metrics: Lines of metrics.jsonl; each has "step" and any of the others.
         domains: The K names; a line each, where the losses of domains are there.
     """
-    figure = Figure(figsize=(5.4, 7.5), layout="constrained")
-    train, validation, classifier = figure.subplots(3, 1, sharex=True)
+    has_classifier = any(key.endswith("/classifier_accuracy") for row in metrics for key in row)
+    num_panels = 3 if has_classifier else 2
+    figure = Figure(figsize=(5.4, 2.5 * num_panels), layout="constrained")
+    train, validation, *others = figure.subplots(num_panels, 1, sharex=True)
     validation.sharey(train)
     ends = {}
     for axes, split, title in (
@@ -122,14 +124,14 @@ def loss_curves(metrics: Sequence[Mapping[str, float]], domains: Sequence[str]) 
         ends[axes] = _draw_lines(axes, metrics, lines)
         axes.set(title=title, ylabel="Nats per sample")
 
-    lines = {"training": "train/classifier_accuracy", "validation": "eval/classifier_accuracy"}
-    chance, grey = 1 / len(domains), "0.4"
-    ends[classifier] = _draw_lines(classifier, metrics, lines)
-    ends[classifier].append((chance, f"chance 1/{len(domains)}", grey))
-    classifier.axhline(chance, color=grey, linewidth=1)
-    classifier.set(
-        title="Domains the classifier recognises", ylabel="Accuracy", xlabel="Step", ylim=(0, 1.03)
-    )
+    for classifier in others:
+        lines = {"training": "train/classifier_accuracy", "validation": "eval/classifier_accuracy"}
+        chance, grey = 1 / len(domains), "0.4"
+        ends[classifier] = _draw_lines(classifier, metrics, lines)
+        ends[classifier].append((chance, f"chance 1/{len(domains)}", grey))
+        classifier.axhline(chance, color=grey, linewidth=1)
+        classifier.set(title="Domains the classifier recognises", ylabel="Accuracy", ylim=(0, 1.03))
+    figure.axes[-1].set_xlabel("Step")
     # Last, when no line to come can change the limits.
     for axes, labels in ends.items():
         _label_ends(axes, labels)

@@ -48,7 +48,7 @@ def page(config: Config, metrics: Sequence[Mapping[str, float]], pieces: Sequenc
         headline = f"{_words(sources[0])}, played back as {_join(targets)}"
     else:
         headline = "Recordings, played back as other instruments"
-    curves = pictures.to_png(pictures.loss_curves(metrics, config.domains))
+    curves = pictures.to_png(pictures.loss_curves(metrics, config.trained_domains))
     return _PAGE.format(
         headline=html.escape(headline),
         picture_s=PICTURE_S,
@@ -101,7 +101,8 @@ def _training(config: Config, metrics: Sequence[Mapping[str, float]]) -> str:
     for row in metrics:
         last |= row
     rows = []
-    for name, suffix in [("all", ""), *((_words(name), f"/{name}") for name in config.domains)]:
+    of_domains = ((_words(name), f"/{name}") for name in config.trained_domains)
+    for name, suffix in [("all", ""), *of_domains]:
         cells = (last.get(f"{split}/reconstruction{suffix}") for split in ("train", "eval"))
         values = "".join(f"<td>{'–' if cell is None else f'{cell:.3f}'}</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{html.escape(name)}</th>{values}</tr>')

@@ -18,7 +18,7 @@ class Translation:
     """One excerpt and what each decoder makes of it.
 
     Attributes:
-        source: Domain of the excerpt.
+        source: Domain of the excerpt, one of those in training.
         waveform: The excerpt, [T].
         by_domain: Its translation into each domain, its own included, [T].
     """
@@ -35,11 +35,8 @@ class Translations:
         """Reads the excerpts, `seconds` of each (less where the track is shorter); 0 for none."""
         self._config = config
         num_samples = round(seconds * config.model.sample_rate_hz)
-        self._excerpts = (
-            [mu_law.decode(codes) for codes in prepared.excerpts("validation", num_samples)]
-            if num_samples
-            else []
-        )
+        excerpts = prepared.excerpts("validation", num_samples) if num_samples else []
+        self._excerpts = [mu_law.decode(codes, config.model.mu_law) for codes in excerpts]
 
     def make(self, parameters: NetworkParameters) -> list[Translation]:
         """Translates every excerpt into every domain."""
@@ -60,6 +57,6 @@ class Translations:
                 ),
             )
             for source, excerpt, waveforms in zip(
-                self._config.domains, self._excerpts, pieces, strict=True
+                self._config.trained_domains, self._excerpts, pieces, strict=True
             )
         ]

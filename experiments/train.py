@@ -7,6 +7,7 @@ The same command goes on with a run that was stopped.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,38 +33,62 @@ def main() -> None:
     """Trains as the flags say."""
     logging.set_verbosity(logging.INFO)
     jax.config.update("jax_num_cpu_devices", train_flags.CPU_DEVICES.value)
-    data_dir = train_flags.DATA_DIR.value
-    domains = tuple(train_flags.DOMAINS.value) or dataset.find_domains(data_dir)
-    sample_rate_hz = dataset.Dataset(data_dir, domains).sample_rate_hz
-    run(
-        train_flags.config_from_flags(domains, sample_rate_hz=sample_rate_hz),
-        train_flags.schedule_from_flags(),
-        data_dir=data_dir,
-        workdir=train_flags.WORKDIR.value,
+    data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
+    base = base_config(workdir)
+    domains, train_domains = train_flags.domains_from_flags(data_dir, base)
+    prepared = dataset.Dataset(data_dir, train_domains or domains)
+    config = train_flags.config_from_flags(
+        domains,
+        train_domains,
+        sample_rate_hz=prepared.sample_rate_hz,
+        mu_law=prepared.mu_law,
+        base=base,
     )
+    run(config, train_flags.schedule_from_flags(), prepared, workdir=workdir)
 
 
-def run(config: Config, schedule: train_flags.Schedule, *, data_dir: str, workdir: str) -> None:
+def base_config(workdir: str) -> Config | None:
+    """Returns the configuration of the run that --init_from names, if it names one.
+
+    Once `workdir` has a checkpoint of its own, that one knows it; the other may be gone.
+    """
+    init_from = train_flags.INIT_FROM.value
+    if not init_from:
+        return None
+    return checkpoint.read_config(workdir if checkpoint.has_checkpoint(workdir) else init_from)
+
+
+def run(
+    config: Config, schedule: train_flags.Schedule, prepared: dataset.Dataset, *, workdir: str
+) -> None:
     """Trains until `schedule.num_steps`, from the newest checkpoint in `workdir` if there is one.
+
+    Args:
+        config: What to train.
+        schedule: How long, and what to report when.
+        prepared: The data of `config.trained_domains`.
+        workdir: Folder of the run.
 
     Raises:
         ValueError: `workdir` holds a run of another configuration, the data do not fit, or a loss
             was not finite.
     """
-    prepared = dataset.Dataset(data_dir, config.domains)
-    prepared.check(config.training.segment_samples, config.model.sample_rate_hz)
-    mesh = sharding.make_mesh(len(config.domains), config.training.domain_batch)
+    prepared.check(config)
+    num_domains = math.gcd(len(config.domains), len(config.trained_domains))
+    mesh = sharding.make_mesh(num_domains, config.training.domain_batch)
     nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
     optimizers = train_state.make_optimizers(config.training)
     check_config(config, workdir)
     with checkpoint.Checkpoints(workdir) as checkpoints:
-        state = train_state.create(nets.init(jax.random.key(config.training.seed)), optimizers)
+        newest_step = checkpoints.newest_step()
+        first_step = newest_step or 0
+        parameters = initial_parameters(nets) if newest_step is None else nets.init(_key(config))
+        state = train_state.create(parameters, optimizers, config)
         state_shardings = sharding.state_shardings(state, mesh)
         state = jax.device_put(state, state_shardings)
-        first_step = checkpoints.newest_step() or 0
-        if first_step:
-            state = checkpoints.restore(first_step, state)
-            logging.info("Going on from step %d in %s.", first_step, workdir)
+        if newest_step is not None:
+            state = checkpoints.restore(newest_step, state)
+            logging.info("Going on from step %d in %s.", newest_step, workdir)
         if first_step >= schedule.num_steps:
             logging.info("That is all that --num_steps=%d asks for.", schedule.num_steps)
         _log_sizes(state, mesh)
@@ -107,6 +132,31 @@ def run(config: Config, schedule: train_flags.Schedule, *, data_dir: str, workdi
                     log.translations(step, translations.make(state.parameters))
 
 
+def initial_parameters(nets: networks.Networks) -> networks.NetworkParameters:
+    """Returns the weights of step 0: fresh, but for what `init_from` has."""
+    config = nets.config
+    parameters = nets.init(_key(config))
+    init_from = config.training.init_from
+    if not init_from:
+        return parameters
+    source_domains = checkpoint.read_config(init_from).domains
+    logging.info(
+        "Starting from %s. Fresh decoders: %s.",
+        init_from,
+        ", ".join(name for name in config.domains if name not in source_domains) or "none",
+    )
+    return networks.transfer(
+        parameters,
+        config.domains,
+        source=checkpoint.restore_parameters(init_from),
+        source_domains=source_domains,
+    )
+
+
+def _key(config: Config) -> jax.Array:
+    return jax.random.key(config.training.seed)
+
+
 def check_config(config: Config, workdir: str) -> None:
     """Raises `ValueError` if `workdir` holds a run of another configuration, and says how."""
     if not checkpoint.has_checkpoint(workdir):
@@ -123,7 +173,8 @@ def check_config(config: Config, workdir: str) -> None:
 
 def _by_flag(config: Config) -> dict[str, Any]:
     fields = config.to_json()
-    return {"domains": ",".join(fields["domains"]), **fields["model"], **fields["training"]}
+    names = {name: ",".join(fields[name]) for name in ("domains", "train_domains")}
+    return {**names, **fields["model"], **fields["training"]}
 
 
 def _check_finite(
@@ -133,7 +184,7 @@ def _check_finite(
     for step, metrics in zip(steps, history, strict=True):
         losses = {
             f"The reconstruction loss of {domain}": loss
-            for domain, loss in zip(config.domains, metrics["reconstruction"], strict=True)
+            for domain, loss in zip(config.trained_domains, metrics["reconstruction"], strict=True)
         }
         for name in ("classification", "confusion"):
             if name in metrics:

@@ -11,7 +11,7 @@ from data_prep.recipe import Recipe
 from data_prep.tracks import Domain
 from experiments import train
 from experiments.flags import Schedule
-from umt_jax import networks
+from umt_jax import dataset, networks
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 
 jax.config.update("jax_num_cpu_devices", 4)
@@ -165,5 +165,6 @@ def trained_dir(tmp_path_factory, prepared_dir, run_config):
     )
     # Optax's Adam itself mixes integers and floats.
     with jax.numpy_dtype_promotion("standard"):
-        train.run(run_config, schedule, data_dir=str(prepared_dir), workdir=str(workdir))
+        prepared = dataset.Dataset(str(prepared_dir), run_config.domains)
+        train.run(run_config, schedule, prepared, workdir=str(workdir))
     return workdir

@@ -15,7 +15,7 @@ from umt_jax import checkpoint, networks, sharding, train_state
 def make_state(config, step):
     """A state whose every number is another at every step."""
     parameters = random_parameters(networks.Networks(config), seed=step)
-    state = train_state.create(parameters, train_state.make_optimizers(config.training))
+    state = train_state.create(parameters, train_state.make_optimizers(config.training), config)
     rng = np.random.default_rng(step)
     state = jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(leaf.dtype)), state

@@ -11,8 +11,15 @@ TWO = ("Cello", "Piano")
 def test_a_configuration_survives_json():
     config = Config(
         domains=TWO,
-        model=ModelConfig(encoder_preactivation=True, pool_samples=512),
-        training=TrainingConfig(segment_samples=1024, compute_dtype="bfloat16", seed=3),
+        train_domains=("Piano",),
+        model=ModelConfig(encoder_preactivation=True, pool_samples=512, mu_law="truncated"),
+        training=TrainingConfig(
+            segment_samples=1024,
+            init_from="runs/a",
+            freeze_encoder=True,
+            compute_dtype="bfloat16",
+            seed=3,
+        ),
     )
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
 
@@ -26,7 +33,7 @@ def test_defaults_are_those_of_the_paper():
 @pytest.mark.parametrize("section", [ModelConfig, TrainingConfig])
 def test_no_field_takes_a_negative_number(section):
     for field in dataclasses.fields(section):
-        if field.name not in ("encoder_preactivation", "compute_dtype"):
+        if type(field.default) in (int, float):
             with pytest.raises(ValueError, match=rf"--{field.name}=-1(\.0)? must"):
                 section(**{field.name: type(field.default)(-1)})
 
@@ -42,6 +49,23 @@ def test_no_field_takes_a_negative_number(section):
         (
             lambda: TrainingConfig(compute_dtype="float64"),
             "--compute_dtype=float64 is not known. Use float32 or bfloat16",
+        ),
+        (lambda: ModelConfig(mu_law="a"), "--mu_law=a is not known. Use rounded or truncated"),
+        (
+            lambda: TrainingConfig(freeze_encoder=True),
+            "--freeze_encoder .* random one. Name a trained one with --init_from",
+        ),
+        (
+            lambda: Config(domains=TWO, train_domains=("Flute",)),
+            "--train_domains=Flute is not among the model's domains: Cello, Piano",
+        ),
+        (
+            lambda: Config(domains=TWO, train_domains=("Piano",)),
+            "--train_domains leaves out Cello, .* --freeze_encoder, .* --domains=Piano",
+        ),
+        (
+            lambda: Config(domains=TWO, train_domains=("Piano", "Piano")),
+            "A domain is named twice in Piano, Piano",
         ),
         (lambda: Config(domains=()), "No domains given"),
         (lambda: Config(domains=("Cello", "Cello")), "A domain is named twice in Cello, Cello"),
@@ -68,6 +92,18 @@ def test_no_field_takes_a_negative_number(section):
 def test_values_that_are_not_allowed_are_named_with_what_is(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_one_domain_has_no_confusion_to_train_with_a_frozen_encoder():
+    training = TrainingConfig(init_from="runs/a", freeze_encoder=True)
+    assert Config(domains=("Cello",), training=training).trained_indices == (0,)
+
+
+def test_domains_are_trained_in_the_order_of_the_flag():
+    training = TrainingConfig(init_from="runs/a", freeze_encoder=True)
+    config = Config(domains=("A", "B", "C"), train_domains=("C", "A"), training=training)
+    assert (config.trained_domains, config.trained_indices) == (("C", "A"), (2, 0))
+    assert Config(domains=TWO).trained_domains == TWO
 
 
 def test_one_domain_without_confusion_is_allowed():

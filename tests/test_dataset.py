@@ -179,11 +179,31 @@ def test_an_unknown_domain_lists_those_there_are(prepared_dir):
         dataset.Dataset(str(prepared_dir), ["Cello", "Oboe"])
 
 
-def test_segments_that_are_too_short_or_of_another_rate_are_refused(prepared):
-    prepared.check(T, 8000)
-    with pytest.raises(
-        ValueError, match="Cello .* 1024 samples, fewer than --segment_samples=2000"
-    ):
-        prepared.check(2000, 8000)
-    with pytest.raises(ValueError, match="Cello was prepared at 8000 Hz, but --sample_rate_hz=160"):
-        prepared.check(T, 16_000)
+@pytest.mark.parametrize(
+    ("section", "changed", "message"),
+    [
+        (
+            "training",
+            {"segment_samples": 2000},
+            "Cello .* 1024 samples, fewer than --segment_samples=2000",
+        ),
+        (
+            "model",
+            {"sample_rate_hz": 16_000},
+            "Cello was prepared with --sample_rate_hz=8000, but the model needs 16000",
+        ),
+        (
+            "model",
+            {"mu_law": "truncated"},
+            "Cello was prepared with --mu_law=rounded, but the model needs truncated. Prepare it "
+            "with data_prep.build --mu_law=truncated",
+        ),
+    ],
+)
+def test_segments_that_do_not_fit_the_model_are_refused(
+    prepared, run_config, section, changed, message
+):
+    prepared.check(run_config)
+    values = dataclasses.replace(getattr(run_config, section), **changed)
+    with pytest.raises(ValueError, match=message):
+        prepared.check(dataclasses.replace(run_config, **{section: values}))

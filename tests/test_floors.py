@@ -13,9 +13,9 @@ FLOORS = {
     2: ["layers"],
     3: ["encoder", "decoder", "classifier"],
     4: ["networks"],
-    5: ["losses", "train_state", "dataset", "sharding", "checkpoint"],
+    5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "published_arrays"],
     6: ["train_step", "generate"],
-    7: ["streams", "translator", "infer"],
+    7: ["streams", "translator", "infer", "published"],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 

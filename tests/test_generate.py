@@ -90,7 +90,7 @@ def test_a_restarted_stream_begins_anew_and_leaves_the_others_alone(tiny_paramet
     _, whole = _generate(tiny_parameters, latents)
     # A number of frames after which no ring stands at its beginning.
     caches, _ = _generate(tiny_parameters, latents[:, :1])
-    caches = jax.tree.map(jnp.copy, generate.restart(caches, 0))
+    caches = jax.tree.map(jnp.copy, generate.restart(caches, 0, TINY_MODEL))
     continued = np.stack([latents[0, :5], latents[1, 1:]])
     _, codes = _generate(tiny_parameters, continued, caches=caches)
     np.testing.assert_array_equal(codes[:, 0], whole[:, 0, :50])

@@ -27,7 +27,7 @@ def _state_after_a_step(config, parameters, mesh, optimizer):
     )
     nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
     optimizers = train_state.Optimizers(optimizer, optimizer)
-    state = train_state.create(parameters, optimizers)
+    state = train_state.create(parameters, optimizers, config)
     shardings = sharding.state_shardings(state, mesh)
     step = jax.jit(
         functools.partial(train_step.train_step, networks=nets, optimizers=optimizers),

@@ -40,8 +40,8 @@ def encode(encoder, blocks):
 
 
 def encode_whole(waveform, parameters):
-    codes = mu_law.encode(waveform)
-    silence = np.full(-len(codes) % MODEL.pool_samples, mu_law.SILENCE)
+    codes = mu_law.encode(waveform, "rounded")
+    silence = np.full(-len(codes) % MODEL.pool_samples, mu_law.silence("rounded"))
     return reference.encoder(np.concatenate([codes, silence]), parameters, MODEL)
 
 

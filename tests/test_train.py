@@ -15,7 +15,7 @@ from tensorboardX.proto import event_pb2
 
 from experiments import metrics_log, train
 from experiments.flags import Schedule
-from umt_jax import checkpoint, networks, train_state
+from umt_jax import checkpoint, dataset, networks, train_state
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,8 @@ def schedule(num_steps, eval_every=4):
 
 
 def run(config, schedule, prepared_dir, workdir):
-    train.run(config, schedule, data_dir=str(prepared_dir), workdir=str(workdir))
+    prepared = dataset.Dataset(str(prepared_dir), config.trained_domains)
+    train.run(config, schedule, prepared, workdir=str(workdir))
 
 
 def metrics(workdir):
@@ -60,7 +61,7 @@ def untimed(lines):
 
 def restored_state(workdir, step, config):
     parameters = random_parameters(networks.Networks(config))
-    target = train_state.create(parameters, train_state.make_optimizers(config.training))
+    target = train_state.create(parameters, train_state.make_optimizers(config.training), config)
     target = jax.tree.map(jax.numpy.asarray, target)
     with checkpoint.Checkpoints(str(workdir)) as checkpoints:
         return checkpoints.restore(step, target)
@@ -256,6 +257,7 @@ def as_flags(config):
         f"--{name}={value}"
         for section in ("model", "training")
         for name, value in fields[section].items()
+        if name not in ("sample_rate_hz", "mu_law")  # Those of the data.
     ]
 
 

@@ -92,7 +92,7 @@ def test_the_step_equals_a_plain_loop_with_two_optimizers(
 ):
     optimizers = train_state.Optimizers(optimizer(1e-2), optimizer(3e-2))
     batches = [_batch(rng, tiny_config) for _ in range(3)]
-    state = train_state.create(tiny_parameters, optimizers)
+    state = train_state.create(tiny_parameters, optimizers, tiny_config)
     step = jax.jit(
         lambda state, batch: train_step.train_step(
             state, batch, networks=tiny_networks, optimizers=optimizers
@@ -118,7 +118,7 @@ def player_step(tiny_config):
         training = dataclasses.replace(tiny_config.training, confusion_weight=confusion_weight)
         nets = networks.Networks(dataclasses.replace(tiny_config, training=training))
         optimizers = train_state.Optimizers(optax.sgd(autoencoder), optax.sgd(classifier))
-        state = train_state.create(parameters, optimizers)
+        state = train_state.create(parameters, optimizers, nets.config)
         step = functools.partial(train_step.train_step, networks=nets, optimizers=optimizers)
         return jax.jit(step)(state, batch)[0]
 
@@ -219,7 +219,7 @@ def test_one_batch_can_be_overfitted(rng, tiny_config):
     )
     config = Config(domains=("Cello", "Flute", "Piano"), model=model, training=training)
     nets, optimizers = networks.Networks(config), train_state.make_optimizers(training)
-    state = train_state.create(nets.init(jax.random.key(0)), optimizers)
+    state = train_state.create(nets.init(jax.random.key(0)), optimizers, config)
     batch = _batch(rng, config)
     step = jax.jit(
         lambda state: train_step.train_step(state, batch, networks=nets, optimizers=optimizers)

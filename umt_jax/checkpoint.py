@@ -59,7 +59,8 @@ class Checkpoints:
             state: State to save; may be donated to the next step at once.
             config: What made it.
             dataset: What the data builder recorded of each domain.
-            reconstruction: Validation loss in nats per sample, which decides the best. Finite.
+            reconstruction: Validation loss in nats per sample, which decides the best. Not NaN;
+                infinite where it is not known.
 
         Raises:
             OSError: This checkpoint or the one before it could not be written.

@@ -10,6 +10,17 @@ from typing import Any
 DATASET_NAME = "segments"
 """Name of the TFDS dataset that `data_prep` writes and `umt_jax.dataset` reads."""
 
+MU_LAW_CONVENTIONS = ("rounded", "truncated")
+"""How waveforms become codes: this project's way, and that of the published code."""
+
+
+def check_mu_law(convention: str) -> None:
+    """Raises `ValueError` if there is no such convention."""
+    if convention not in MU_LAW_CONVENTIONS:
+        raise ValueError(
+            f"--mu_law={convention} is not known. Use {' or '.join(MU_LAW_CONVENTIONS)}."
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -17,6 +28,9 @@ class ModelConfig:
 
     Attributes:
         sample_rate_hz: Rate of the waveforms the model reads and writes.
+        mu_law: How waveforms become codes, `rounded` or `truncated` (see `umt_jax.mu_law`), and
+            codes waveforms. With `truncated`, as in the published code, generation starts from
+            code 128 instead of from nothing.
         encoder_blocks: Repetitions of the encoder's series of dilations 1, 2, 4, ...
         encoder_layers: Length of that series.
         encoder_channels: Width C of the encoder's residual stream.
@@ -31,6 +45,7 @@ class ModelConfig:
     """
 
     sample_rate_hz: int = 16_000
+    mu_law: str = "rounded"
     encoder_blocks: int = 3
     encoder_layers: int = 10
     encoder_channels: int = 128
@@ -44,9 +59,10 @@ class ModelConfig:
     classifier_channels: int = 100
 
     def __post_init__(self) -> None:
-        """Checks that every size is a positive number."""
+        """Checks that every size is a positive number, and the convention a known one."""
+        check_mu_law(self.mu_law)
         for name, value in dataclasses.asdict(self).items():
-            if not isinstance(value, bool) and value < 1:
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f"--{name}={value} must be at least 1.")
 
 
@@ -65,6 +81,8 @@ class TrainingConfig:
         gradient_clip: Bound on the absolute value of each gradient of encoder and decoders; 0
             for none.
         confusion_weight: Lambda, the weight of the confusion loss; 0 trains plain autoencoders.
+        init_from: Folder of a run whose weights this one starts from; empty for fresh ones.
+        freeze_encoder: Trains decoders alone: encoder and classifier stay as they are.
         compute_dtype: Type of activations, float32 or bfloat16; parameters, logits and losses stay
             float32.
         seed: Decides initial parameters, order of segments, crops and augmented variants.
@@ -79,6 +97,8 @@ class TrainingConfig:
     decay_steps: int = 625
     gradient_clip: float = 0.0
     confusion_weight: float = 0.01
+    init_from: str = ""
+    freeze_encoder: bool = False
     compute_dtype: str = "float32"
     seed: int = 0
 
@@ -96,6 +116,11 @@ class TrainingConfig:
         for name in ("gradient_clip", "confusion_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"--{name}={getattr(self, name)} must be 0 or more.")
+        if self.freeze_encoder and not self.init_from:
+            raise ValueError(
+                "--freeze_encoder keeps the encoder as it is, but this run begins with a random "
+                "one. Name a trained one with --init_from=CHECKPOINT."
+            )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed={self.seed} must lie in 0..{2**32 - 1}.")
         if self.compute_dtype not in ("float32", "bfloat16"):
@@ -110,11 +135,14 @@ class Config:
 
     Attributes:
         domains: Names, in the order of the decoders.
+        train_domains: Those whose decoders are trained; none named means all. The others stay as
+            they are, which needs a frozen encoder.
         model: Sizes of the networks.
         training: What one step computes.
     """
 
     domains: tuple[str, ...]
+    train_domains: tuple[str, ...] = ()
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
@@ -122,9 +150,12 @@ class Config:
         """Checks what depends on more than one field."""
         if not self.domains:
             raise ValueError("No domains given. Name at least one.")
-        if len(set(self.domains)) != len(self.domains):
-            raise ValueError(f"A domain is named twice in {', '.join(self.domains)}.")
-        if len(self.domains) == 1 and self.training.confusion_weight > 0:
+        for names in (self.domains, self.train_domains):
+            if len(set(names)) != len(names):
+                raise ValueError(f"A domain is named twice in {', '.join(names)}.")
+        self._check_train_domains()
+        has_confusion = self.training.confusion_weight > 0 and not self.training.freeze_encoder
+        if len(self.domains) == 1 and has_confusion:
             raise ValueError(
                 f"One domain ({self.domains[0]}) leaves the classifier nothing to tell apart, but "
                 f"--confusion_weight={self.training.confusion_weight}. Add a second domain, or "
@@ -141,6 +172,31 @@ class Config:
                 f"--segment_samples={' or '.join(nearest)}."
             )
 
+    def _check_train_domains(self) -> None:
+        unknown = [domain for domain in self.train_domains if domain not in self.domains]
+        if unknown:
+            raise ValueError(
+                f"--train_domains={','.join(unknown)} is not among the model's domains: "
+                f"{', '.join(self.domains)}."
+            )
+        left_out = [domain for domain in self.domains if domain not in self.trained_domains]
+        if left_out and not self.training.freeze_encoder:
+            raise ValueError(
+                f"--train_domains leaves out {', '.join(left_out)}, whose decoders would no longer "
+                "fit an encoder that changes. Add --freeze_encoder, or leave them out of the model "
+                f"with --domains={','.join(self.train_domains)}."
+            )
+
+    @property
+    def trained_domains(self) -> tuple[str, ...]:
+        """Names of the domains that batches hold, in their order there."""
+        return self.train_domains or self.domains
+
+    @property
+    def trained_indices(self) -> tuple[int, ...]:
+        """The trained domains' places among all."""
+        return tuple(map(self.domains.index, self.trained_domains))
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain lists, dicts, strings and numbers."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
@@ -155,6 +211,7 @@ class Config:
         try:
             return cls(
                 domains=tuple(fields["domains"]),
+                train_domains=tuple(fields.get("train_domains", ())),
                 model=ModelConfig(**fields["model"]),
                 training=TrainingConfig(**fields["training"]),
             )

@@ -10,7 +10,7 @@ import grain
 import numpy as np
 from flax import struct
 
-from umt_jax.config import DATASET_NAME, TrainingConfig
+from umt_jax.config import DATASET_NAME, Config, ModelConfig, TrainingConfig
 from umt_jax.shapes import Leaf, UInt8
 
 # `tensorflow_datasets` takes seconds to import, so only where a dataset is opened.
@@ -81,14 +81,25 @@ class Dataset:
         """Rate of the first domain's segments; `check` sees to it that all have the same."""
         return next(iter(self.description.values()))["sample_rate_hz"]
 
-    def check(self, segment_samples: int, sample_rate_hz: int) -> None:
-        """Raises `ValueError` where the segments are too short or of another rate."""
+    @property
+    def mu_law(self) -> str:
+        """Convention of the first domain's codes; `check` sees to it that all have the same."""
+        return _mu_law(next(iter(self.description.values())))
+
+    def check(self, config: Config) -> None:
+        """Raises `ValueError` where segments are too short, or not made as the model needs them."""
+        model, segment_samples = config.model, config.training.segment_samples
         for domain, recipe in self.description.items():
-            if recipe["sample_rate_hz"] != sample_rate_hz:
-                raise ValueError(
-                    f"{domain} was prepared at {recipe['sample_rate_hz']} Hz, but "
-                    f"--sample_rate_hz={sample_rate_hz}. Use the same for data_prep.build."
-                )
+            for flag, there, needed in (
+                ("sample_rate_hz", recipe["sample_rate_hz"], model.sample_rate_hz),
+                ("mu_law", _mu_law(recipe), model.mu_law),
+            ):
+                if there != needed:
+                    raise ValueError(
+                        f"{domain} was prepared with --{flag}={there}, but the model needs "
+                        f"{needed}. Prepare it with data_prep.build --{flag}={needed}, in another "
+                        "--data_dir or with --overwrite."
+                    )
             if recipe["segment_samples"] < segment_samples:
                 raise ValueError(
                     f"{domain} was prepared in segments of {recipe['segment_samples']} samples, "
@@ -181,6 +192,11 @@ def _excerpt(source, num_samples):
         num_samples -= len(segments[-1])
         end += len(record["codes"])
     return np.concatenate(segments)
+
+
+def _mu_law(recipe):
+    # Datasets from before there was a choice do not tell.
+    return recipe.get("mu_law", ModelConfig.mu_law)
 
 
 def _newest_version(data_dir, domain):

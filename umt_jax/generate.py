@@ -35,7 +35,7 @@ class Cache(struct.PyTreeNode):
 
     Attributes:
         rows: Past layer inputs, [rows, B, C], where rows is the sum of all dilations.
-        inputs: The last two scaled codes, oldest first, [B, 2]. Zero before the first.
+        inputs: The last two scaled codes, oldest first, [B, 2].
         clock: Samples since the cache began, modulo the largest dilation.
         sample_index: Samples since each stream began; decides its random numbers, [B].
     """
@@ -47,21 +47,21 @@ class Cache(struct.PyTreeNode):
 
 
 def init_cache(config: ModelConfig, num_streams: int) -> Cache:
-    """Returns the cache of streams that have not begun: zeros, as a causal padding is."""
+    """Returns the cache of streams that have not begun."""
     num_rows = sum(_dilations(config))
     return Cache(
         rows=jnp.zeros((num_rows, num_streams, config.residual_channels)),
-        inputs=jnp.zeros((num_streams, 2)),
+        inputs=jnp.broadcast_to(_first_inputs(config), (num_streams, 2)),
         clock=jnp.zeros((), jnp.int32),
         sample_index=jnp.zeros((num_streams,), jnp.uint32),
     )
 
 
-def restart(cache: Cache, stream: int) -> Cache:
+def restart(cache: Cache, stream: int, config: ModelConfig) -> Cache:
     """Forgets one stream's past, [K, ...] caches included, so that another may begin there."""
     return cache.replace(
         rows=cache.rows.at[..., stream, :].set(0),
-        inputs=cache.inputs.at[..., stream, :].set(0),
+        inputs=cache.inputs.at[..., stream, :].set(_first_inputs(config)),
         sample_index=cache.sample_index.at[..., stream].set(0),
     )
 
@@ -188,6 +188,14 @@ def generate(
         return cache, jnp.moveaxis(codes, -1, 0).reshape(len(latents), -1)
 
     return jax.vmap(generate_domain)(decoders, caches, keys)
+
+
+def _first_inputs(config):
+    """Returns what stands for the two scaled codes before the first, [2]."""
+    padding = jnp.zeros((1,))  # As in training.
+    # The authors' generator departs here from their training, and what it gives is to be repeated.
+    start = layers.scale(np.array([mu_law.PUBLISHED_START]))
+    return jnp.concatenate([padding, start if config.mu_law == "truncated" else padding])
 
 
 def _gumbel_noise(keys, sample_index, num_samples):

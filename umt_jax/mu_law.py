@@ -1,4 +1,8 @@
-"""Waveform <-> 8-bit mu-law codes, on the host (§3.1)."""
+"""Waveform <-> 8-bit mu-law codes, on the host (§3.1).
+
+There are two conventions. This project's own is `rounded`; `truncated` is that of the authors'
+release, which the weights trained with it need.
+"""
 
 import numpy as np
 
@@ -6,38 +10,49 @@ from umt_jax.shapes import Codes, Float32, UInt8, Waveform
 
 MU = 255
 NUM_LEVELS = 256
-SILENCE = 128
-"""The code of amplitude zero."""
+PUBLISHED_START = 128
+"""The code that the authors' generator takes for the one before the first."""
 
-# Levels on either side of silence. 127, not 128, so that both +1 and -1 have a level of their own
-# and no amplitude is further than half a level from one. Code 0 is never written.
+# Levels on either side of silence, code 128, where codes are rounded. 127, not 128, so that both
+# +1 and -1 have a level of their own and no amplitude is further than half a level from one.
 _HALF_RANGE = 127
+_CENTRE = 128
 
 
-def encode(waveform: Waveform) -> UInt8[np.ndarray, "*B T"]:
+def encode(waveform: Waveform, convention: str) -> UInt8[np.ndarray, "*B T"]:
     """Quantises a waveform to mu-law codes (§3.1).
 
     Args:
         waveform: Amplitudes in [-1, 1], [*B, T]; values outside are clipped.
+        convention: `rounded` gives the nearest code, 1..255, and 128 for silence. `truncated`
+            gives the next one below, 0..255, and 127 for silence.
 
     Returns:
-        Codes in [1, 255], uint8, [*B, T]. Silence is code 128.
+        Codes, uint8, [*B, T].
     """
-    clipped = np.clip(waveform, -1.0, 1.0)
-    # Rounds to the nearest code: truncating, as the authors' release does, moves decoded audio
-    # down by one level on average.
-    levels = np.rint(_HALF_RANGE * _compress(clipped))
-    return (levels + SILENCE).astype(np.uint8)
+    compressed = _compress(np.clip(np.asarray(waveform), -1.0, 1.0))
+    if convention == "truncated":
+        return ((compressed + 1) / 2 * MU).astype(np.uint8)
+    # Departs from the authors' release: rounds, since truncating and then decoding as they do moves
+    # audio down by about one level.
+    return (np.rint(_HALF_RANGE * compressed) + _CENTRE).astype(np.uint8)
 
 
-def decode(codes: Codes) -> Float32[np.ndarray, "*B T"]:
-    """Returns the amplitude at the centre of each code, float32 in [-1, 1], [*B, T]."""
-    return _AMPLITUDES[codes]
+def decode(codes: Codes, convention: str) -> Float32[np.ndarray, "*B T"]:
+    """Returns amplitudes, float32 in [-1, 1], [*B, T], by the convention that made the codes."""
+    return _AMPLITUDES[convention][codes]
+
+
+def silence(convention: str) -> int:
+    """Returns the code of amplitude zero."""
+    return int(encode(np.zeros(1, np.float32), convention)[0])
 
 
 def _compress(amplitudes: np.ndarray) -> np.ndarray:
-    """Maps [-1, 1] onto itself, with fine steps near silence."""
-    return np.sign(amplitudes) * np.log1p(MU * np.abs(amplitudes)) / np.log1p(MU)
+    """Maps [-1, 1] onto itself, with fine steps near silence, in the type of the amplitudes."""
+    # As the authors' release has it: not `log1p`, and no float64 for a float32 waveform.
+    log_range = amplitudes.dtype.type(np.log(1 + MU))
+    return np.sign(amplitudes) * np.log(1 + MU * np.abs(amplitudes)) / log_range
 
 
 def _expand(levels: np.ndarray) -> np.ndarray:
@@ -45,6 +60,9 @@ def _expand(levels: np.ndarray) -> np.ndarray:
     return np.sign(levels) * np.expm1(np.abs(levels) * np.log1p(MU)) / MU
 
 
-_AMPLITUDES = _expand(np.maximum((np.arange(NUM_LEVELS) - SILENCE) / _HALF_RANGE, -1.0)).astype(
-    np.float32
-)
+_LEVELS = np.arange(NUM_LEVELS) - _CENTRE
+_AMPLITUDES = {
+    "rounded": _expand(np.maximum(_LEVELS / _HALF_RANGE, -1.0)).astype(np.float32),
+    "truncated": _expand(_LEVELS / _CENTRE).astype(np.float32),
+}
+"""Of each code. Rounded ones are decoded at their centre, code 0 as code 1."""

@@ -149,6 +149,38 @@ def select(decoders: Parameters, domain: int | Sequence[int]) -> Parameters:
     return jax.tree.map(lambda leaf: leaf[index], decoders)
 
 
+def transfer(
+    parameters: NetworkParameters,
+    domains: Sequence[str],
+    *,
+    source: NetworkParameters,
+    source_domains: Sequence[str],
+) -> NetworkParameters:
+    """Returns `parameters` with all that `source`, of the same sizes, has for the same domains.
+
+    That is the encoder, the classifier's hidden layers, and for each domain that both have its
+    decoder and its output of the classifier.
+    """
+    both = [domain for domain in domains if domain in source_domains]
+    here = np.asarray([domains.index(domain) for domain in both], int)
+    there = np.asarray([source_domains.index(domain) for domain in both], int)
+
+    def of_domains(leaf, source_leaf, axis=0):
+        moved = jnp.moveaxis(leaf, axis, 0).at[here].set(jnp.moveaxis(source_leaf, axis, 0)[there])
+        return jnp.moveaxis(moved, 0, axis)
+
+    outputs = jax.tree.map(
+        functools.partial(of_domains, axis=-1),
+        parameters.classifier["logits"],
+        source.classifier["logits"],
+    )
+    return NetworkParameters(
+        encoder=source.encoder,
+        decoders=jax.tree.map(of_domains, parameters.decoders, source.decoders),
+        classifier={**source.classifier, "logits": outputs},
+    )
+
+
 def num_parameters(parameters: Parameters) -> int:
     """Counts the numbers in a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(parameters))

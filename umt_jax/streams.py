@@ -55,7 +55,7 @@ class WindowEncoder:
         for block in blocks:
             if not np.isfinite(block).all():
                 raise ValueError("The waveform holds values that are not finite numbers.")
-            block_codes = mu_law.encode(block)
+            block_codes = mu_law.encode(block, self._config.mu_law)
             if codes is None:
                 codes = np.zeros((*block.shape[:-1], reach), np.uint8)
             codes = np.concatenate([codes, block_codes], axis=-1)
@@ -66,9 +66,9 @@ class WindowEncoder:
                 codes, inside, unread = codes[..., window:], inside[window:], unread - window
         if codes is None:
             return
-        silence = -unread % pool
-        codes = _extend(codes, silence, mu_law.SILENCE)
-        inside = _extend(inside, silence, True)
+        missing = -unread % pool
+        codes = _extend(codes, missing, mu_law.silence(self._config.mu_law))
+        inside = _extend(inside, missing, True)
         while unread > 0:
             missing = max(0, window + 2 * reach - codes.shape[-1])
             codes, inside = _extend(codes, missing, 0), _extend(inside, missing, False)
@@ -133,7 +133,7 @@ class Streams:
             jax.random.key(seed), self._domain_indices
         )
         self._keys = self._keys.at[:, stream].set(keys)
-        self._caches = generate.restart(self._caches, stream)
+        self._caches = generate.restart(self._caches, stream, self._config)
 
     def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Float[np.ndarray, "K B T"]:
         """Returns the waveforms of the streams' next latent frames, at most a window of them."""
@@ -151,7 +151,7 @@ class Streams:
             config=self._config,
         )
         num_samples = latents.shape[1] * self._config.pool_samples
-        return mu_law.decode(np.asarray(codes)[..., :num_samples])
+        return mu_law.decode(np.asarray(codes)[..., :num_samples], self._config.mu_law)
 
 
 def _extend(array, count, value):

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
-from umt_jax.config import TrainingConfig
+from umt_jax import networks
+from umt_jax.config import Config, TrainingConfig
 from umt_jax.networks import NetworkParameters
 from umt_jax.shapes import Leaf, Parameters, PyTree
 
@@ -25,7 +28,7 @@ class TrainState(struct.PyTreeNode):
     Attributes:
         step: Updates so far, int32 [].
         parameters: All trained arrays.
-        autoencoder_optimizer: State over `{"encoder": ..., "decoders": ...}`.
+        autoencoder_optimizer: State over `trained_parameters`.
         classifier_optimizer: State over the classifier's parameters.
     """
 
@@ -46,23 +49,40 @@ class TrainState(struct.PyTreeNode):
         )
 
     def update_autoencoder(
-        self, encoder_grads: Parameters, decoder_grads: Parameters, optimizers: Optimizers
+        self, grads: dict[str, Parameters], optimizers: Optimizers, config: Config
     ) -> "TrainState":
-        """Returns the state after one step of the autoencoder's optimizer."""
+        """Returns the state after one step of the autoencoder's optimizer.
+
+        Args:
+            grads: Gradients of `trained_parameters`.
+            optimizers: The optimizers that made this state.
+            config: Says what is trained.
+        """
+        before = trained_parameters(self.parameters, config)
         updates, optimizer = optimizers.autoencoder.update(
-            {"encoder": encoder_grads, "decoders": decoder_grads},
-            self.autoencoder_optimizer,
-            autoencoder_parameters(self.parameters),
+            grads, self.autoencoder_optimizer, before
         )
-        updated = optax.apply_updates(autoencoder_parameters(self.parameters), updates)
+        trained = optax.apply_updates(before, updates)
+        if config.train_domains:
+            indices = np.asarray(config.trained_indices)
+            trained["decoders"] = jax.tree.map(
+                lambda leaf, new: leaf.at[indices].set(new),
+                self.parameters.decoders,
+                trained["decoders"],
+            )
         return self.replace(
-            parameters=self.parameters.replace(**updated), autoencoder_optimizer=optimizer
+            parameters=self.parameters.replace(**trained), autoencoder_optimizer=optimizer
         )
 
 
-def autoencoder_parameters(parameters: NetworkParameters) -> dict[str, Parameters]:
-    """Returns what the autoencoder's optimizer moves."""
-    return {"encoder": parameters.encoder, "decoders": parameters.decoders}
+def trained_parameters(parameters: NetworkParameters, config: Config) -> dict[str, Parameters]:
+    """Returns what the autoencoder's optimizer moves: decoders, and the encoder if not frozen."""
+    decoders = parameters.decoders
+    if config.train_domains:
+        decoders = networks.select(decoders, config.trained_indices)
+    if config.training.freeze_encoder:
+        return {"decoders": decoders}
+    return {"encoder": parameters.encoder, "decoders": decoders}
 
 
 def learning_rate(config: TrainingConfig) -> optax.Schedule:
@@ -87,11 +107,11 @@ def make_optimizers(config: TrainingConfig) -> Optimizers:
     )
 
 
-def create(parameters: NetworkParameters, optimizers: Optimizers) -> TrainState:
+def create(parameters: NetworkParameters, optimizers: Optimizers, config: Config) -> TrainState:
     """Returns the state before the first step."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         parameters=parameters,
-        autoencoder_optimizer=optimizers.autoencoder.init(autoencoder_parameters(parameters)),
+        autoencoder_optimizer=optimizers.autoencoder.init(trained_parameters(parameters, config)),
         classifier_optimizer=optimizers.classifier.init(parameters.classifier),
     )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from umt_jax import losses
+from umt_jax import losses, train_state
 from umt_jax.dataset import Batch
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.shapes import Array, Float, Integer
@@ -24,14 +24,16 @@ def train_step(
 
     Args:
         state: State before the step.
-        batch: B segments of each of the K domains.
+        batch: B segments of each of the K trained domains.
         networks: The three networks.
         optimizers: The optimizers that made `state`.
 
     Returns:
         The next state, and metrics: `reconstruction` in nats per sample, [K]; the rest scalars.
     """
-    confusion_weight = networks.config.training.confusion_weight
+    config = networks.config
+    if config.training.freeze_encoder:
+        return _decoders_step(state, batch, networks, optimizers)
     domain = domain_labels(batch)
     encode = functools.partial(networks.encode, codes=batch.augmented)
     latents, pull_back = jax.vjp(encode, state.parameters.encoder)
@@ -49,7 +51,7 @@ def train_step(
     def autoencoder_loss(decoders, latents):
         reconstruction = reconstruction_loss(networks, decoders, latents, batch)
         confusion = -classification_loss(state.parameters.classifier, latents)[0]
-        loss = jnp.mean(reconstruction) + confusion_weight * confusion
+        loss = jnp.mean(reconstruction) + config.training.confusion_weight * confusion
         return loss, (reconstruction, confusion)
 
     (_, (reconstruction, confusion)), (decoder_grads, latent_grads) = jax.value_and_grad(
@@ -59,7 +61,8 @@ def train_step(
     # The mean over domains scaled each decoder's gradient by 1/K. A decoder learns from its own
     # domain alone, so neither its clipping nor its Adam epsilon may depend on how many there are.
     decoder_grads = jax.tree.map(lambda grad: grad * len(batch.codes), decoder_grads)
-    state = state.update_autoencoder(encoder_grads, decoder_grads, optimizers)
+    grads = {"encoder": encoder_grads, "decoders": decoder_grads}
+    state = state.update_autoencoder(grads, optimizers, config)
 
     metrics = {
         "reconstruction": reconstruction,
@@ -73,14 +76,34 @@ def train_step(
     return state.replace(step=state.step + 1), metrics
 
 
+def _decoders_step(state, batch, networks, optimizers):
+    """Updates the trained decoders alone: neither of the other players has anything to learn."""
+    config = networks.config
+    latents = networks.encode(state.parameters.encoder, batch.augmented)
+
+    def summed_loss(decoders):
+        reconstruction = reconstruction_loss(networks, decoders, latents, batch)
+        return jnp.sum(reconstruction), reconstruction
+
+    decoders = train_state.trained_parameters(state.parameters, config)["decoders"]
+    (_, reconstruction), grads = jax.value_and_grad(summed_loss, has_aux=True)(decoders)
+    state = state.update_autoencoder({"decoders": grads}, optimizers, config)
+    metrics = {"reconstruction": reconstruction, "decoder_gradient_norm": optax.tree.norm(grads)}
+    return state.replace(step=state.step + 1), metrics
+
+
 def eval_step(parameters: NetworkParameters, batch: Batch, *, networks: Networks) -> Metrics:
-    """Returns `reconstruction` of untouched segments, [K], and `classifier_accuracy`."""
+    """Returns `reconstruction` of untouched segments, [K], and `classifier_accuracy`.
+
+    The latter only where a classifier is trained.
+    """
     latents = networks.encode(parameters.encoder, batch.codes)
-    domain_logits = networks.classify(parameters.classifier, latents)
-    return {
-        "reconstruction": reconstruction_loss(networks, parameters.decoders, latents, batch),
-        "classifier_accuracy": losses.accuracy(domain_logits, domain_labels(batch)),
-    }
+    decoders = train_state.trained_parameters(parameters, networks.config)["decoders"]
+    metrics = {"reconstruction": reconstruction_loss(networks, decoders, latents, batch)}
+    if not networks.config.training.freeze_encoder:
+        domain_logits = networks.classify(parameters.classifier, latents)
+        metrics["classifier_accuracy"] = losses.accuracy(domain_logits, domain_labels(batch))
+    return metrics
 
 
 def reconstruction_loss(networks, decoders, latents, batch: Batch) -> Float[Array, "K"]:
