@@ -1,6 +1,7 @@
 """Parity: the published code's numbers, and how its arrays and options are taken over."""
 
 import dataclasses
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import published_code
 import pytest
 
-from umt_jax import generate, losses, networks, published_arrays
+from umt_jax import generate, losses, networks, published, published_arrays
 from umt_jax.config import ModelConfig, TrainingConfig
 
 
@@ -199,6 +200,13 @@ def test_arrays_that_do_not_fit_are_named(change, message):
     arrays = change(published_code.arrays_of("decoder_2"))
     with pytest.raises(ValueError, match=message):
         published_code.parameters(decoder_2=arrays)
+
+
+def test_an_import_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "args.pth").touch()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ValueError, match="needs PyTorch, any build: pip install torch"):
+        published.read(tmp_path)
 
 
 def test_published_sizes_have_the_published_numbers_of_parameters():
