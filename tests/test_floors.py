@@ -15,7 +15,8 @@ FLOORS = {
     4: ["networks"],
     5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "published_arrays"],
     6: ["train_step", "generate"],
-    7: ["streams", "translator", "infer", "published"],
+    7: ["scan_engine", "native_engine", "pallas_engine", "engines"],
+    8: ["streams", "translator", "infer", "published"],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 
@@ -24,6 +25,9 @@ NEIGHBOURS = [
     ("checkpoint", "train_state"),
     ("sharding", "train_state"),
     ("sharding", "dataset"),
+    ("engines", "scan_engine"),
+    ("engines", "native_engine"),
+    ("engines", "pallas_engine"),
     ("translator", "streams"),
     ("infer", "translator"),
 ]

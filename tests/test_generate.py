@@ -1,13 +1,36 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published_code
 import pytest
 from conftest import TINY_MODEL
 
-from umt_jax import generate, networks
+from umt_jax import generate, networks, scan_engine
 
 # Twice around the largest ring (dilation 8), and over several latent frames.
 NUM_FRAMES = 6
+
+# Blocks of several samples, which some dilations reach beyond and others do not, and of one.
+ENGINES = {
+    "scan": scan_engine.ScanEngine(),
+    "scan_unblocked": scan_engine.ScanEngine(block_samples=1),
+    "scan_blocks_of_5": scan_engine.ScanEngine(block_samples=5),
+}
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request):
+    return ENGINES[request.param]
+
+
+@pytest.fixture(scope="module")
+def weights(engine, tiny_parameters):
+    return generate.pack(tiny_parameters.decoders, TINY_MODEL, engine)
+
+
+@pytest.fixture(scope="module")
+def scan_weights(tiny_parameters):
+    return generate.pack(tiny_parameters.decoders, TINY_MODEL, ENGINES["scan"])
 
 
 @pytest.fixture
@@ -15,8 +38,8 @@ def latents(rng):
     return rng.normal(size=(2, NUM_FRAMES, TINY_MODEL.latent_channels)).astype(np.float32)
 
 
-def _caches(num_domains, num_streams):
-    cache = generate.init_cache(TINY_MODEL, num_streams)
+def _caches(num_domains, num_streams, config=TINY_MODEL):
+    cache = generate.init_cache(config, num_streams)
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * num_domains), cache)
 
 
@@ -24,41 +47,62 @@ def _keys(num_domains, num_streams):
     return jax.random.split(jax.random.key(7), (num_domains, num_streams))
 
 
-def _generate(parameters, latents, *, caches=None, keys=None, temperature=1.0):
+def _generate(engine, weights, latents, *, caches=None, keys=None, temperature=1.0):
     streams = len(latents)
     return generate.generate(
-        parameters.decoders,
+        weights,
         _caches(3, streams) if caches is None else caches,
         latents,
         _keys(3, streams) if keys is None else keys,
         jnp.float32(temperature),
         config=TINY_MODEL,
+        engine=engine,
     )
 
 
-def test_cached_logits_equal_the_teacher_forced_pass(rng, tiny_networks, tiny_parameters, latents):
+def test_cached_logits_equal_the_teacher_forced_pass(
+    rng, engine, weights, tiny_networks, tiny_parameters, latents
+):
+    # Noise that outweighs every logit dictates the codes; what is cached is then that of any codes.
     num_samples = NUM_FRAMES * TINY_MODEL.pool_samples
-    codes = rng.integers(256, size=(2, num_samples)).astype(np.int32)
-    parameters = networks.select(tiny_parameters.decoders, 1)
-    expected = tiny_networks.decode_one(parameters, codes, latents)
-    gates, heads = generate.conditioning(parameters, latents, TINY_MODEL)
-
-    @jax.jit
-    def step(cache, codes, gate, head):
-        logits, cache = generate.next_logits(parameters, cache, gate, head, TINY_MODEL)
-        return logits, generate.append(cache, codes, TINY_MODEL)
-
-    cache = generate.init_cache(TINY_MODEL, 2)
-    for t in range(num_samples):
-        frame = t // TINY_MODEL.pool_samples
-        logits, cache = step(cache, codes[:, t], gates[:, frame], heads[:, frame])
-        np.testing.assert_allclose(logits, expected[:, t], rtol=1e-4, atol=1e-4)
+    codes = rng.integers(256, size=(3, 2, num_samples)).astype(np.uint8)
+    dictated = 1e6 * jax.nn.one_hot(np.moveaxis(codes, -1, 0), 256)
+    expected = tiny_networks.decode(
+        tiny_parameters.decoders, codes, np.broadcast_to(latents, (3, *latents.shape))
+    )
+    frame = jax.jit(
+        lambda caches, conditioning, noise: engine.generate_frame(
+            weights.packed, caches, conditioning, noise, TINY_MODEL
+        )
+    )
+    caches = _caches(3, 2)
+    for index in range(NUM_FRAMES):
+        conditioning = jax.vmap(
+            lambda decoder, index=index: generate.condition(decoder, latents[:, index], TINY_MODEL)
+        )(tiny_parameters.decoders)
+        samples = slice(index * TINY_MODEL.pool_samples, (index + 1) * TINY_MODEL.pool_samples)
+        # The logits themselves show in which of two codes wins: the frame's last code is left free
+        # but for a handicap, just below and just above the margin by which the likeliest leads.
+        noise = np.asarray(dictated[samples])
+        last = np.asarray(expected[:, :, samples.stop - 1])
+        order = np.argsort(last, axis=-1)
+        lead = np.take_along_axis(last, order[..., -1:], -1) - np.take_along_axis(
+            last, order[..., -2:-1], -1
+        )
+        for factor, winner in ((0.99, order[..., -1]), (1.01, order[..., -2])):
+            handicap = -(factor * lead) * (np.arange(256) == order[..., -1:])
+            probed = noise.copy()
+            probed[-1] = handicap
+            _, chosen = frame(caches, conditioning, jnp.asarray(probed, jnp.float32))
+            np.testing.assert_array_equal(chosen[-1], winner)
+        caches, chosen = frame(caches, conditioning, dictated[samples])
+        np.testing.assert_array_equal(np.moveaxis(np.asarray(chosen), 0, -1), codes[..., samples])
 
 
 def test_greedy_codes_are_the_likeliest_of_the_teacher_forced_pass(
-    tiny_networks, tiny_parameters, latents
+    engine, weights, tiny_networks, tiny_parameters, latents
 ):
-    _, codes = _generate(tiny_parameters, latents, temperature=0.0)
+    _, codes = _generate(engine, weights, latents, temperature=0.0)
     logits = tiny_networks.decode(
         tiny_parameters.decoders, codes, np.broadcast_to(latents, (3, *latents.shape))
     )
@@ -67,40 +111,75 @@ def test_greedy_codes_are_the_likeliest_of_the_teacher_forced_pass(
     assert len(np.unique(codes)) > 3
 
 
+def test_greedy_codes_are_those_of_the_published_generator(engine):
+    expected = published_code.expected("greedy_codes_1")
+    config = published_code.config().model
+    decoders = networks.select(published_code.parameters().decoders, [1])
+    num_frames = expected.shape[-1] // config.pool_samples
+    latents = np.moveaxis(published_code.expected("latent"), 1, -1)[:, :num_frames]
+    _, codes = generate.generate(
+        generate.pack(decoders, config, engine),
+        _caches(1, len(expected), config),
+        latents,
+        _keys(1, len(expected)),
+        jnp.float32(0),
+        config=config,
+        engine=engine,
+    )
+    np.testing.assert_array_equal(codes[0], expected)
+    assert len(np.unique(expected)) > 10
+
+
+def test_all_engines_give_the_codes_and_the_cache_of_scan(engine, weights, scan_weights, latents):
+    expected_caches, expected = _generate(ENGINES["scan_unblocked"], scan_weights, latents)
+    caches, codes = _generate(engine, weights, latents)
+    np.testing.assert_array_equal(codes, expected)
+    for leaf, wanted in zip(jax.tree.leaves(caches), jax.tree.leaves(expected_caches), strict=True):
+        assert leaf.dtype == wanted.dtype
+        np.testing.assert_allclose(leaf, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stream_may_go_on_with_another_engine(engine, weights, scan_weights, latents):
+    _, whole = _generate(engine, weights, latents)
+    caches, first = _generate(ENGINES["scan"], scan_weights, latents[:, :2])
+    _, rest = _generate(engine, weights, latents[:, 2:], caches=caches)
+    np.testing.assert_array_equal(np.concatenate([first, rest], axis=-1), whole)
+
+
 @pytest.mark.parametrize("chunks", [(1, 5), (2, 2, 2), (5, 1)])
-def test_chunks_give_the_codes_of_the_whole(tiny_parameters, latents, chunks):
-    _, whole = _generate(tiny_parameters, latents)
+def test_chunks_give_the_codes_of_the_whole(engine, weights, latents, chunks):
+    _, whole = _generate(engine, weights, latents)
     caches, parts, start = None, [], 0
     for frames in chunks:
         caches, codes = _generate(
-            tiny_parameters, latents[:, start : start + frames], caches=caches
+            engine, weights, latents[:, start : start + frames], caches=caches
         )
         parts.append(codes)
         start += frames
     np.testing.assert_array_equal(np.concatenate(parts, axis=-1), whole)
 
 
-def test_a_stream_in_a_batch_gives_the_codes_it_gives_alone(tiny_parameters, latents):
-    _, batch = _generate(tiny_parameters, latents)
-    _, alone = _generate(tiny_parameters, latents[1:], keys=_keys(3, 2)[:, 1:])
+def test_a_stream_in_a_batch_gives_the_codes_it_gives_alone(engine, weights, latents):
+    _, batch = _generate(engine, weights, latents)
+    _, alone = _generate(engine, weights, latents[1:], keys=_keys(3, 2)[:, 1:])
     np.testing.assert_array_equal(batch[:, 1:], alone)
 
 
-def test_a_restarted_stream_begins_anew_and_leaves_the_others_alone(tiny_parameters, latents):
-    _, whole = _generate(tiny_parameters, latents)
+def test_a_restarted_stream_begins_anew_and_leaves_the_others_alone(engine, weights, latents):
+    _, whole = _generate(engine, weights, latents)
     # A number of frames after which no ring stands at its beginning.
-    caches, _ = _generate(tiny_parameters, latents[:, :1])
+    caches, _ = _generate(engine, weights, latents[:, :1])
     caches = jax.tree.map(jnp.copy, generate.restart(caches, 0, TINY_MODEL))
     continued = np.stack([latents[0, :5], latents[1, 1:]])
-    _, codes = _generate(tiny_parameters, continued, caches=caches)
+    _, codes = _generate(engine, weights, continued, caches=caches)
     np.testing.assert_array_equal(codes[:, 0], whole[:, 0, :50])
     np.testing.assert_array_equal(codes[:, 1], whole[:, 1, 10:])
 
 
-def test_sampled_codes_follow_the_models_distribution(tiny_networks, tiny_parameters):
+def test_sampled_codes_follow_the_models_distribution(scan_weights, tiny_networks, tiny_parameters):
     # The first code of many streams, which differ in their keys alone.
     latents = np.ones((4000, 1, TINY_MODEL.latent_channels), np.float32)
-    _, codes = _generate(tiny_parameters, latents, temperature=0.5)
+    _, codes = _generate(ENGINES["scan"], scan_weights, latents, temperature=0.5)
     logits = tiny_networks.decode_one(
         networks.select(tiny_parameters.decoders, 0), np.zeros((1, 10), np.int32), latents[:1]
     )

@@ -6,11 +6,12 @@ import pytest
 import reference
 from conftest import TINY_MODEL
 
-from umt_jax import mu_law, networks, streams
+from umt_jax import generate, mu_law, networks, scan_engine, streams
 
 # Windows of 50 latent frames of 10 samples; the encoder reaches 2 frames to either side.
 MODEL = dataclasses.replace(TINY_MODEL, sample_rate_hz=1000)
 WINDOW = 500
+ENGINE = scan_engine.ScanEngine()
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,12 @@ def make_streams(tiny_parameters):
     def make(domain_indices=(0, 1, 2), *, num_streams=2, temperature=1.0):
         decoders = networks.select(tiny_parameters.decoders, domain_indices)
         return streams.Streams(
-            MODEL, decoders, domain_indices, num_streams=num_streams, temperature=temperature
+            MODEL,
+            generate.pack(decoders, MODEL, ENGINE),
+            domain_indices,
+            engine=ENGINE,
+            num_streams=num_streams,
+            temperature=temperature,
         )
 
     return make

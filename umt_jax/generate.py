@@ -6,9 +6,13 @@ overwrites it. All layers' past inputs are so one gather and one scatter per sam
 
 Many streams advance together, [B]; each belongs to a recording of its own, and any stream can be
 restarted without the others noticing (`restart`).
+
+An engine (`scan_engine`, `native_engine`, `pallas_engine`) advances streams by one latent frame. All
+take and return the same cache, so a stream may be cut anywhere and go on with another engine.
 """
 
 import functools
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +21,7 @@ from flax import struct
 
 from umt_jax import layers, mu_law
 from umt_jax.config import ModelConfig
-from umt_jax.shapes import (
-    Array,
-    CodeLogits,
-    Float,
-    Integer,
-    Key,
-    Latents,
-    Leaf,
-    Parameters,
-    UInt8,
-)
+from umt_jax.shapes import Array, Float, Integer, Key, Latents, Leaf, Parameters, PyTree, UInt8
 
 
 class Cache(struct.PyTreeNode):
@@ -46,9 +40,67 @@ class Cache(struct.PyTreeNode):
     sample_index: Leaf
 
 
+class Conditioning(struct.PyTreeNode):
+    """What latent frames add, biases of the layers they are added to included.
+
+    Attributes:
+        gates: To each layer's gate, [*B, L, 2 C].
+        head: To the head, [*B, S].
+    """
+
+    gates: Leaf
+    head: Leaf
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A way of computing `generate`. Hashable: it is part of what is compiled."""
+
+    def pack(self, decoders: Parameters, config: ModelConfig) -> PyTree:
+        """Returns K stacked decoders in the form that `generate_frame` reads, leaves [K, ...]."""
+
+    def generate_frame(
+        self,
+        packed: PyTree,
+        caches: Cache,
+        conditioning: Conditioning,
+        noise: Float[Array, "T K B Q"],
+        config: ModelConfig,
+    ) -> tuple[Cache, UInt8[Array, "T K B"]]:
+        """Chooses the T codes of a latent frame: each the argmax of its logits plus noise.
+
+        Args:
+            packed: From `pack`.
+            caches: The streams' past, every leaf with a leading axis K.
+            conditioning: This latent frame's, with leading axes [K, B].
+            noise: What is added to each sample's logits.
+            config: Sizes.
+
+        Returns:
+            The caches after the last sample but for `sample_index`, and the codes.
+        """
+
+
+class Weights(struct.PyTreeNode):
+    """K decoders, ready for one engine; every leaf [K, ...].
+
+    Attributes:
+        decoders: As trained; latent frames are projected by them.
+        packed: As the engine wants them.
+    """
+
+    decoders: PyTree
+    packed: PyTree
+
+
+def pack(decoders: Parameters, config: ModelConfig, engine: Engine) -> Weights:
+    """Makes K stacked decoders ready for an engine, once."""
+    return Weights(decoders=decoders, packed=engine.pack(decoders, config))
+
+
 def init_cache(config: ModelConfig, num_streams: int) -> Cache:
     """Returns the cache of streams that have not begun."""
-    num_rows = sum(_dilations(config))
+    num_rows = sum(dilations(config))
     return Cache(
         rows=jnp.zeros((num_rows, num_streams, config.residual_channels)),
         inputs=jnp.broadcast_to(_first_inputs(config), (num_streams, 2)),
@@ -66,128 +118,102 @@ def restart(cache: Cache, stream: int, config: ModelConfig) -> Cache:
     )
 
 
-def conditioning(
-    parameters: Parameters, latents: Latents, config: ModelConfig
-) -> tuple[Float[Array, "*B F L D"], Float[Array, "*B F S"]]:
-    """Projects latent frames for every layer's gate, and for the head, biases included."""
+def condition(parameters: Parameters, latents: Latents, config: ModelConfig) -> Conditioning:
+    """Projects latent frames, [*B, Z], for one decoder's gates and head."""
 
     def project(condition, consumer):
         bias = condition["bias"] + consumer["bias"]
         return layers.affine(latents, condition["kernel"], bias)
 
-    gates = [project(layer["condition"], layer["dilated"]) for layer in _layers(parameters, config)]
-    return jnp.stack(gates, axis=-2), project(parameters["condition"], parameters["head"])
+    gates = [
+        project(layer["condition"], layer["dilated"]) for layer in layers_of(parameters, config)
+    ]
+    head = project(parameters["condition"], parameters["head"])
+    return Conditioning(gates=jnp.stack(gates, axis=-2), head=head)
 
 
-def next_logits(
-    parameters: Parameters,
-    cache: Cache,
-    gate_conditioning: Float[Array, "B L D"],
-    head_conditioning: Float[Array, "B S"],
-    config: ModelConfig,
-) -> tuple[CodeLogits, Cache]:
-    """Scores each stream's next code, and caches the layer inputs that led to it.
-
-    Args:
-        parameters: One decoder.
-        cache: The streams' past.
-        gate_conditioning: This latent frame's, from `conditioning`.
-        head_conditioning: Likewise.
-        config: Sizes.
-
-    Returns:
-        Logits, [B, Q], and the cache, to be given the chosen codes by `append`.
-    """
-    dilations = np.asarray(_dilations(config), np.int32)
-    starts = np.cumsum(dilations, dtype=np.int32) - dilations
-    positions = starts + jnp.mod(cache.clock, dilations)
-    past = cache.rows[positions]
-
-    first = parameters["first"]
-    x = layers.affine(cache.inputs, first["kernel"][:, 0, :], first["bias"])
-    skip_inputs, layer_inputs = [x], []
-    for index, layer in enumerate(_layers(parameters, config)):
-        layer_inputs.append(x)
-        # Both taps as one matrix product.
-        taps = layer["dilated"]["kernel"].reshape(-1, 2 * config.residual_channels)
-        h = jnp.concatenate([past[index], x], axis=-1) @ taps + gate_conditioning[:, index]
-        gated = layers.gate(h)
-        skip_inputs.append(gated)
-        x = x + layers.affine(gated, **layer["residual"])
-
-    # All layers' skips, and their sum, as one matrix product.
-    skips = [parameters["skip"], *(layer["skip"] for layer in _layers(parameters, config))]
-    skip_kernel = jnp.concatenate([skip["kernel"] for skip in skips])
-    skip_bias = sum(skip["bias"] for skip in skips)
-    skip_sum = layers.affine(jnp.concatenate(skip_inputs, axis=-1), skip_kernel, skip_bias)
-    y = jax.nn.relu(jax.nn.relu(skip_sum) @ parameters["head"]["kernel"] + head_conditioning)
-    logits = layers.affine(y, **parameters["logits"])
-    rows = cache.rows.at[positions].set(
-        jnp.stack(layer_inputs),
-        indices_are_sorted=True,
-        unique_indices=True,
-        mode="promise_in_bounds",
-    )
-    return logits, cache.replace(rows=rows)
-
-
-def append(cache: Cache, codes: Integer[Array, "B"], config: ModelConfig) -> Cache:
-    """Makes the codes each stream's newest, and moves time on by one sample."""
-    return cache.replace(
-        inputs=jnp.stack([cache.inputs[:, 1], layers.scale(codes)], axis=-1),
-        # Every row index repeats after the largest dilation, a multiple of all the others.
-        clock=jnp.mod(cache.clock + 1, max(_dilations(config))),
-        sample_index=cache.sample_index + 1,
-    )
-
-
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="caches")
+@functools.partial(jax.jit, static_argnames=("config", "engine"), donate_argnames="caches")
 def generate(
-    decoders: Parameters,
+    weights: Weights,
     caches: Cache,
     latents: Float[Array, "B F Z"],
     keys: Key[Array, "K B"],
     temperature: Float[Array, ""],
     *,
     config: ModelConfig,
+    engine: Engine,
 ) -> tuple[Cache, UInt8[Array, "K B T"]]:
     """Samples the next F x `pool_samples` codes of every stream, from every decoder (§3.1).
 
     Any way of cutting the same latents into calls gives the same codes.
 
     Args:
-        decoders: K stacked decoders.
+        weights: K decoders, from `pack` for this engine.
         caches: Their streams' past, every leaf with a leading axis K; consumed.
         latents: Each stream's next latent frames, shared by the decoders.
         keys: Decides each stream's random numbers, together with the sample's index.
         temperature: Scale of the randomness: 1 samples from the model, 0 takes the likeliest code.
         config: Sizes.
+        engine: What computes it; all give the same codes, but for rounding.
 
     Returns:
         The caches after the last sample, and the codes.
     """
 
-    def generate_domain(parameters, cache, keys):
-        conditionings = conditioning(parameters, jnp.swapaxes(latents, 0, 1), config)
+    def condition_one(parameters):
+        return condition(parameters, jnp.swapaxes(latents, 0, 1), config)
 
-        def generate_frame(cache, frame_conditioning):
-            gate_conditioning, head_conditioning = frame_conditioning
-            noise = _gumbel_noise(keys, cache.sample_index, config.pool_samples)
+    def generate_frame(caches, conditioning):
+        noise = gumbel_noise(keys, caches.sample_index, config.pool_samples)
+        # Equals sampling from softmax(logits / temperature), and is defined at 0.
+        caches, codes = engine.generate_frame(
+            weights.packed, caches, conditioning, temperature * noise, config
+        )
+        index = caches.sample_index + jnp.uint32(config.pool_samples)
+        return caches.replace(sample_index=index), codes
 
-            def generate_sample(cache, sample_noise):
-                logits, cache = next_logits(
-                    parameters, cache, gate_conditioning, head_conditioning, config
-                )
-                # Equals sampling from softmax(logits / temperature), and is defined at 0.
-                codes = jnp.argmax(logits + temperature * sample_noise, axis=-1)
-                return append(cache, codes, config), codes.astype(jnp.uint8)
+    conditionings = jax.vmap(condition_one, out_axes=1)(weights.decoders)
+    caches, codes = jax.lax.scan(generate_frame, caches, conditionings)
+    return caches, jnp.moveaxis(codes.reshape(-1, *codes.shape[2:]), 0, -1)
 
-            return jax.lax.scan(generate_sample, cache, noise)
 
-        cache, codes = jax.lax.scan(generate_frame, cache, conditionings)
-        return cache, jnp.moveaxis(codes, -1, 0).reshape(len(latents), -1)
+def append(inputs: Float[Array, "*B 2"], codes: Integer[Array, "*B"]) -> Float[Array, "*B 2"]:
+    """Returns the last two scaled codes after one more."""
+    return jnp.stack([inputs[..., 1], layers.scale(codes)], axis=-1)
 
-    return jax.vmap(generate_domain)(decoders, caches, keys)
+
+def tick(clock: Integer[Array, "*K"], config: ModelConfig, samples: int) -> Integer[Array, "*K"]:
+    """Moves time on; all row indices repeat after the largest dilation, a multiple of the others."""
+    return jnp.mod(clock + samples, max(dilations(config)))
+
+
+def gumbel_noise(
+    keys: Key[Array, "K B"], sample_index: Integer[Array, "K B"], num_samples: int
+) -> Float[Array, "T K B Q"]:
+    """Returns the noise of each stream's next samples: by its key and the sample's index alone."""
+
+    def stream_noise(key, start):
+        indices = start + jnp.arange(num_samples, dtype=jnp.uint32)
+        sample_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+        return jax.vmap(lambda key: jax.random.gumbel(key, (mu_law.NUM_LEVELS,)))(sample_keys)
+
+    return jax.vmap(jax.vmap(stream_noise, out_axes=1), out_axes=1)(keys, sample_index)
+
+
+def dilations(config: ModelConfig) -> tuple[int, ...]:
+    """Returns the decoder's dilations, layer by layer."""
+    return layers.dilations(config.decoder_blocks, config.decoder_layers)
+
+
+def first_rows(config: ModelConfig) -> np.ndarray:
+    """Returns where each layer's rows begin, int32 [L]."""
+    sizes = np.asarray(dilations(config), np.int32)
+    return np.cumsum(sizes, dtype=np.int32) - sizes
+
+
+def layers_of(parameters: Parameters, config: ModelConfig) -> list[Parameters]:
+    """Returns the parameters of one decoder's layers, or of K stacked ones, in order."""
+    return [parameters[f"layer_{index:02d}"] for index in range(len(dilations(config)))]
 
 
 def _first_inputs(config):
@@ -196,22 +222,3 @@ def _first_inputs(config):
     # The authors' generator departs here from their training, and what it gives is to be repeated.
     start = layers.scale(np.array([mu_law.PUBLISHED_START]))
     return jnp.concatenate([padding, start if config.mu_law == "truncated" else padding])
-
-
-def _gumbel_noise(keys, sample_index, num_samples):
-    """Returns the noise of each stream's next samples, [num_samples, B, Q]."""
-
-    def stream_noise(key, start):
-        indices = start + jnp.arange(num_samples, dtype=jnp.uint32)
-        sample_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
-        return jax.vmap(lambda key: jax.random.gumbel(key, (mu_law.NUM_LEVELS,)))(sample_keys)
-
-    return jax.vmap(stream_noise, out_axes=1)(keys, sample_index)
-
-
-def _dilations(config):
-    return layers.dilations(config.decoder_blocks, config.decoder_layers)
-
-
-def _layers(parameters, config):
-    return [parameters[f"layer_{index:02d}"] for index in range(len(_dilations(config)))]

@@ -93,9 +93,10 @@ class Streams:
     def __init__(
         self,
         config: ModelConfig,
-        decoders: Parameters,
+        weights: generate.Weights,
         domain_indices: Sequence[int],
         *,
+        engine: generate.Engine,
         num_streams: int,
         temperature: float,
     ) -> None:
@@ -103,15 +104,16 @@ class Streams:
 
         Args:
             config: Sizes.
-            decoders: K stacked decoders.
+            weights: K decoders, packed for the engine.
             domain_indices: Each one's place among all the domains of the model, so that its
                 random numbers do not depend on which other decoders run beside it.
+            engine: What generates.
             num_streams: B.
             temperature: Scale of the randomness; 0 takes the likeliest code.
         """
         if not 0 <= temperature < float("inf"):
             raise ValueError(f"temperature={temperature} must be a finite number, 0 or more.")
-        self._config, self._decoders = config, decoders
+        self._config, self._weights, self._engine = config, weights, engine
         self._domain_indices = jnp.asarray(domain_indices, jnp.uint32)
         self._temperature = jnp.float32(temperature)
         shape = (len(domain_indices), num_streams)
@@ -143,12 +145,13 @@ class Streams:
         missing = frames - latents.shape[1]
         padded = np.pad(latents, [(0, 0), (0, missing), (0, 0)])
         self._caches, codes = generate.generate(
-            self._decoders,
+            self._weights,
             self._caches,
             padded,
             self._keys,
             self._temperature,
             config=self._config,
+            engine=self._engine,
         )
         num_samples = latents.shape[1] * self._config.pool_samples
         return mu_law.decode(np.asarray(codes)[..., :num_samples], self._config.mu_law)

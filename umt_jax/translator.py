@@ -6,14 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from umt_jax import audio, checkpoint, networks, streams
+from umt_jax import audio, checkpoint, engines, generate, networks, streams
 from umt_jax.config import Config
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.shapes import Array, CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
 
 
 def load(
-    workdir: str, *, domains: Sequence[str] | None = None, step: int | None = None
+    workdir: str,
+    *,
+    domains: Sequence[str] | None = None,
+    step: int | None = None,
+    engine: str = "auto",
+    weights: str = "float32",
 ) -> "Translator":
     """Opens a trained model.
 
@@ -21,14 +26,17 @@ def load(
         workdir: Folder of the training run.
         domains: Which decoders to keep in memory; None for all.
         step: Which checkpoint; None for the one with the best validation loss.
+        engine: What generates: `auto`, `scan`, `native` or `pallas`; see `engines.choose`.
+        weights: Type in which the engine keeps them, `float32` or `bfloat16`.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
-        ValueError: It is none of this project's, or lacks a domain.
+        ValueError: It is none of this project's, lacks a domain, or the engine does not run here.
     """
     config = checkpoint.read_config(workdir, step)
     check_domains(domains or (), config.domains)
-    return Translator(config, checkpoint.restore_parameters(workdir, step), domains=domains)
+    parameters = checkpoint.restore_parameters(workdir, step)
+    return Translator(config, parameters, domains=domains, engine=engine, weights=weights)
 
 
 def check_domains(wanted: Sequence[str], there: Sequence[str]) -> None:
@@ -74,8 +82,10 @@ class Translator:
         parameters: NetworkParameters,
         *,
         domains: Sequence[str] | None = None,
+        engine: str = "auto",
+        weights: str = "float32",
     ) -> None:
-        """Takes trained arrays; keeps only the decoders of `domains` (None: all)."""
+        """Takes trained arrays; keeps only the decoders of `domains` (None: all). See `load`."""
         self.config = config
         self.domains = tuple(domains or config.domains)
         check_domains(self.domains, config.domains)
@@ -83,6 +93,8 @@ class Translator:
         self._decoders = networks.select(
             parameters.decoders, [config.domains.index(domain) for domain in self.domains]
         )
+        self._engine = engines.choose(engine, weights)
+        self._weights = generate.pack(self._decoders, config.model, self._engine)
         self._classifier = parameters.classifier
         self._encoder = streams.WindowEncoder(self._networks, parameters.encoder)
 
@@ -222,8 +234,9 @@ class Translator:
     def _streams(self, domains, num_streams, temperature):
         return streams.Streams(
             self.config.model,
-            networks.select(self._decoders, [self.domains.index(domain) for domain in domains]),
+            networks.select(self._weights, [self.domains.index(domain) for domain in domains]),
             [self.config.domains.index(domain) for domain in domains],
+            engine=self._engine,
             num_streams=num_streams,
             temperature=temperature,
         )

@@ -1,0 +1,8 @@
+"""To come."""
+
+
+def library():
+    raise OSError("not there yet")
+
+
+class NativeEngine: ...
