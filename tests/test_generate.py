@@ -5,7 +5,7 @@ import published_code
 import pytest
 from conftest import TINY_MODEL
 
-from umt_jax import generate, networks, scan_engine
+from umt_jax import generate, native_engine, networks, scan_engine
 
 # Twice around the largest ring (dilation 8), and over several latent frames.
 NUM_FRAMES = 6
@@ -15,6 +15,9 @@ ENGINES = {
     "scan": scan_engine.ScanEngine(),
     "scan_unblocked": scan_engine.ScanEngine(block_samples=1),
     "scan_blocks_of_5": scan_engine.ScanEngine(block_samples=5),
+    "native": native_engine.NativeEngine(),
+    "native_unblocked": native_engine.NativeEngine(block_samples=1),
+    "native_blocks_of_5": native_engine.NativeEngine(block_samples=5),
 }
 
 

@@ -1,8 +1,207 @@
-"""To come."""
+"""The engine for CPUs: one latent frame at a time in C++, called through XLA's `jax.ffi`.
+
+`native_engine.cc` is compiled by the system's compiler for this very machine when it is first needed,
+and kept in the user's cache folder.
+"""
+
+import ctypes
+import dataclasses
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+from flax import struct
+
+from umt_jax import generate
+from umt_jax.config import ModelConfig
+from umt_jax.generate import Cache, Conditioning
+from umt_jax.shapes import Array, Float, Leaf, Parameters, UInt8
+
+_SOURCE = Path(__file__).with_suffix(".cc")
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w", "-pthread")
+_TARGET = "umt_generate_frame"
+_BLOCK_SAMPLES = 20
+_MAX_STREAMS_FOR_BLOCKS = 4
 
 
-def library():
-    raise OSError("not there yet")
+@functools.cache
+def library() -> ctypes.CDLL:
+    """Returns the compiled engine, registered with XLA; compiles it where that was not done yet.
+
+    Raises:
+        OSError: There is no compiler, or it fails.
+    """
+    compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++")
+    compiler = compiler or shutil.which("clang++")
+    if compiler is None:
+        raise OSError("there is no C++ compiler. Install g++ (Debian: apt install g++).")
+    path = _cache_folder() / f"native_engine-{_fingerprint(compiler)}.so"
+    if not path.exists():
+        _compile(compiler, path)
+    loaded = ctypes.CDLL(str(path))
+    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(loaded[_TARGET]), platform="cpu")
+    return loaded
 
 
-class NativeEngine: ...
+class PackedDecoder(struct.PyTreeNode):
+    """One decoder as the C++ code reads it.
+
+    Attributes:
+        weights: All matrices, panel by panel, in the order of `Decoder` there.
+        biases: Float32, likewise.
+    """
+
+    weights: Leaf
+    biases: Leaf
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeEngine:
+    """C++ on the CPU.
+
+    Attributes:
+        weights: Type in which matrices are kept, `float32` or `bfloat16`; sums are float32.
+        block_samples: As in `scan_engine.ScanEngine`.
+    """
+
+    weights: str = "float32"
+    block_samples: int | None = None
+
+    def pack(self, decoders: Parameters, config: ModelConfig) -> PackedDecoder:
+        """Lays out weights in the order in which they are read; leaves [K, ...]."""
+        pack_one = functools.partial(_pack_one, config=config, dtype=jnp.dtype(self.weights))
+        return jax.jit(jax.vmap(pack_one))(decoders)
+
+    def generate_frame(
+        self,
+        packed: PackedDecoder,
+        caches: Cache,
+        conditioning: Conditioning,
+        noise: Float[Array, "T K B Q"],
+        config: ModelConfig,
+    ) -> tuple[Cache, UInt8[Array, "T K B"]]:
+        """Advances all streams by one latent frame; see `generate.Engine`."""
+        library()
+        num_samples, _, num_streams, _ = noise.shape
+        limit = self.block_samples
+        if limit is None:
+            limit = _BLOCK_SAMPLES if num_streams <= _MAX_STREAMS_FOR_BLOCKS else 1
+        block = generate.largest_divisor(num_samples, limit)
+        inputs = (caches.rows, caches.inputs)
+        codes, rows, newest = jax.ffi.ffi_call(
+            _TARGET,
+            (
+                jax.ShapeDtypeStruct(noise.shape[:-1], jnp.uint8),
+                *(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in inputs),
+            ),
+            input_output_aliases={5: 1, 6: 2},
+        )(
+            packed.weights,
+            packed.biases,
+            _gate_columns(conditioning.gates),
+            _pad_columns(conditioning.head),
+            noise,
+            *inputs,
+            caches.clock,
+            blocks=np.int64(config.decoder_blocks),
+            layers=np.int64(config.decoder_layers),
+            skips=np.int64(config.skip_channels),
+            block_samples=np.int64(block),
+            threads=np.int64(len(os.sched_getaffinity(0))),
+        )
+        clock = generate.tick(caches.clock, config, num_samples)
+        return caches.replace(rows=rows, inputs=newest, clock=clock), codes
+
+
+def _pack_one(decoder, *, config, dtype):
+    channels = config.residual_channels
+    weights, biases = [], []
+
+    def add(kernel):
+        weights.append(_panels(kernel, dtype))
+
+    def beside(residual, skip):
+        """Returns what is summed into the residual stream and the skip sum, beside each other."""
+        return _pad_columns(jnp.concatenate([residual, skip], axis=-1))
+
+    first = decoder["first"]
+    biases.append(jnp.concatenate([first["kernel"][:, 0].reshape(-1), first["bias"]]))
+    decoder_layers = generate.layers_of(decoder, config)
+    skips = [decoder["skip"], *(layer["skip"] for layer in decoder_layers)]
+    biases.append(beside(jnp.zeros(channels), sum(skip["bias"] for skip in skips)))
+    add(beside(jnp.zeros((channels, channels)), decoder["skip"]["kernel"]))
+    for layer in decoder_layers:
+        for tap in layer["dilated"]["kernel"]:
+            add(_gate_columns(tap))
+        add(beside(layer["residual"]["kernel"], layer["skip"]["kernel"]))
+        # The skips' biases are there from the beginning.
+        biases.append(beside(layer["residual"]["bias"], jnp.zeros(config.skip_channels)))
+    add(_pad_columns(decoder["head"]["kernel"]))
+    add(decoder["logits"]["kernel"])
+    biases.append(decoder["logits"]["bias"])
+    return PackedDecoder(weights=jnp.concatenate(weights), biases=jnp.concatenate(biases))
+
+
+def _panels(kernel, dtype):
+    """Returns a matrix cut into panels of columns, each stored row by row, as one vector."""
+    panel, width = library().umt_panel_columns(), library().umt_register_columns()
+    depth, columns = kernel.shape
+    panels = jnp.swapaxes(kernel.reshape(depth, columns // panel, panel), 0, 1).astype(dtype)
+    if dtype == jnp.bfloat16:
+        # Two registers' columns alternate, so that each 32-bit word holds one of either.
+        pairs = panels.reshape(-1, 2, width)
+        panels = jnp.swapaxes(pairs, 1, 2)
+    return panels.reshape(-1)
+
+
+def _gate_columns(array):
+    """Puts the sigmoid's and the tanh's columns of the same channels into the same panel."""
+    half = library().umt_panel_columns() // 2
+    *batch, columns = array.shape
+    halves = array.reshape(*batch, 2, columns // 2)
+    padding = [(0, 0)] * (halves.ndim - 1) + [(0, -(columns // 2) % half)]
+    panels = jnp.pad(halves, padding).reshape(*batch, 2, -1, half)
+    return jnp.swapaxes(panels, -3, -2).reshape(*batch, -1)
+
+
+def _pad_columns(array):
+    """Fills the last panel of columns up with zeros."""
+    missing = -array.shape[-1] % library().umt_panel_columns()
+    return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
+
+
+def _cache_folder() -> Path:
+    """Returns where compiled engines are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "umt_jax"
+
+
+def _fingerprint(compiler: str) -> str:
+    """Returns what decides the compiled code: source, flags, compiler, jaxlib and processor."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line for line in lines if line.startswith(("flags", "Feat"))), processor)
+    parts = (_SOURCE.read_bytes(), _FLAGS, version, jaxlib.__version__, processor)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Compiles the source to `path`; other processes see it whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.incomplete")
+    command = [compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(unfinished)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        unfinished.unlink(missing_ok=True)
+        lines = [line for line in finished.stderr.splitlines() if "error" in line]
+        raise OSError(f"{compiler} cannot compile {_SOURCE}: {(lines or ['no reason given'])[0]}")
+    unfinished.replace(path)

@@ -78,7 +78,7 @@ class ScanEngine:
         limit = self.block_samples
         if limit is None:
             limit = _BLOCK_SAMPLES if num_streams <= _MAX_STREAMS_FOR_BLOCKS else 1
-        block = max(size for size in range(1, limit + 1) if num_samples % size == 0)
+        block = generate.largest_divisor(num_samples, limit)
 
         def generate_domain(packed, cache, conditioning, noise):
             def generate_block(cache, noise):
