@@ -15,7 +15,7 @@ FLOORS = {
     4: ["networks"],
     5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "published_arrays"],
     6: ["train_step", "generate"],
-    7: ["scan_engine", "native_engine", "pallas_engine", "engines"],
+    7: ["scan_engine", "native_engine", "engines"],
     8: ["streams", "translator", "infer", "published"],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
@@ -27,7 +27,6 @@ NEIGHBOURS = [
     ("sharding", "dataset"),
     ("engines", "scan_engine"),
     ("engines", "native_engine"),
-    ("engines", "pallas_engine"),
     ("translator", "streams"),
     ("infer", "translator"),
 ]

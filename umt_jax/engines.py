@@ -6,7 +6,7 @@ from absl import logging
 from umt_jax import native_engine, scan_engine
 from umt_jax.generate import Engine
 
-NAMES = ("auto", "scan", "native", "pallas")
+NAMES = ("auto", "scan", "native")
 WEIGHT_TYPES = ("float32", "bfloat16")
 
 
@@ -14,9 +14,9 @@ def choose(name: str = "auto", weights: str = "float32") -> Engine:
     """Returns an engine for the first device.
 
     Args:
-        name: `scan` runs everywhere. `native` is for CPUs and needs a C++ compiler. `pallas` is for
-            TPUs. `auto` takes `native` where it can run, else `scan`.
-        weights: Type in which `native` and `pallas` keep the weights.
+        name: `scan` runs everywhere. `native` is for CPUs and needs a C++ compiler. `auto` takes
+            `native` where it can run, else `scan`.
+        weights: Type in which `native` keeps the weights.
 
     Raises:
         ValueError: There is no such engine or type, or it does not run here.
@@ -31,20 +31,14 @@ def choose(name: str = "auto", weights: str = "float32") -> Engine:
     if name == "scan":
         if weights != "float32":
             raise ValueError(
-                f"--weights={weights} needs --engine=native (a CPU with a C++ compiler) or pallas; "
-                "this is scan, which has float32 alone."
+                f"--weights={weights} needs --engine=native (a CPU with a C++ compiler); this is "
+                "scan, which has float32 alone."
             )
         return scan_engine.ScanEngine()
-    if name == "native":
-        if platform != "cpu":
-            raise ValueError(f"--engine=native runs on CPUs; this is a {platform}. Use scan.")
-        native_engine.library()
-        return native_engine.NativeEngine(weights)
-    from umt_jax import pallas_engine  # Imports what only TPUs need.
-
-    if platform != "tpu":
-        raise ValueError(f"--engine=pallas runs on TPUs; this is a {platform}. Use auto.")
-    return pallas_engine.PallasEngine(weights)
+    if platform != "cpu":
+        raise ValueError(f"--engine=native runs on CPUs; this is a {platform}. Use scan.")
+    native_engine.library()
+    return native_engine.NativeEngine(weights)
 
 
 def _automatic(platform: str) -> str:

@@ -1,7 +1,7 @@
 """The engine for CPUs: one latent frame at a time in C++, called through XLA's `jax.ffi`.
 
-`native_engine.cc` is compiled by the system's compiler for this very machine when it is first needed,
-and kept in the user's cache folder.
+`native_engine.cc` is compiled by the system's compiler for this very machine when it is first
+needed, and kept in the user's cache folder.
 """
 
 import ctypes

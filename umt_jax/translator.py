@@ -26,7 +26,7 @@ def load(
         workdir: Folder of the training run.
         domains: Which decoders to keep in memory; None for all.
         step: Which checkpoint; None for the one with the best validation loss.
-        engine: What generates: `auto`, `scan`, `native` or `pallas`; see `engines.choose`.
+        engine: What generates: `auto`, `scan` or `native`; see `engines.choose`.
         weights: Type in which the engine keeps them, `float32` or `bfloat16`.
 
     Raises:

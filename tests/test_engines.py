@@ -1,0 +1,99 @@
+import jax
+import numpy as np
+import pytest
+from conftest import TINY_MODEL
+
+from umt_jax import engines, generate, native_engine, scan_engine
+
+
+def test_a_cpu_with_a_compiler_generates_natively():
+    assert engines.choose() == engines.choose("native") == native_engine.NativeEngine()
+    assert engines.choose(weights="bfloat16") == native_engine.NativeEngine("bfloat16")
+    assert engines.choose("scan") == scan_engine.ScanEngine()
+
+
+def test_without_a_compiler_auto_is_scan_and_says_what_is_missing(monkeypatch, caplog):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(native_engine, "library", native_engine.library.__wrapped__)
+    with caplog.at_level("WARNING", logger="absl"):
+        assert engines.choose() == scan_engine.ScanEngine()
+    (record,) = caplog.records
+    assert "there is no C++ compiler. Install g++" in record.getMessage()
+    with pytest.raises(OSError, match="Install g"):
+        engines.choose("native")
+
+
+def test_a_compiler_that_fails_is_named_with_its_reason(monkeypatch, tmp_path):
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\necho 'a.cc:1: error: no such thing' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(OSError, match=r"cannot compile .*native_engine\.cc: a\.cc:1: error: no su"):
+        native_engine.library.__wrapped__()
+    assert not list((tmp_path / "cache").rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"name": "cuda"}, "--engine=cuda is not known. Use one of auto, scan, native"),
+        ({"weights": "int8"}, "--weights=int8 is not known. Use float32 or bfloat16"),
+        ({"name": "scan", "weights": "bfloat16"}, "--weights=bfloat16 needs --engine=native"),
+    ],
+)
+def test_engines_that_are_not_there_are_named_with_those_that_are(flags, message):
+    with pytest.raises(ValueError, match=message):
+        engines.choose(**flags)
+
+
+@pytest.mark.parametrize("num_streams", [1, 2, 3, 4, 5, 7, 16])
+def test_the_native_engine_takes_any_number_of_streams(rng, tiny_parameters, num_streams):
+    # Each number is split into rows of a register block, and over threads, in its own way.
+    latents = rng.normal(size=(num_streams, 2, TINY_MODEL.latent_channels)).astype(np.float32)
+    codes = []
+    for engine in (native_engine.NativeEngine(), scan_engine.ScanEngine(block_samples=1)):
+        cache = generate.init_cache(TINY_MODEL, num_streams)
+        codes.append(
+            generate.generate(
+                generate.pack(tiny_parameters.decoders, TINY_MODEL, engine),
+                jax.tree.map(lambda leaf: np.stack([leaf] * 3), cache),
+                latents,
+                jax.random.split(jax.random.key(7), (3, num_streams)),
+                np.float32(1),
+                config=TINY_MODEL,
+                engine=engine,
+            )[1]
+        )
+    np.testing.assert_array_equal(*codes)
+
+
+def test_bfloat16_weights_give_the_codes_of_rounded_weights(rng, tiny_parameters):
+    decoders = tiny_parameters.decoders
+    # Only kernels of what happens at every sample are rounded: not the conditioning, the first
+    # convolution or any bias.
+    rounded = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (
+            leaf.astype("bfloat16").astype("float32")
+            if path[-1].key == "kernel" and not {"first", "condition"} & {key.key for key in path}
+            else leaf
+        ),
+        decoders,
+    )
+    latents = rng.normal(size=(1, 4, TINY_MODEL.latent_channels)).astype(np.float32)
+    codes = []
+    for weights, type_ in ((decoders, "bfloat16"), (rounded, "float32")):
+        engine = native_engine.NativeEngine(type_)
+        cache = generate.init_cache(TINY_MODEL, 1)
+        codes.append(
+            generate.generate(
+                generate.pack(weights, TINY_MODEL, engine),
+                jax.tree.map(lambda leaf: np.stack([leaf] * 3), cache),
+                latents,
+                jax.random.split(jax.random.key(7), (3, 1)),
+                np.float32(1),
+                config=TINY_MODEL,
+                engine=engine,
+            )[1]
+        )
+    np.testing.assert_array_equal(*codes)
