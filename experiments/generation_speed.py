@@ -1,0 +1,177 @@
+"""How fast each engine generates, in interleaved rounds, beside plain PyTorch and the machine."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from umt_jax import engines, generate, networks
+from umt_jax.config import Config, ModelConfig, TrainingConfig
+
+ENGINES = {
+    "scan": ("scan", "float32"),
+    "native": ("native", "float32"),
+    "native bfloat16": ("native", "bfloat16"),
+}
+_TORCH_SECONDS = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """One engine at one number of streams.
+
+    Attributes:
+        engine: Its name, or "plain PyTorch".
+        samples_per_s: Of all streams together; the median of the rounds.
+        ratio: To plain PyTorch, the median over rounds; None without it.
+        floor: Fraction of what the machine's own rates allow, were all weights read and multiplied
+            once a sample. (Past taps of several samples at once read less.)
+        compile_s: Time to compile, nothing cached.
+    """
+
+    engine: str
+    samples_per_s: float
+    ratio: float | None
+    floor: float | None
+    compile_s: float | None
+
+
+def measure(
+    config: ModelConfig, num_streams: int, *, num_rounds: int, with_torch: bool
+) -> list[Speed]:
+    """Times all engines with random weights, one after the other, round after round."""
+    runs: dict[str, Callable[[], int]] = {}
+    compile_s: dict[str, float] = {}
+    for name, choice in ENGINES.items():
+        runs[name], compile_s[name] = _prepare(config, engines.choose(*choice), num_streams)
+    if with_torch:
+        runs["plain PyTorch"] = _prepare_torch(config, num_streams)
+    speeds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(num_rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            num_samples = run()
+            speeds[name].append(num_samples / (time.perf_counter() - start))
+    floors = {name: _floor(config, num_streams, name) for name in ENGINES}
+    plain = speeds.get("plain PyTorch")
+    return [
+        Speed(
+            engine=name,
+            samples_per_s=statistics.median(values),
+            ratio=statistics.median(a / b for a, b in zip(values, plain, strict=True))
+            if plain
+            else None,
+            floor=statistics.median(values) / floors[name] if name in floors else None,
+            compile_s=compile_s.get(name),
+        )
+        for name, values in speeds.items()
+    ]
+
+
+def matrix_rate() -> float:
+    """Returns the measured rate of a large float32 matrix product, in FLOP/s."""
+    a = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
+    return 2 * 1024**3 / _best_time(lambda: a @ a)
+
+
+def read_bandwidth(num_bytes: int) -> float:
+    """Returns the measured rate of reading an array of that size again and again, in bytes/s."""
+    array = np.ones(num_bytes // 4, np.float32).reshape(-1, 1024)
+    ones = np.ones(1024, np.float32)
+    return array.nbytes / _best_time(lambda: array @ ones)
+
+
+def step_bytes_and_flops(config: ModelConfig, weight_bytes: int) -> tuple[int, int]:
+    """Returns what one sample needs: bytes of weights, and FLOPs for each stream."""
+    C, S = config.residual_channels, config.skip_channels
+    num_layers = len(generate.dilations(config))
+    num_weights = num_layers * (4 * C * C + C * C + C * S) + C * S + S * S + S * 256
+    return num_weights * weight_bytes, 2 * num_weights
+
+
+def _floor(config: ModelConfig, num_streams: int, engine: str) -> float:
+    """Returns the samples/s at which weights can be read once a sample, and multiplied."""
+    num_bytes, flops = step_bytes_and_flops(config, 2 if "bfloat16" in engine else 4)
+    seconds = max(num_bytes / read_bandwidth(num_bytes), num_streams * flops / matrix_rate())
+    return num_streams / seconds
+
+
+def _best_time(function: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _prepare(
+    config: ModelConfig, engine: generate.Engine, num_streams: int
+) -> tuple[Callable[[], int], float]:
+    """Returns a function that generates one latent frame and its samples, and the compile time."""
+    training = TrainingConfig(confusion_weight=0.0, segment_samples=config.pool_samples)
+    nets = networks.Networks(Config(domains=("any",), model=config, training=training))
+    weights = generate.pack(nets.init(jax.random.key(0)).decoders, config, engine)
+    cache = generate.init_cache(config, num_streams)
+    caches = jax.tree.map(lambda leaf: leaf[None].copy(), cache)
+    latents = jax.random.normal(jax.random.key(1), (num_streams, 1, config.latent_channels))
+    keys = jax.random.split(jax.random.key(2), (1, num_streams))
+    arguments = latents, keys, jnp.float32(1)
+    start = time.perf_counter()
+    lowered = generate.generate.lower(weights, caches, *arguments, config=config, engine=engine)
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+
+    def run() -> int:
+        nonlocal caches
+        caches, codes = compiled(weights, caches, *arguments)
+        codes.block_until_ready()
+        return codes.size
+
+    run()
+    return run, seconds
+
+
+def _prepare_torch(config: ModelConfig, num_streams: int) -> Callable[[], int]:
+    import torch
+
+    from experiments import plain_torch
+
+    torch.set_num_threads(1)
+    generator = plain_torch.PlainGenerator(config, num_streams)
+    start = time.perf_counter()
+    generator.generate(10)
+    num_samples = max(10, round(10 * _TORCH_SECONDS / (time.perf_counter() - start)))
+
+    def run() -> int:
+        generator.generate(num_samples)
+        return num_samples * num_streams
+
+    return run
+
+
+def table(speeds: Mapping[tuple[str, int], Sequence[Speed]]) -> str:
+    """Returns all measurements by preset and streams as a Markdown table."""
+    lines = [
+        "| preset | streams | engine | samples/s in all | to plain PyTorch | of the floor "
+        "| compile, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (preset, num_streams), rows in speeds.items():
+        for speed in rows:
+            cells = (
+                preset,
+                str(num_streams),
+                speed.engine,
+                f"{speed.samples_per_s:,.0f}",
+                "" if speed.ratio is None else f"{speed.ratio:.1f}",
+                "" if speed.floor is None else f"{speed.floor:.0%}",
+                "" if speed.compile_s is None else f"{speed.compile_s:.1f}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
