@@ -43,7 +43,7 @@ torch: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 
 test: .venv/installed
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses=auto --dist=loadfile
 
 test-slow: .venv/installed
 	$(RUN) pytest -m "not device"
