@@ -2,11 +2,12 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from umt_jax import audio, checkpoint, engines, generate, networks, streams
+from umt_jax import audio, checkpoint, engines, generate, layers, networks, seams, streams
 from umt_jax.config import Config
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.shapes import Array, CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
@@ -103,13 +104,17 @@ class Translator:
         """Rate of every waveform this translator returns."""
         return self.config.model.sample_rate_hz
 
+    @property
+    def latency_seconds(self) -> float:
+        """How much of a recording must be there before its translation begins."""
+        return self._encoder.latency_samples / self.sample_rate_hz
+
     def encode(self, waveform: Waveform, sample_rate_hz: int) -> Latents:
         """Returns the latents of a waveform at any rate, [*B, F, Z] (§3.1).
 
         A last, incomplete latent frame is filled up with silence.
         """
-        windows = self._encoder.encode([self._resample(waveform, sample_rate_hz)])
-        return np.concatenate([latents for latents, _ in windows], axis=-2)
+        return self._encode(self._resample(waveform, sample_rate_hz))
 
     def generate(
         self, latents: Latents, *, domain: str, temperature: float = 1.0, seed: int = 0
@@ -152,7 +157,7 @@ class Translator:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
         check_domains([domain], self.domains)
         resampled = self._resample(waveform, sample_rate_hz)
-        latents = self.encode(resampled, self.sample_rate_hz)
+        latents = self._encode(resampled)
         audio_out = self.generate(latents, domain=domain, temperature=temperature, seed=seed)
         return audio_out[..., : resampled.shape[-1]]
 
@@ -164,6 +169,7 @@ class Translator:
         temperature: float = 1.0,
         seed: int = 0,
         num_streams: int = 1,
+        parallel_segments: int = 1,
     ) -> Iterator[Piece]:
         """Translates recordings of any lengths into several domains, in bounded memory.
 
@@ -174,7 +180,13 @@ class Translator:
             domains: Names to translate to; None for all.
             temperature: Scale of the randomness; 0 takes the likeliest code every time.
             seed: Decides the random numbers, the same for every recording.
-            num_streams: Recordings under way at once. As one ends, the next takes its place.
+            num_streams: How many are under way at once, recordings or segments of them. As one
+                ends, the next takes its place.
+            parallel_segments: Cuts each recording that is long enough into so many segments, each
+                a stream of its own. An approximation: a segment knows no more of the sound before
+                it than it made up itself, over as long as its decoder's receptive field, or a
+                second where that is longer. Latents of recordings under way are then in memory,
+                and sound that comes before its turn is in a temporary file.
 
         Yields:
             Pieces, those of one recording in order.
@@ -182,29 +194,36 @@ class Translator:
         domains = tuple(domains or self.domains)
         check_domains(domains, self.domains)
         generator = self._streams(domains, num_streams, temperature)
-        waiting = enumerate(recordings)
-        under_way: dict[int, tuple[int, Iterator]] = {}
-        while True:
-            for stream in [free for free in range(num_streams) if free not in under_way]:
-                for recording, blocks in itertools.islice(waiting, 1):
-                    under_way[stream] = recording, self._encoder.encode(blocks)
-                    generator.begin(stream, seed)
-            if not under_way:
-                return
-            windows = {}
-            for stream, (recording, encoded) in list(under_way.items()):
-                try:
-                    windows[stream] = next(encoded)
-                except (StopIteration, ValueError, OSError) as end:
-                    del under_way[stream]
-                    nothing = np.zeros((len(domains), 0), np.float32)
-                    error = None if isinstance(end, StopIteration) else end
-                    yield Piece(recording, nothing, is_last=True, error=error)
-            if not windows:
-                continue
-            waveforms = generator.advance(self._join(windows, num_streams))
-            for stream, (_, num_samples) in windows.items():
-                yield Piece(under_way[stream][0], waveforms[:, stream, :num_samples])
+        waiting = self._segments(recordings, parallel_segments)
+        under_way: dict[int, seams.Segment] = {}
+        with seams.Joiner(len(domains)) as joiner:
+            while True:
+                for stream in [free for free in range(num_streams) if free not in under_way]:
+                    for segment in itertools.islice(waiting, 1):
+                        under_way[stream] = segment
+                        generator.begin(stream, seed, first_sample=segment.first_sample)
+                if not under_way:
+                    return
+                windows = {}
+                for stream, segment in list(under_way.items()):
+                    try:
+                        windows[stream] = next(segment.windows)
+                    except (StopIteration, ValueError, OSError) as end:
+                        del under_way[stream]
+                        for waveforms in joiner.end(segment):
+                            yield Piece(segment.recording, waveforms)
+                        if segment.recording in joiner.unfinished:
+                            continue
+                        nothing = np.zeros((len(domains), 0), np.float32)
+                        error = None if isinstance(end, StopIteration) else end
+                        yield Piece(segment.recording, nothing, is_last=True, error=error)
+                if not windows:
+                    continue
+                waveforms = generator.advance(self._join(windows, num_streams))
+                for stream, (_, num_samples) in windows.items():
+                    segment = under_way[stream]
+                    for ready in joiner.add(segment, waveforms[:, stream, :num_samples]):
+                        yield Piece(segment.recording, ready)
 
     def code_logits(self, codes: Codes, latents: Latents, *, domain: str) -> CodeLogits:
         """Scores a recording's codes, each given those before it, [*B, T, Q] (teacher-forced).
@@ -231,6 +250,35 @@ class Translator:
         latents = self._check_latents(latents)
         return np.asarray(self._networks.classify(self._classifier, latents))
 
+    def _segments(self, recordings, parallel_segments) -> Iterator[seams.Segment]:
+        """Yields what is to be generated as one stream each, in the order of the recordings."""
+        if parallel_segments < 1:
+            raise ValueError(f"parallel_segments={parallel_segments} must be 1 or more.")
+        model = self.config.model
+        past = layers.receptive_field(generate.dilations(model))
+        warm_up = math.ceil(min(past, self.sample_rate_hz) / model.pool_samples)
+        fade_samples = min(
+            round(seams.FADE_SECONDS * self.sample_rate_hz), warm_up * model.pool_samples
+        )
+        for recording, blocks in enumerate(recordings):
+            windows = self._encoder.encode(blocks)
+            if parallel_segments == 1:
+                yield seams.Segment(recording, windows)
+                continue
+            yield from seams.cut(
+                recording,
+                windows,
+                num_segments=parallel_segments,
+                warm_up_frames=warm_up,
+                fade_samples=fade_samples,
+                pool_samples=model.pool_samples,
+            )
+
+    def _encode(self, waveform):
+        """Returns the latents of a waveform at the model's rate, [*B, F, Z]."""
+        windows = self._encoder.encode([waveform])
+        return np.concatenate([latents for latents, _ in windows], axis=-2)
+
     def _streams(self, domains, num_streams, temperature):
         return streams.Streams(
             self.config.model,
@@ -242,7 +290,7 @@ class Translator:
         )
 
     def _resample(self, waveform, sample_rate_hz):
-        """Checks a waveform and returns it at the model's rate."""
+        """Checks type and shape of a waveform and returns it at the model's rate."""
         if np.issubdtype(np.asarray(waveform).dtype, np.integer):
             raise ValueError(
                 "The waveform holds integers, not amplitudes in [-1, 1]. Divide 16-bit samples by "
@@ -256,8 +304,7 @@ class Translator:
                 f"A waveform of shape {waveform.shape} is not [T], mono, or [B, T]. Average the "
                 "channels of stereo first."
             )
-        if not np.isfinite(waveform).all():
-            raise ValueError("The waveform holds values that are not finite numbers.")
+        # Whether its values are finite the encoder checks: resampling keeps those that are not.
         resampled = audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.sample_rate_hz)
         if not resampled.size:
             raise ValueError(
