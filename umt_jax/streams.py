@@ -94,7 +94,13 @@ class WindowEncoder:
 
 
 class Streams:
-    """B streams of latents, each translated by the same K decoders."""
+    """B streams of latents, each translated by the same K decoders.
+
+    Attributes:
+        config: Sizes.
+        num_domains: K.
+        num_streams: B.
+    """
 
     def __init__(
         self,
@@ -119,7 +125,8 @@ class Streams:
         """
         if not 0 <= temperature < float("inf"):
             raise ValueError(f"temperature={temperature} must be a finite number, 0 or more.")
-        self._config, self._weights, self._engine = config, weights, engine
+        self.config, self.num_domains, self.num_streams = config, len(domain_indices), num_streams
+        self._weights, self._engine = weights, engine
         self._domain_indices = np.asarray(domain_indices, np.uint32)
         self._temperature = np.float32(temperature)
         keys, caches = _nothing_begun(len(domain_indices), num_streams, config=config)
@@ -143,13 +150,13 @@ class Streams:
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed={seed} must lie in 0..{2**32 - 1}.")
         self._keys = _seed(self._keys, self._domain_indices, np.int32(stream), np.uint32(seed))
-        caches = generate.restart(self._caches, stream, self._config)
+        caches = generate.restart(self._caches, stream, self.config)
         sample_index = caches.sample_index.at[:, stream].set(np.uint32(first_sample % 2**32))
         self._caches = caches.replace(sample_index=sample_index)
 
     def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Float[np.ndarray, "K B T"]:
         """Returns the waveforms of the streams' next latent frames, at most a window of them."""
-        frames = window_frames(self._config)
+        frames = window_frames(self.config)
         # Always a whole window, so that one compiled program serves any length. What lies behind
         # the end is thrown away; a stream is not continued after a short window.
         missing = frames - latents.shape[1]
@@ -160,11 +167,11 @@ class Streams:
             padded,
             self._keys,
             self._temperature,
-            config=self._config,
+            config=self.config,
             engine=self._engine,
         )
-        num_samples = latents.shape[1] * self._config.pool_samples
-        return mu_law.decode(np.asarray(codes)[..., :num_samples], self._config.mu_law)
+        num_samples = latents.shape[1] * self.config.pool_samples
+        return mu_law.decode(np.asarray(codes)[..., :num_samples], self.config.mu_law)
 
 
 # Compiled whole: op by op, each would be a program of its own to load at every start.

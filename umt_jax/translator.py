@@ -1,13 +1,10 @@
 """Translator: a checkpoint's encoder, decoders and codes behind one object."""
 
-import dataclasses
-import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from umt_jax import audio, checkpoint, engines, generate, layers, networks, seams, streams
+from umt_jax import audio, checkpoint, engines, generate, networks, schedule, streams
 from umt_jax.config import Config
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.shapes import Array, CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
@@ -47,23 +44,6 @@ def check_domains(wanted: Sequence[str], there: Sequence[str]) -> None:
             raise ValueError(
                 f"There is no domain {domain!r} in this model. There are: {', '.join(there)}."
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """The next stretch of one recording's translations.
-
-    Attributes:
-        recording: Which of the recordings, counted from 0.
-        waveforms: One for each wanted domain, [K, T]; T may be 0.
-        is_last: Nothing of this recording follows.
-        error: Why it ends early, if it does.
-    """
-
-    recording: int
-    waveforms: Float[np.ndarray, "K T"]
-    is_last: bool = False
-    error: ValueError | OSError | None = None
 
 
 class Translator:
@@ -170,7 +150,7 @@ class Translator:
         seed: int = 0,
         num_streams: int = 1,
         parallel_segments: int = 1,
-    ) -> Iterator[Piece]:
+    ) -> Iterator[schedule.Piece]:
         """Translates recordings of any lengths into several domains, in bounded memory.
 
         Args:
@@ -194,36 +174,9 @@ class Translator:
         domains = tuple(domains or self.domains)
         check_domains(domains, self.domains)
         generator = self._streams(domains, num_streams, temperature)
-        waiting = self._segments(recordings, parallel_segments)
-        under_way: dict[int, seams.Segment] = {}
-        with seams.Joiner(len(domains)) as joiner:
-            while True:
-                for stream in [free for free in range(num_streams) if free not in under_way]:
-                    for segment in itertools.islice(waiting, 1):
-                        under_way[stream] = segment
-                        generator.begin(stream, seed, first_sample=segment.first_sample)
-                if not under_way:
-                    return
-                windows = {}
-                for stream, segment in list(under_way.items()):
-                    try:
-                        windows[stream] = next(segment.windows)
-                    except (StopIteration, ValueError, OSError) as end:
-                        del under_way[stream]
-                        for waveforms in joiner.end(segment):
-                            yield Piece(segment.recording, waveforms)
-                        if segment.recording in joiner.unfinished:
-                            continue
-                        nothing = np.zeros((len(domains), 0), np.float32)
-                        error = None if isinstance(end, StopIteration) else end
-                        yield Piece(segment.recording, nothing, is_last=True, error=error)
-                if not windows:
-                    continue
-                waveforms = generator.advance(self._join(windows, num_streams))
-                for stream, (_, num_samples) in windows.items():
-                    segment = under_way[stream]
-                    for ready in joiner.add(segment, waveforms[:, stream, :num_samples]):
-                        yield Piece(segment.recording, ready)
+        yield from schedule.translate(
+            recordings, self._encoder, generator, seed=seed, parallel_segments=parallel_segments
+        )
 
     def code_logits(self, codes: Codes, latents: Latents, *, domain: str) -> CodeLogits:
         """Scores a recording's codes, each given those before it, [*B, T, Q] (teacher-forced).
@@ -249,30 +202,6 @@ class Translator:
         """Returns the classifier's logits, one for each of `config.domains`, [*B, K]."""
         latents = self._check_latents(latents)
         return np.asarray(self._networks.classify(self._classifier, latents))
-
-    def _segments(self, recordings, parallel_segments) -> Iterator[seams.Segment]:
-        """Yields what is to be generated as one stream each, in the order of the recordings."""
-        if parallel_segments < 1:
-            raise ValueError(f"parallel_segments={parallel_segments} must be 1 or more.")
-        model = self.config.model
-        past = layers.receptive_field(generate.dilations(model))
-        warm_up = math.ceil(min(past, self.sample_rate_hz) / model.pool_samples)
-        fade_samples = min(
-            round(seams.FADE_SECONDS * self.sample_rate_hz), warm_up * model.pool_samples
-        )
-        for recording, blocks in enumerate(recordings):
-            windows = self._encoder.encode(blocks)
-            if parallel_segments == 1:
-                yield seams.Segment(recording, windows)
-                continue
-            yield from seams.cut(
-                recording,
-                windows,
-                num_segments=parallel_segments,
-                warm_up_frames=warm_up,
-                fade_samples=fade_samples,
-                pool_samples=model.pool_samples,
-            )
 
     def _encode(self, waveform):
         """Returns the latents of a waveform at the model's rate, [*B, F, Z]."""
@@ -322,12 +251,3 @@ class Translator:
                 f"latents of shape {latents.shape} are not [F, {channels}] or [B, F, {channels}]."
             )
         return latents
-
-    def _join(self, windows, num_streams):
-        """Joins streams' windows into one array, [B, F, Z], with zeros for idle streams."""
-        config = self.config.model
-        frames = streams.window_frames(config)
-        joined = np.zeros((num_streams, frames, config.latent_channels), np.float32)
-        for stream, (latents, _) in windows.items():
-            joined[stream, : len(latents)] = latents
-        return joined
