@@ -9,14 +9,14 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     0: ["shapes", "config", "sound_file", "command_line"],
-    1: ["mu_law", "audio"],
-    2: ["layers"],
-    3: ["encoder", "decoder", "classifier"],
-    4: ["networks"],
+    1: ["mu_law", "audio", "pcm"],
+    2: ["layers", "places"],
+    3: ["encoder", "decoder", "classifier", "parallel_segments"],
+    4: ["networks", "seams"],
     5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "published_arrays"],
     6: ["train_step", "generate"],
-    7: ["scan_engine", "native_engine", "engines"],
-    8: ["streams", "translator", "infer", "published"],
+    7: ["scan_engine", "native_engine", "pallas_engine", "engines"],
+    8: ["streams", "schedule", "translator", "outputs", "infer", "published"],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 
@@ -27,8 +27,14 @@ NEIGHBOURS = [
     ("sharding", "dataset"),
     ("engines", "scan_engine"),
     ("engines", "native_engine"),
+    ("engines", "pallas_engine"),
+    ("schedule", "streams"),
     ("translator", "streams"),
+    ("translator", "schedule"),
+    ("outputs", "schedule"),
+    ("outputs", "translator"),
     ("infer", "translator"),
+    ("infer", "outputs"),
 ]
 
 

@@ -1,4 +1,3 @@
-import itertools
 import re
 import shutil
 import subprocess
@@ -10,12 +9,12 @@ import pytest
 import soundfile
 
 import umt_jax
-from umt_jax import audio, infer
+from umt_jax import audio, infer, places
 
 
 @pytest.fixture(scope="module")
 def model(trained_dir):
-    return umt_jax.load(str(trained_dir))
+    return umt_jax.load(str(trained_dir), engine="scan")
 
 
 @pytest.fixture
@@ -28,12 +27,16 @@ def music(tmp_path, rng):
     return folder
 
 
+def arguments(checkpoint, inputs, output, *flags, domain="all"):
+    return [
+        *(sys.executable, "-m", "umt_jax.infer", f"--checkpoint={checkpoint}", "--engine=scan"),
+        *(f"--input={inputs}", f"--domain={domain}", f"--output={output}", *flags),
+    ]
+
+
 def command(checkpoint, inputs, output, *flags, domain="all"):
     return subprocess.run(
-        [
-            *(sys.executable, "-m", "umt_jax.infer", f"--checkpoint={checkpoint}"),
-            *(f"--input={inputs}", f"--domain={domain}", f"--output={output}", *flags),
-        ],
+        arguments(checkpoint, inputs, output, *flags, domain=domain),
         capture_output=True,
         text=True,
         timeout=120,
@@ -47,12 +50,9 @@ def names(folder):
 
 def translate_files(model, files, output, *, extension="wav", seed=0, num_streams=2):
     output.mkdir(exist_ok=True)
-    outputs = infer.plan_outputs(
-        [Path(file.stem) for file in files], model.domains, str(output), extension, overwrite=False
-    )
-    infer.translate_files(
-        model, files, outputs, temperature=1.0, seed=seed, num_streams=num_streams
-    )
+    sources = [(file, Path(file.stem)) for file in files]
+    jobs = places.plan(sources, model.domains, str(output), extension)
+    infer.translate(model, jobs, temperature=1.0, seed=seed, num_streams=num_streams)
 
 
 def test_every_file_is_translated_whole_into_every_domain(tmp_path, music, rng, model, trained_dir):
@@ -112,15 +112,46 @@ def test_outputs_that_exist_are_left_alone_unless_overwritten(tmp_path, music, t
     assert finished.returncode == 1
     assert finished.stderr == (
         f"error: {output}/disc 1/b.Piano.wav exists already. Pass --overwrite to replace what "
-        "exists, or another --output.\n"
+        "exists, --resume to make what is missing, or another --output.\n"
     )
     assert names(output) == ["disc 1/b.Piano.wav"]
     assert (output / "disc 1" / "b.Piano.wav").read_text() == "precious"
 
-    planned = infer.plan_outputs(
-        [Path("a"), Path("disc 1/b")], ["Piano"], str(output), "wav", overwrite=True
+
+def test_a_resumed_run_makes_what_is_missing_and_nothing_else(tmp_path, music, model, trained_dir):
+    output = tmp_path / "out"
+    (output / "disc 1").mkdir(parents=True)
+    there = [output / "a.Cello.wav", output / "disc 1/b.Cello.wav", output / "disc 1/b.Piano.wav"]
+    for path in there:
+        path.write_text("precious")
+    finished = command(trained_dir, music, output, "--resume")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.startswith("0.9 s of sound")
+    assert names(output) == [
+        "a.Cello.wav",
+        "a.Piano.wav",
+        "disc 1/b.Cello.wav",
+        "disc 1/b.Piano.wav",
+    ]
+    assert all(path.read_text() == "precious" for path in there)
+    written, _ = soundfile.read(output / "a.Piano.wav")
+    expected = model.translate(
+        audio.read(music / "a.wav", sample_rate_hz=8000), 8000, domain="Piano"
     )
-    assert planned == [[output / "a.Piano.wav"], [output / "disc 1" / "b.Piano.wav"]]
+    np.testing.assert_allclose(written, expected, atol=1e-4)
+    again = command(trained_dir, music, output, "--resume")
+    assert (again.returncode, again.stdout) == (0, "Nothing is left to do: all outputs exist.\n")
+
+
+def test_outputs_within_the_folder_of_inputs_are_no_inputs(tmp_path, music):
+    found = places.find_inputs([str(music)], str(music / "out"))
+    for place in ("a.Piano.wav", "disc 1/b.Piano.wav"):
+        (music / "out" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(music / "a.wav", music / "out" / place)
+    assert places.find_inputs([str(music)], str(music / "out")) == found
+    assert len(places.find_inputs([str(music)], str(tmp_path / "elsewhere"))) == 4
+    # What is named is meant.
+    assert len(places.find_inputs([str(music / "out")], str(music / "out"))) == 2
 
 
 def unknown_domain(arguments, folder):
@@ -152,8 +183,52 @@ def output_in_a_file(arguments, folder):
     return f"[Errno 20] Not a directory: '{folder}/file/out'"
 
 
+def with_flags(message, *flags, **changes):
+    def prepare(arguments, folder):
+        arguments["flags"] = flags
+        arguments.update(changes)
+        return message
+
+    return prepare
+
+
 @pytest.mark.parametrize(
-    "prepare", [unknown_domain, no_domain, missing_checkpoint, missing_input, output_in_a_file]
+    "prepare",
+    [
+        unknown_domain,
+        no_domain,
+        missing_checkpoint,
+        missing_input,
+        output_in_a_file,
+        with_flags(
+            "--engine=fast is not known. Use one of auto, scan, native, pallas.", "--engine=fast"
+        ),
+        with_flags("--weights=float16 is not known. Use float32 or bfloat16.", "--weights=float16"),
+        with_flags(
+            "--overwrite makes all outputs again, --resume none that exists. Pass one.",
+            "--overwrite",
+            "--resume",
+        ),
+        with_flags(
+            "--input_rate is for --input=-. Sound files say their rate themselves.",
+            "--input_rate=8000",
+        ),
+        with_flags(
+            "--input=- is standard input, and goes alone. Write a file - as ./-.", inputs="-,a.wav"
+        ),
+        with_flags(
+            "--parallel_segments cuts recordings whose end is known; --input=- has none. Leave it "
+            "out.",
+            "--parallel_segments=2",
+            inputs="-",
+        ),
+        with_flags(
+            "--output=- takes one translation, not 2 inputs in 1 domains. Name one --input and "
+            "one --domain.",
+            output="-",
+            domain="Piano",
+        ),
+    ],
 )
 def test_bad_input_is_one_line_and_exit_status_1(tmp_path, music, trained_dir, prepare):
     arguments = {
@@ -163,7 +238,8 @@ def test_bad_input_is_one_line_and_exit_status_1(tmp_path, music, trained_dir, p
         "domain": "all",
     }
     message = prepare(arguments, tmp_path)
-    finished = command(**arguments)
+    values = [arguments[name] for name in ("checkpoint", "inputs", "output")]
+    finished = command(*values, *arguments.get("flags", ()), domain=arguments["domain"])
     assert (finished.returncode, finished.stderr) == (1, f"error: {message}\n")
     assert finished.stdout == "" and not (tmp_path / "out").exists()
 
@@ -174,14 +250,11 @@ def test_inputs_of_one_name_do_not_collide(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     inputs = [tmp_path / "x", tmp_path / "y", tmp_path / "z", tmp_path / "x" / "a.wav"]
-    found = infer.find_inputs([str(path) for path in inputs])
-    places = [place.as_posix() for _, place in found]
-    assert len(set(places)) == len(places) == 7
-    assert places[0] == "a.mp3"  # Sorted within a folder.
-    outputs = infer.plan_outputs(
-        [place for _, place in found], ["A", "B"], str(tmp_path / "out"), "wav", overwrite=False
-    )
-    paths = list(itertools.chain(*outputs))
+    found = places.find_inputs([str(path) for path in inputs], str(tmp_path / "out"))
+    taken = [place.as_posix() for _, place in found]
+    assert len(set(taken)) == len(taken) == 7
+    assert taken[0] == "a.mp3"  # Sorted within a folder.
+    paths = places.files_of(places.plan(found, ["A", "B"], str(tmp_path / "out"), "wav"))
     assert len(set(paths)) == 14
     assert {path.parent for path in paths} == {tmp_path / "out"}
 
@@ -215,7 +288,7 @@ def test_what_is_no_sound_has_no_length(tmp_path):
 def test_a_folder_without_sound_is_an_error(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match="is a folder without any sound file"):
-        infer.find_inputs([str(tmp_path)])
+        places.find_inputs([str(tmp_path)], "out")
 
 
 def test_ogg_files_are_as_long_as_their_source(tmp_path, music, model):

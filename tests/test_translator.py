@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import tracemalloc
 
+import jax
 import numpy as np
 import pytest
 from conftest import TINY_MODEL
@@ -196,6 +197,69 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(model):
     assert peak_bytes < 200_000
 
 
+def without_past(parameters):
+    """Returns parameters whose decoders do not hear what they played."""
+    first = jax.tree.map(np.zeros_like, parameters.decoders["first"])
+    return parameters.replace(decoders={**parameters.decoders, "first": first})
+
+
+def test_segments_of_decoders_that_need_no_past_join_to_the_whole_bit_by_bit(
+    rng, config, tiny_parameters
+):
+    model = translator.Translator(config, without_past(tiny_parameters))
+    recordings = [noise(rng, length) for length in (3333, 700, 2000)]
+    waveforms = {
+        count: collect(
+            model.translate_recordings(
+                ([recording] for recording in recordings),
+                seed=3,
+                num_streams=3,
+                parallel_segments=count,
+            )
+        )[0]
+        for count in (1, 2, 4)
+    }
+    for count, index in itertools.product((2, 4), range(3)):
+        assert waveforms[1][index].shape == (3, len(recordings[index]))
+        np.testing.assert_array_equal(waveforms[count][index], waveforms[1][index])
+
+
+def test_a_segment_is_what_its_own_latents_give_after_the_warm_up(rng, model, tiny_parameters):
+    recording = noise(rng, 2005)  # 201 frames: segments begin at 0, 67 and 134.
+    pieces = model.translate_recordings(
+        [[recording]], domains=["Flute"], seed=5, num_streams=3, parallel_segments=3
+    )
+    joined = collect(pieces)[0][0][0]
+    assert joined.shape == recording.shape
+    latents = model.encode(recording, 1000)
+    warm_up = 4  # The decoder hears 32 samples.
+    for start, end in ((0, 67), (67, 134), (134, 201)):
+        first = max(0, start - warm_up)
+        generator = model._streams(["Flute"], 1, 1.0)
+        generator.begin(0, 5, first_sample=first * 10)
+        parts = [
+            generator.advance(latents[None, at : min(at + 50, end)])[0, 0]
+            for at in range(first, end, 50)
+        ]
+        alone = np.concatenate(parts)[(start - first) * 10 :]
+        stop = min(end * 10, 2005) - (20 if end < 201 else 0)  # Then it fades out.
+        np.testing.assert_array_equal(joined[start * 10 : stop], alone[: stop - start * 10])
+
+
+def test_segments_of_an_unreadable_recording_are_its_error_alone(rng, model):
+    good = noise(rng, 1100)
+
+    def broken():
+        yield good
+        raise OSError("is gone")
+
+    recordings = [[good], broken(), [], [good]]
+    pieces = model.translate_recordings(recordings, num_streams=2, parallel_segments=2)
+    waveforms, errors = collect(pieces)
+    assert [waveforms[index].shape[1] for index in range(4)] == [1100, 0, 0, 1100]
+    assert errors.keys() == {1}
+
+
 def test_code_logits_are_those_of_the_decoder(rng, model, config, tiny_parameters):
     codes = rng.integers(256, size=(2, 60)).astype(np.uint8)
     latents = rng.normal(size=(2, 6, MODEL.latent_channels)).astype(np.float32)
@@ -246,6 +310,10 @@ def good_waveform():
             "2 samples at 44100 Hz are less than one at 1000 Hz",
         ),
         (lambda model: model.encode(good_waveform(), 0), "sample_rate_hz=0 must be above 0"),
+        (
+            lambda model: list(model.translate_recordings([[]], parallel_segments=0)),
+            "parallel_segments=0 must be 1 or more",
+        ),
         (
             lambda model: model.generate(np.zeros((3, 4), np.float32), domain="Piano"),
             r"latents of shape \(3, 4\) are not \[F, 5\] or \[B, F, 5\]",

@@ -4,7 +4,7 @@ Whatever the length of a file, one block of it is in memory.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -60,27 +60,44 @@ def read_blocks(
             finite. Raised when the reader comes upon it: blocks may have been yielded before.
     """
     path = Path(path)
-    resampler: soxr.ResampleStream | None = None
     num_samples = 0
+    for waveform in resample_blocks(_mono(path, block_seconds), to_hz=sample_rate_hz):
+        num_samples += waveform.size
+        yield waveform
+    if num_samples == 0:
+        raise SoundFileError(path, "holds no samples")
+
+
+def _mono(path: Path, block_seconds: float) -> Iterator[tuple[int, Waveform]]:
     for rate_hz, block in sound_file.decode(path, block_seconds):
         if not np.isfinite(block).all():
             raise SoundFileError(path, "holds samples that are not finite numbers")
-        waveform = block.mean(axis=1, dtype=np.float32)
-        if rate_hz != sample_rate_hz:
+        yield rate_hz, block.mean(axis=1, dtype=np.float32)
+
+
+def resample_blocks(blocks: Iterable[tuple[int, Waveform]], *, to_hz: int) -> Iterator[Waveform]:
+    """Resamples a waveform that comes in blocks.
+
+    Args:
+        blocks: Its rate, the same every time, and the next samples, float32, [any].
+        to_hz: Rate of what is returned.
+
+    Yields:
+        Consecutive blocks, float32, [T], T above 0. How the waveform was cut changes no sample.
+    """
+    resampler: soxr.ResampleStream | None = None
+    for rate_hz, waveform in blocks:
+        if rate_hz != to_hz:
             resampler = resampler or soxr.ResampleStream(
-                rate_hz, sample_rate_hz, num_channels=1, dtype="float32"
+                rate_hz, to_hz, num_channels=1, dtype="float32"
             )
             waveform = resampler.resample_chunk(waveform)
         if waveform.size:
-            num_samples += waveform.size
             yield waveform
     if resampler:
         waveform = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
         if waveform.size:
-            num_samples += waveform.size
             yield waveform
-    if num_samples == 0:
-        raise SoundFileError(path, "holds no samples")
 
 
 def read(path: str | os.PathLike[str], *, sample_rate_hz: int) -> Waveform:

@@ -1,8 +1,10 @@
 """How every command of this project starts and how it reports bad input."""
 
 import logging as pylogging
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,6 +39,29 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(f"error: {' '.join(str(error).split())}")
 
     app.run(checked_main)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/umt_jax.
+
+    Where that cannot be written, they are compiled at every start.
+    """
+    import jax  # Here, since not every command needs it.
+
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(caches, "umt_jax", "xla"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        logging.debug("Compiled programs are not kept: %s", error)
+        jax.config.update("jax_compilation_cache_dir", None)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # Small programs too: there are dozens, and together they take seconds.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _is_worth_a_line(record: pylogging.LogRecord) -> bool:

@@ -3,6 +3,7 @@
 Memory depends on the number of streams and the window, not on the length of any recording.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 import jax
@@ -30,6 +31,11 @@ class WindowEncoder:
         self._nets, self._config = nets, nets.config.model
         self._reach_frames = nets.encoder_reach
         self._parameters = parameters
+
+    @property
+    def latency_samples(self) -> int:
+        """How many samples must have arrived before the first window is encoded."""
+        return (window_frames(self._config) + self._reach_frames) * self._config.pool_samples
 
     def encode(
         self, blocks: Iterable[Float[Array, "*B _"]]
@@ -88,7 +94,13 @@ class WindowEncoder:
 
 
 class Streams:
-    """B streams of latents, each translated by the same K decoders."""
+    """B streams of latents, each translated by the same K decoders.
+
+    Attributes:
+        config: Sizes.
+        num_domains: K.
+        num_streams: B.
+    """
 
     def __init__(
         self,
@@ -113,33 +125,38 @@ class Streams:
         """
         if not 0 <= temperature < float("inf"):
             raise ValueError(f"temperature={temperature} must be a finite number, 0 or more.")
-        self._config, self._weights, self._engine = config, weights, engine
-        self._domain_indices = jnp.asarray(domain_indices, jnp.uint32)
-        self._temperature = jnp.float32(temperature)
-        shape = (len(domain_indices), num_streams)
-        self._keys = jnp.broadcast_to(jax.random.key(0), shape)
-        cache = generate.init_cache(config, num_streams)
-        self._caches = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (len(domain_indices), *leaf.shape)).copy(), cache
-        )
+        self.config, self.num_domains, self.num_streams = config, len(domain_indices), num_streams
+        self._weights, self._engine = weights, engine
+        self._domain_indices = np.asarray(domain_indices, np.uint32)
+        self._temperature = np.float32(temperature)
+        keys, caches = _nothing_begun(len(domain_indices), num_streams, config=config)
+        # What `generate` returns is bound to the weights' device, if they are. Were its first
+        # arguments not, it would be compiled twice.
+        arrays = (leaf for leaf in jax.tree.leaves(weights) if isinstance(leaf, jax.Array))
+        device = next((leaf.sharding for leaf in arrays if leaf.committed), None)
+        self._keys, self._caches = jax.device_put((keys, caches), device)
 
-    def begin(self, stream: int, seed: int) -> None:
+    def begin(self, stream: int, seed: int, *, first_sample: int = 0) -> None:
         """Makes a stream new: no past, and random numbers by `seed`.
+
+        Args:
+            stream: Which.
+            seed: Decides the random numbers, together with each sample's place in its recording.
+            first_sample: Place in the recording of what is generated first.
 
         Raises:
             ValueError: JAX would fold the seed into 32 bits and so repeat another one's numbers.
         """
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed={seed} must lie in 0..{2**32 - 1}.")
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-            jax.random.key(seed), self._domain_indices
-        )
-        self._keys = self._keys.at[:, stream].set(keys)
-        self._caches = generate.restart(self._caches, stream, self._config)
+        self._keys = _seed(self._keys, self._domain_indices, np.int32(stream), np.uint32(seed))
+        caches = generate.restart(self._caches, stream, self.config)
+        sample_index = caches.sample_index.at[:, stream].set(np.uint32(first_sample % 2**32))
+        self._caches = caches.replace(sample_index=sample_index)
 
     def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Float[np.ndarray, "K B T"]:
         """Returns the waveforms of the streams' next latent frames, at most a window of them."""
-        frames = window_frames(self._config)
+        frames = window_frames(self.config)
         # Always a whole window, so that one compiled program serves any length. What lies behind
         # the end is thrown away; a stream is not continued after a short window.
         missing = frames - latents.shape[1]
@@ -150,11 +167,31 @@ class Streams:
             padded,
             self._keys,
             self._temperature,
-            config=self._config,
+            config=self.config,
             engine=self._engine,
         )
-        num_samples = latents.shape[1] * self._config.pool_samples
-        return mu_law.decode(np.asarray(codes)[..., :num_samples], self._config.mu_law)
+        num_samples = latents.shape[1] * self.config.pool_samples
+        return mu_law.decode(np.asarray(codes)[..., :num_samples], self.config.mu_law)
+
+
+# Compiled whole: op by op, each would be a program of its own to load at every start.
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="config")
+def _nothing_begun(num_domains, num_streams, *, config):
+    """Returns keys, [K, B], and caches of streams that have not begun."""
+    keys = jnp.broadcast_to(jax.random.key(0), (num_domains, num_streams))
+    cache = generate.init_cache(config, num_streams)
+    return keys, jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (num_domains, *leaf.shape)), cache
+    )
+
+
+@jax.jit
+def _seed(keys, domain_indices, stream, seed):
+    """Returns keys, [K, B], in which one stream's are by `seed`."""
+    fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    return keys.at[:, stream].set(fold_in(jax.random.key(seed), domain_indices))
 
 
 def _extend(array, count, value):

@@ -1,12 +1,10 @@
 """Translator: a checkpoint's encoder, decoders and codes behind one object."""
 
-import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from umt_jax import audio, checkpoint, engines, generate, networks, streams
+from umt_jax import audio, checkpoint, engines, generate, networks, schedule, streams
 from umt_jax.config import Config
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.shapes import Array, CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
@@ -48,23 +46,6 @@ def check_domains(wanted: Sequence[str], there: Sequence[str]) -> None:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """The next stretch of one recording's translations.
-
-    Attributes:
-        recording: Which of the recordings, counted from 0.
-        waveforms: One for each wanted domain, [K, T]; T may be 0.
-        is_last: Nothing of this recording follows.
-        error: Why it ends early, if it does.
-    """
-
-    recording: int
-    waveforms: Float[np.ndarray, "K T"]
-    is_last: bool = False
-    error: ValueError | OSError | None = None
-
-
 class Translator:
     """Plays recordings as other instruments.
 
@@ -103,13 +84,17 @@ class Translator:
         """Rate of every waveform this translator returns."""
         return self.config.model.sample_rate_hz
 
+    @property
+    def latency_seconds(self) -> float:
+        """How much of a recording must be there before its translation begins."""
+        return self._encoder.latency_samples / self.sample_rate_hz
+
     def encode(self, waveform: Waveform, sample_rate_hz: int) -> Latents:
         """Returns the latents of a waveform at any rate, [*B, F, Z] (§3.1).
 
         A last, incomplete latent frame is filled up with silence.
         """
-        windows = self._encoder.encode([self._resample(waveform, sample_rate_hz)])
-        return np.concatenate([latents for latents, _ in windows], axis=-2)
+        return self._encode(self._resample(waveform, sample_rate_hz))
 
     def generate(
         self, latents: Latents, *, domain: str, temperature: float = 1.0, seed: int = 0
@@ -152,7 +137,7 @@ class Translator:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
         check_domains([domain], self.domains)
         resampled = self._resample(waveform, sample_rate_hz)
-        latents = self.encode(resampled, self.sample_rate_hz)
+        latents = self._encode(resampled)
         audio_out = self.generate(latents, domain=domain, temperature=temperature, seed=seed)
         return audio_out[..., : resampled.shape[-1]]
 
@@ -164,7 +149,8 @@ class Translator:
         temperature: float = 1.0,
         seed: int = 0,
         num_streams: int = 1,
-    ) -> Iterator[Piece]:
+        parallel_segments: int = 1,
+    ) -> Iterator[schedule.Piece]:
         """Translates recordings of any lengths into several domains, in bounded memory.
 
         Args:
@@ -174,7 +160,13 @@ class Translator:
             domains: Names to translate to; None for all.
             temperature: Scale of the randomness; 0 takes the likeliest code every time.
             seed: Decides the random numbers, the same for every recording.
-            num_streams: Recordings under way at once. As one ends, the next takes its place.
+            num_streams: How many are under way at once, recordings or segments of them. As one
+                ends, the next takes its place.
+            parallel_segments: Cuts each recording that is long enough into so many segments, each
+                a stream of its own. An approximation: a segment knows no more of the sound before
+                it than it made up itself, over as long as its decoder's receptive field, or a
+                second where that is longer. Latents of recordings under way are then in memory,
+                and sound that comes before its turn is in a temporary file.
 
         Yields:
             Pieces, those of one recording in order.
@@ -182,29 +174,9 @@ class Translator:
         domains = tuple(domains or self.domains)
         check_domains(domains, self.domains)
         generator = self._streams(domains, num_streams, temperature)
-        waiting = enumerate(recordings)
-        under_way: dict[int, tuple[int, Iterator]] = {}
-        while True:
-            for stream in [free for free in range(num_streams) if free not in under_way]:
-                for recording, blocks in itertools.islice(waiting, 1):
-                    under_way[stream] = recording, self._encoder.encode(blocks)
-                    generator.begin(stream, seed)
-            if not under_way:
-                return
-            windows = {}
-            for stream, (recording, encoded) in list(under_way.items()):
-                try:
-                    windows[stream] = next(encoded)
-                except (StopIteration, ValueError, OSError) as end:
-                    del under_way[stream]
-                    nothing = np.zeros((len(domains), 0), np.float32)
-                    error = None if isinstance(end, StopIteration) else end
-                    yield Piece(recording, nothing, is_last=True, error=error)
-            if not windows:
-                continue
-            waveforms = generator.advance(self._join(windows, num_streams))
-            for stream, (_, num_samples) in windows.items():
-                yield Piece(under_way[stream][0], waveforms[:, stream, :num_samples])
+        yield from schedule.translate(
+            recordings, self._encoder, generator, seed=seed, parallel_segments=parallel_segments
+        )
 
     def code_logits(self, codes: Codes, latents: Latents, *, domain: str) -> CodeLogits:
         """Scores a recording's codes, each given those before it, [*B, T, Q] (teacher-forced).
@@ -231,10 +203,18 @@ class Translator:
         latents = self._check_latents(latents)
         return np.asarray(self._networks.classify(self._classifier, latents))
 
+    def _encode(self, waveform):
+        """Returns the latents of a waveform at the model's rate, [*B, F, Z]."""
+        windows = self._encoder.encode([waveform])
+        return np.concatenate([latents for latents, _ in windows], axis=-2)
+
     def _streams(self, domains, num_streams, temperature):
+        weights = self._weights
+        if tuple(domains) != self.domains:
+            weights = networks.select(weights, [self.domains.index(domain) for domain in domains])
         return streams.Streams(
             self.config.model,
-            networks.select(self._weights, [self.domains.index(domain) for domain in domains]),
+            weights,
             [self.config.domains.index(domain) for domain in domains],
             engine=self._engine,
             num_streams=num_streams,
@@ -242,7 +222,7 @@ class Translator:
         )
 
     def _resample(self, waveform, sample_rate_hz):
-        """Checks a waveform and returns it at the model's rate."""
+        """Checks type and shape of a waveform and returns it at the model's rate."""
         if np.issubdtype(np.asarray(waveform).dtype, np.integer):
             raise ValueError(
                 "The waveform holds integers, not amplitudes in [-1, 1]. Divide 16-bit samples by "
@@ -256,8 +236,7 @@ class Translator:
                 f"A waveform of shape {waveform.shape} is not [T], mono, or [B, T]. Average the "
                 "channels of stereo first."
             )
-        if not np.isfinite(waveform).all():
-            raise ValueError("The waveform holds values that are not finite numbers.")
+        # Whether its values are finite the encoder checks: resampling keeps those that are not.
         resampled = audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.sample_rate_hz)
         if not resampled.size:
             raise ValueError(
@@ -275,12 +254,3 @@ class Translator:
                 f"latents of shape {latents.shape} are not [F, {channels}] or [B, F, {channels}]."
             )
         return latents
-
-    def _join(self, windows, num_streams):
-        """Joins streams' windows into one array, [B, F, Z], with zeros for idle streams."""
-        config = self.config.model
-        frames = streams.window_frames(config)
-        joined = np.zeros((num_streams, frames, config.latent_channels), np.float32)
-        for stream, (latents, _) in windows.items():
-            joined[stream, : len(latents)] = latents
-        return joined

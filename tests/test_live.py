@@ -1,0 +1,152 @@
+"""Raw samples through the pipes of `umt_jax.infer`."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from umt_jax import audio, pcm
+
+RATE_HZ = 8000
+
+
+def arguments(checkpoint, inputs, output, *flags, domain="Piano"):
+    return [
+        *(sys.executable, "-m", "umt_jax.infer", f"--checkpoint={checkpoint}", "--engine=scan"),
+        *(f"--input={inputs}", f"--domain={domain}", f"--output={output}", *flags),
+    ]
+
+
+def start(*args, **options):
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        arguments(*args, **options), stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0
+    )
+
+
+def samples(rng, count):
+    return rng.integers(-9000, 9000, size=count).astype("<i2")
+
+
+@pytest.fixture(scope="module")
+def by_file(tmp_path_factory, trained_dir):
+    """A source, at 8 and at 16 kHz, and its translations by way of files."""
+    folder = tmp_path_factory.mktemp("by_file")
+    source = samples(np.random.default_rng(0), 21_007)
+    for name, rate_hz in (("same", RATE_HZ), ("double", 2 * RATE_HZ)):
+        soundfile.write(folder / f"{name}.wav", source, rate_hz)
+    command = arguments(trained_dir, folder, folder / "out", "--streams=1", "--seed=4")
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    read = {
+        name: soundfile.read(folder / "out" / f"{name}.Piano.wav", dtype="int16")[0]
+        for name in ("same", "double")
+    }
+    return folder, source, read
+
+
+def test_sound_through_pipes_is_that_through_files_and_comes_before_the_end(trained_dir, by_file):
+    _, source, expected = by_file
+    process = start(trained_dir, "-", "-", "--seed=4")
+    process.stdin.write(source[:12_000].tobytes())
+    process.stdin.flush()
+    # Two windows of half a second, while the pipe is open and more is to come.
+    early = b""
+    while len(early) < 2 * RATE_HZ:
+        early += os.read(process.stdout.fileno(), 2 * RATE_HZ - len(early))
+    rest, errors = process.communicate(source[12_000:].tobytes(), timeout=60)
+    assert process.returncode == 0
+    np.testing.assert_array_equal(np.frombuffer(early + rest, "<i2"), expected["same"])
+    latency, speed = errors.decode().splitlines()
+    assert latency == "The translation comes 0.50 s behind its source."
+    assert speed.startswith("2.6 s of sound in ") and speed.endswith(" times real time.")
+
+
+def test_sound_at_another_rate_is_resampled_as_it_comes(trained_dir, by_file):
+    _, source, expected = by_file
+    process = start(trained_dir, "-", "-", "--seed=4", f"--input_rate={2 * RATE_HZ}")
+    output, _ = process.communicate(source.tobytes(), timeout=60)
+    np.testing.assert_array_equal(np.frombuffer(output, "<i2"), expected["double"])
+
+
+def test_a_pipe_can_be_written_to_a_file_and_a_file_to_a_pipe(tmp_path, trained_dir, by_file):
+    folder, source, expected = by_file
+    process = start(trained_dir, "-", tmp_path / "out", "--seed=4", domain="Piano,Cello")
+    process.communicate(source.tobytes(), timeout=60)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "stdin.Cello.wav",
+        "stdin.Piano.wav",
+    ]
+    written, _ = soundfile.read(tmp_path / "out" / "stdin.Piano.wav", dtype="int16")
+    np.testing.assert_array_equal(written, expected["same"])
+    process = start(trained_dir, folder / "same.wav", "-", "--seed=4")
+    output, _ = process.communicate(timeout=60)
+    np.testing.assert_array_equal(np.frombuffer(output, "<i2"), expected["same"])
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(trained_dir, by_file):
+    _, source, _ = by_file
+    process = start(trained_dir, "-", "-")
+    process.stdin.write(source[:12_000].tobytes())
+    process.stdout.read(1)
+    process.stdout.close()
+    process.stdin.write(source.tobytes())
+    process.stdin.close()
+    errors = process.stderr.read().decode().splitlines()
+    assert process.wait(timeout=60) == 0
+    assert errors[1:] == ["Ended: whatever read --output=- has closed it."]
+    process.stderr.close()
+
+
+def test_a_pipe_without_samples_is_one_line(tmp_path, trained_dir):
+    process = start(trained_dir, "-", tmp_path / "out")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.decode().splitlines()[-1] == (
+        "error: 1 of 1 inputs could not be translated: --input=- brought no samples."
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("sizes", [[1], [3, 2, 7], [1000]])
+def test_samples_do_not_depend_on_how_their_bytes_arrive(rng, sizes):
+    source = samples(rng, 400)
+    data = source.tobytes()
+    read, write = os.pipe()
+    reader = pcm.Reader(read, sample_rate_hz=RATE_HZ).decode()
+    blocks, start, turn = [], 0, 0
+    os.write(write, data[:2])
+    blocks.append(next(reader))
+    start = 2
+    while start < len(data):
+        size = max(2, sizes[turn % len(sizes)])
+        os.write(write, data[start : start + size])
+        start, turn = start + size, turn + 1
+        if start % 2 == 0:
+            blocks.append(next(reader))
+    os.close(write)
+    blocks += list(reader)
+    os.close(read)
+    assert {rate_hz for rate_hz, _ in blocks} == {RATE_HZ}
+    np.testing.assert_array_equal(np.concatenate([b for _, b in blocks]) * 32_768, source)
+
+
+def test_samples_are_scaled_as_in_files(tmp_path, rng):
+    waveform = rng.uniform(-1.1, 1.1, size=5000).astype(np.float32)
+    audio.write(tmp_path / "a.wav", waveform, sample_rate_hz=RATE_HZ)
+    with (tmp_path / "a.raw").open("wb") as file, pcm.Writer(file.fileno()) as writer:
+        writer.write(waveform)
+    written, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "a.raw", "<i2"), written)
+
+
+@pytest.mark.parametrize("block_samples", [1, 100, 3333])
+def test_resampling_in_blocks_is_resampling_the_whole(rng, block_samples):
+    waveform = 0.1 * rng.normal(size=7000).astype(np.float32)
+    starts = range(0, 7000, block_samples)
+    blocks = ((44_100, waveform[at : at + block_samples]) for at in starts)
+    resampled = np.concatenate(list(audio.resample_blocks(blocks, to_hz=RATE_HZ)))
+    (whole,) = (audio.resample_blocks([(44_100, waveform)], to_hz=RATE_HZ),)
+    np.testing.assert_array_equal(resampled, np.concatenate(list(whole)))
