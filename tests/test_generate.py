@@ -5,7 +5,7 @@ import published_code
 import pytest
 from conftest import TINY_MODEL
 
-from umt_jax import generate, native_engine, networks, scan_engine
+from umt_jax import generate, native_engine, networks, pallas_engine, scan_engine
 
 # Twice around the largest ring (dilation 8), and over several latent frames.
 NUM_FRAMES = 6
@@ -14,6 +14,7 @@ NUM_FRAMES = 6
 ENGINES = {
     "scan": scan_engine.ScanEngine(block_samples=5),
     "scan_unblocked": scan_engine.ScanEngine(block_samples=1),
+    "pallas": pallas_engine.PallasEngine(interpret=True, block_samples=5),
     "native": native_engine.NativeEngine(block_samples=5),
     "native_unblocked": native_engine.NativeEngine(block_samples=1),
 }

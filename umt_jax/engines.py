@@ -6,7 +6,7 @@ from absl import logging
 from umt_jax import native_engine, scan_engine
 from umt_jax.generate import Engine
 
-NAMES = ("auto", "scan", "native")
+NAMES = ("auto", "scan", "native", "pallas")
 WEIGHT_TYPES = ("float32", "bfloat16")
 
 
@@ -16,7 +16,8 @@ def choose(name: str = "auto", weights: str = "float32") -> Engine:
     Args:
         name: `scan` runs everywhere. `native` is for CPUs and needs a C++ compiler. `auto` takes
             `native` where it can run, else `scan`.
-        weights: Type in which `native` keeps the weights.
+            `pallas` is for TPUs and only taken when asked for, since it has not run on one yet.
+        weights: Type in which `native` and `pallas` keep the weights.
 
     Raises:
         ValueError: There is no such engine or type, or it does not run here.
@@ -31,14 +32,19 @@ def choose(name: str = "auto", weights: str = "float32") -> Engine:
     if name == "scan":
         if weights != "float32":
             raise ValueError(
-                f"--weights={weights} needs --engine=native (a CPU with a C++ compiler); this is "
-                "scan, which has float32 alone."
+                f"--weights={weights} needs --engine=native (a CPU with a C++ compiler) or "
+                "pallas; this is scan, which has float32 alone."
             )
         return scan_engine.ScanEngine()
-    if platform != "cpu":
-        raise ValueError(f"--engine=native runs on CPUs; this is a {platform}. Use scan.")
-    native_engine.library()
-    return native_engine.NativeEngine(weights)
+    needed = {"native": "cpu", "pallas": "tpu"}[name]
+    if platform != needed:
+        raise ValueError(f"--engine={name} needs a {needed}; this is a {platform}. Use auto.")
+    if name == "native":
+        native_engine.library()
+        return native_engine.NativeEngine(weights)
+    from umt_jax import pallas_engine  # Slow to import, and for TPUs alone.
+
+    return pallas_engine.PallasEngine(weights)
 
 
 def _automatic(platform: str) -> str:

@@ -7,8 +7,8 @@ overwrites it. All layers' past inputs are so one gather and one scatter per sam
 Many streams advance together, [B]; each belongs to a recording of its own, and any stream can be
 restarted without the others noticing (`restart`).
 
-An engine (`scan_engine`, `native_engine`) advances streams by one latent frame. All take and return
-the same cache, so a stream may be cut anywhere and go on with another engine.
+An engine (`scan_engine`, `native_engine`, `pallas_engine`) advances streams by one latent frame.
+All take and return the same cache, so a stream may go on with another engine at any frame.
 """
 
 import functools

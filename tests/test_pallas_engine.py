@@ -1,0 +1,96 @@
+"""What is the Pallas engine's alone; that it generates as the others do is in test_generate.py."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TINY_MODEL
+
+from umt_jax import engines, generate, networks, pallas_engine, scan_engine
+from umt_jax.config import Config, ModelConfig
+
+# The encoder is no part of what is tested.
+PAPER = ModelConfig(encoder_blocks=1, encoder_layers=1)
+MUSICNET = dataclasses.replace(PAPER, decoder_layers=14)
+
+
+def _caches(config, num_domains, num_streams):
+    cache = generate.init_cache(config, num_streams)
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * num_domains), cache)
+
+
+def _lower(config, engine, num_streams):
+    """Returns two decoders' program for TPUs, as text; allocates nothing."""
+    nets = networks.Networks(Config(domains=("Cello", "Piano"), model=config))
+
+    def arguments():
+        decoders = nets.init(jax.random.key(0)).decoders
+        latents = jnp.zeros((num_streams, 2, config.latent_channels))
+        keys = jax.random.split(jax.random.key(0), (2, num_streams))
+        caches = _caches(config, 2, num_streams)
+        return generate.pack(decoders, config, engine), caches, latents, keys, jnp.float32(1)
+
+    traced = generate.generate.trace(*jax.eval_shape(arguments), config=config, engine=engine)
+    return traced.lower(lowering_platforms=("tpu",)).as_text()
+
+
+@pytest.mark.parametrize(
+    "config, num_streams, weights",
+    [(PAPER, 1, "float32"), (PAPER, 8, "bfloat16"), (MUSICNET, 1, "float32")],
+    ids=["paper", "paper_bfloat16", "musicnet"],
+)
+def test_generation_lowers_to_one_kernel_for_tpus(config, num_streams, weights):
+    program = _lower(config, pallas_engine.PallasEngine(weights), num_streams)
+    assert len(re.findall(r"@tpu_custom_call\(", program)) == 1
+
+
+def test_bfloat16_weights_give_the_codes_and_the_cache_of_scan_with_rounded_kernels(
+    rng, tiny_parameters
+):
+    def rounded(path, leaf):
+        names = [entry.key for entry in path]
+        # The first convolution is no matrix product, and latents are projected by no engine.
+        if names[-1] != "kernel" or names[0] == "first" or "condition" in names:
+            return leaf
+        return leaf.astype(jnp.bfloat16).astype(np.float32)
+
+    decoders = tiny_parameters.decoders
+    rounded_decoders = jax.tree_util.tree_map_with_path(rounded, decoders)
+    num_layers = len(generate.dilations(TINY_MODEL))
+    channels, skips = TINY_MODEL.residual_channels, TINY_MODEL.skip_channels
+    conditioning = generate.Conditioning(
+        gates=rng.normal(size=(3, 2, num_layers, 2 * channels)).astype(np.float32),
+        head=rng.normal(size=(3, 2, skips)).astype(np.float32),
+    )
+    noise = rng.gumbel(size=(60, 3, 2, 256)).astype(np.float32)
+
+    def frame(decoders, engine):
+        packed = engine.pack(decoders, TINY_MODEL)
+        caches = _caches(TINY_MODEL, 3, 2)
+        advance = jax.jit(functools.partial(engine.generate_frame, config=TINY_MODEL))
+        return advance(packed, caches, conditioning, noise)
+
+    engine = pallas_engine.PallasEngine("bfloat16", interpret=True)
+    caches, codes = frame(decoders, engine)
+    expected_caches, expected = frame(rounded_decoders, scan_engine.ScanEngine(block_samples=1))
+    np.testing.assert_array_equal(codes, expected)
+    np.testing.assert_allclose(caches.rows, expected_caches.rows, rtol=1e-4, atol=1e-4)
+
+
+def test_streams_beyond_vmem_are_refused_with_how_many_fit():
+    with pytest.raises(ValueError, match="Use --streams=2 or fewer, or --engine=scan"):
+        _lower(MUSICNET, pallas_engine.PallasEngine(), 3)
+    huge = dataclasses.replace(PAPER, decoder_blocks=1, decoder_layers=18)
+    with pytest.raises(ValueError, match="Not even one fits. Use --engine=scan"):
+        _lower(huge, pallas_engine.PallasEngine(), 1)
+
+
+def test_pallas_is_chosen_on_tpus_alone(monkeypatch):
+    with pytest.raises(ValueError, match="--engine=pallas runs on TPUs; this is a cpu"):
+        engines.choose("pallas")
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert engines.choose("pallas", "bfloat16") == pallas_engine.PallasEngine("bfloat16")
