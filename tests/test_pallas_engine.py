@@ -90,7 +90,7 @@ def test_streams_beyond_vmem_are_refused_with_how_many_fit():
 
 
 def test_pallas_is_chosen_on_tpus_alone(monkeypatch):
-    with pytest.raises(ValueError, match="--engine=pallas runs on TPUs; this is a cpu"):
+    with pytest.raises(ValueError, match="--engine=pallas needs a tpu; this is a cpu"):
         engines.choose("pallas")
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert engines.choose("pallas", "bfloat16") == pallas_engine.PallasEngine("bfloat16")
