@@ -1,10 +1,11 @@
+import os
 import subprocess
 import sys
 
 import pytest
 
 
-def run(body, *arguments):
+def run(body, *arguments, **environment):
     """Runs a command whose main is `body`."""
     script = (
         "from absl import flags\n"
@@ -18,6 +19,7 @@ def run(body, *arguments):
         capture_output=True,
         text=True,
         timeout=60,
+        env={**os.environ, **environment},
     )
 
 
@@ -71,3 +73,26 @@ def test_other_libraries_are_heard_from_warnings_on():
     )
     finished = run(body)
     assert [line.partition("] ")[2] for line in finished.stderr.splitlines()] == ["of jax"]
+
+
+COMPILE = (
+    "command_line.use_compilation_cache(); import jax; "
+    "print(jax.jit(lambda x: x + 1)(1), jax.config.jax_compilation_cache_dir)"
+)
+
+
+def test_compiled_programs_are_kept_where_the_environment_says(tmp_path):
+    caches = {"XDG_CACHE_HOME": str(tmp_path / "xdg"), "JAX_COMPILATION_CACHE_DIR": ""}
+    finished = run(COMPILE, **caches)
+    assert finished.stdout == f"2 {tmp_path}/xdg/umt_jax/xla\n"
+    assert list((tmp_path / "xdg" / "umt_jax" / "xla").iterdir())
+    finished = run(COMPILE, **{**caches, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "own")})
+    assert finished.stdout == f"2 {tmp_path}/own\n"
+    assert list((tmp_path / "own").iterdir())
+
+
+def test_where_compiled_programs_cannot_be_kept_the_run_goes_on_without(tmp_path):
+    (tmp_path / "file").touch()
+    caches = {"XDG_CACHE_HOME": str(tmp_path / "file"), "JAX_COMPILATION_CACHE_DIR": ""}
+    finished = run(COMPILE, **caches)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "2 None\n", "")

@@ -209,9 +209,12 @@ class Translator:
         return np.concatenate([latents for latents, _ in windows], axis=-2)
 
     def _streams(self, domains, num_streams, temperature):
+        weights = self._weights
+        if tuple(domains) != self.domains:
+            weights = networks.select(weights, [self.domains.index(domain) for domain in domains])
         return streams.Streams(
             self.config.model,
-            networks.select(self._weights, [self.domains.index(domain) for domain in domains]),
+            weights,
             [self.config.domains.index(domain) for domain in domains],
             engine=self._engine,
             num_streams=num_streams,
