@@ -29,9 +29,6 @@ VMEM_BYTES = 96 * 2**20
 """What the kernel's arrays may take of the 128 MiB that v5e and v6e have; the rest is left to the
 compiler, for what does not fit registers. On chips with less, such as v5p, it may refuse."""
 
-_COMPILER_BYTES = 16 * 2**20
-"""What the compiler is allowed beyond the kernel's arrays."""
-
 
 class PackedDecoder(struct.PyTreeNode):
     """One decoder's weights: kernels in the engine's type, the first one and all biases float32.
@@ -90,74 +87,42 @@ class PallasEngine:
         noise: Float[Array, "T K B Q"],
         config: ModelConfig,
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
-        """Advances all streams by one latent frame; see `generate.Engine`.
-
-        Raises:
-            ValueError: So many streams do not fit VMEM.
-        """
+        """See `generate.Engine`; raises `ValueError` if so many streams do not fit VMEM."""
         num_samples, num_domains, num_streams, _ = noise.shape
         limit = min(self.block_samples, num_samples)
-        block = max(size for size in range(1, limit + 1) if num_samples % size == 0)
-        num_blocks = num_samples // block
+        block = generate.largest_divisor(num_samples, limit)
         needed = _check_fits(packed, config, num_streams, block)
 
         gates = jnp.swapaxes(conditioning.gates, 1, 2)  # [K, L, B, 2 C]
         # As [K, rows, 1, C], one stream's rows would each take the room of eight.
         rows = caches.rows.reshape(num_domains, -1, config.residual_channels)
-        in_hbm = pl.BlockSpec(memory_space=pl.ANY)
+        kept = [caches.inputs, packed, gates, conditioning.head]
+        codes_shape = (num_domains, num_samples // block, num_streams, block)
+        in_hbm, in_smem = (pl.BlockSpec(memory_space=space) for space in (pl.ANY, pltpu.SMEM))
         noise_block = pl.BlockSpec((block, None, *noise.shape[2:]), lambda k, t: (t, k, 0, 0))
         codes_block = pl.BlockSpec((None, None, num_streams, block), lambda k, t: (k, t, 0, 0))
         rows, inputs, codes = pl.pallas_call(
             functools.partial(_kernel, dilations=generate.dilations(config)),
-            grid=(num_domains, num_blocks),
-            in_specs=[
-                pl.BlockSpec(memory_space=pltpu.SMEM),
-                in_hbm,
-                _whole(caches.inputs),
-                jax.tree.map(_whole, packed),
-                _whole(gates),
-                _whole(conditioning.head),
-                noise_block,
-            ],
+            grid=(num_domains, num_samples // block),
+            in_specs=[in_smem, in_hbm, *jax.tree.map(_whole, kept), noise_block],
             out_specs=[in_hbm, _whole(caches.inputs), codes_block],
-            out_shape=[
-                jax.ShapeDtypeStruct(rows.shape, rows.dtype),
-                jax.ShapeDtypeStruct(caches.inputs.shape, caches.inputs.dtype),
-                jax.ShapeDtypeStruct((num_domains, num_blocks, num_streams, block), jnp.int32),
-            ],
+            out_shape=[rows, caches.inputs, jax.ShapeDtypeStruct(codes_shape, jnp.int32)],
             scratch_shapes=[pltpu.VMEM(rows.shape[1:], rows.dtype)],
             input_output_aliases={1: 0},
-            compiler_params=pltpu.CompilerParams(
-                dimension_semantics=("arbitrary", "arbitrary"),
-                vmem_limit_bytes=needed + _COMPILER_BYTES,
-            ),
+            # 16 MiB are what the compiler may take besides.
+            compiler_params=pltpu.CompilerParams(vmem_limit_bytes=needed + 16 * 2**20),
             interpret=self.interpret,
-        )(caches.clock, rows, caches.inputs, packed, gates, conditioning.head, noise)
-        caches = caches.replace(
-            rows=rows.reshape(caches.rows.shape),
-            inputs=inputs,
-            clock=generate.tick(caches.clock, config, num_samples),
-        )
+        )(caches.clock, rows, *kept, noise)
+        rows = rows.reshape(caches.rows.shape)
+        clock = generate.tick(caches.clock, config, num_samples)
         codes = jnp.transpose(codes, (1, 3, 0, 2)).reshape(num_samples, num_domains, num_streams)
-        return caches, codes.astype(jnp.uint8)
+        return caches.replace(rows=rows, inputs=inputs, clock=clock), codes.astype(jnp.uint8)
 
 
-def _kernel(
-    clock_ref,
-    rows_before_ref,
-    inputs_before_ref,
-    weights,
-    gates_ref,
-    head_ref,
-    noise_ref,
-    rows_after_ref,
-    inputs_ref,
-    codes_ref,
-    rows_ref,
-    *,
-    dilations,
-):
-    """Generates one block of one decoder's samples; the references are to `generate_frame`'s."""
+def _kernel(*refs, dilations):
+    """Generates one block of one decoder's samples."""
+    clock_ref, rows_in_ref, inputs_in_ref, weights, gates_ref, head_ref, noise_ref, *rest = refs
+    rows_out_ref, inputs_ref, codes_ref, rows_ref = rest
     domain, block = pl.program_id(0), pl.program_id(1)
     block_samples, num_streams, num_levels = noise_ref.shape
     starts = np.cumsum(dilations) - dilations
@@ -166,8 +131,8 @@ def _kernel(
 
     @pl.when(block == 0)
     def begin():
-        pltpu.sync_copy(rows_before_ref.at[domain], rows_ref)
-        inputs_ref[...] = inputs_before_ref[...]
+        pltpu.sync_copy(rows_in_ref.at[domain], rows_ref)
+        inputs_ref[...] = inputs_in_ref[...]
 
     def generate_sample(sample, inputs):
         clock = clock_ref[domain] + block * block_samples + sample
@@ -181,12 +146,11 @@ def _kernel(
             _product(rows_ref[place, :], weights.past[layer]) + gates_ref[layer]
             for layer, place in enumerate(places)
         ]
-        logits = _next_logits(weights, inputs, past, head_ref[...], rows_ref, places)
-        scores = logits + noise_ref[sample]
+        scores = _next_logits(weights, inputs, past, head_ref[...], rows_ref, places)
+        scores = scores + noise_ref[sample]
         best = jnp.max(scores, axis=-1, keepdims=True)
-        # The first of equals.
-        code = jnp.min(jnp.where(scores == best, levels, num_levels), axis=-1, keepdims=True)
-        code = code.astype(jnp.int32)
+        first = jnp.min(jnp.where(scores == best, levels, num_levels), axis=-1, keepdims=True)
+        code = first.astype(jnp.int32)
         codes_ref[...] = jnp.where(samples == sample, code, codes_ref[...])
         return inputs[1], layers.scale(code)
 
@@ -196,7 +160,7 @@ def _kernel(
 
     @pl.when(block == pl.num_programs(1) - 1)
     def end():
-        pltpu.sync_copy(rows_ref, rows_after_ref.at[domain])
+        pltpu.sync_copy(rows_ref, rows_out_ref.at[domain])
 
 
 def _next_logits(weights, inputs, past, head, rows_ref, places):
@@ -229,11 +193,8 @@ def _product(x, kernel):
 
 def _whole(array):
     """Returns the block that is all of one domain's array, in VMEM once."""
-
-    def index(k, t):
-        return k, *[0] * (array.ndim - 1)
-
-    return pl.BlockSpec((None, *array.shape[1:]), index, pipeline_mode=pl.Buffered(1))
+    shape, rest = (None, *array.shape[1:]), [0] * (array.ndim - 1)
+    return pl.BlockSpec(shape, lambda k, t: (k, *rest), pipeline_mode=pl.Buffered(1))
 
 
 def _check_fits(packed, config, num_streams, block_samples):
@@ -245,8 +206,8 @@ def _check_fits(packed, config, num_streams, block_samples):
         num_rows = sum(generate.dilations(config))
         once = [(num_rows * num_streams, C), (L, num_streams, 2 * C), (num_streams, S)]
         # Inputs come and go; noise and codes are copied while the kernel works on others.
-        streamed = [(block_samples, num_streams, mu_law.NUM_LEVELS), (num_streams, block_samples)]
-        twice = [(num_streams, 2), *streamed]
+        noise, codes = (block_samples, num_streams, mu_law.NUM_LEVELS), (num_streams, block_samples)
+        twice = [(num_streams, 2), noise, codes]
         return kept + sum(map(_vmem_bytes, once)) + 2 * sum(map(_vmem_bytes, twice))
 
     if needed(num_streams) <= VMEM_BYTES:
@@ -263,29 +224,25 @@ def _check_fits(packed, config, num_streams, block_samples):
 def _vmem_bytes(shape, itemsize=4):
     """Returns what an array takes in VMEM, where its last two axes fill tiles of 4 KiB."""
     *batch, rows, columns = shape
-    tile_rows = 32 // itemsize
-    tiles = math.prod(batch) * -(-rows // tile_rows) * -(-columns // 128)
-    return 4096 * tiles
+    return 4096 * math.prod(batch) * -(-rows * itemsize // 32) * -(-columns // 128)
 
 
 def _pack_one(decoder, config, dtype):
     decoder_layers = generate.layers_of(decoder, config)
 
-    def stack(kernels):
-        return jnp.stack(list(kernels)).astype(dtype)
+    def stack(module, name):
+        return jnp.stack([layer[module][name] for layer in decoder_layers])
 
-    skip_biases = [layer["skip"]["bias"] for layer in decoder_layers]
+    dilated = stack("dilated", "kernel").astype(dtype)
+    mix = jnp.concatenate([stack("residual", "kernel"), stack("skip", "kernel")], axis=-1)
     return PackedDecoder(
         first=jnp.concatenate([decoder["first"]["kernel"][:, 0], decoder["first"]["bias"][None]]),
-        past=stack(layer["dilated"]["kernel"][0] for layer in decoder_layers),
-        present=stack(layer["dilated"]["kernel"][1] for layer in decoder_layers),
-        mix=stack(
-            jnp.concatenate([layer["residual"]["kernel"], layer["skip"]["kernel"]], axis=-1)
-            for layer in decoder_layers
-        ),
-        residual_bias=jnp.stack([layer["residual"]["bias"] for layer in decoder_layers]),
+        past=dilated[:, 0],
+        present=dilated[:, 1],
+        mix=mix.astype(dtype),
+        residual_bias=stack("residual", "bias"),
         skip=decoder["skip"]["kernel"].astype(dtype),
-        skip_bias=sum(skip_biases, start=decoder["skip"]["bias"])[None],
+        skip_bias=(decoder["skip"]["bias"] + stack("skip", "bias").sum(axis=0))[None],
         head=decoder["head"]["kernel"].astype(dtype),
         logits=decoder["logits"]["kernel"].astype(dtype),
         logits_bias=decoder["logits"]["bias"][None],
