@@ -77,7 +77,7 @@ void AddPanel(const float* in, int64_t in_stride, int depth, const Weight* panel
     for (int chain = 0; chain < kChains; ++chain) {
       Vector row[kRegisters];
       LoadRow(panel + (step + chain) * kPanel, row);
-      if (is_first) Prefetch(panel + (depth + step + chain) * kPanel, kPanel);
+      if (kRows > 2 && is_first) Prefetch(panel + (depth + step + chain) * kPanel, kPanel);
       for (int m = 0; m < kRows; ++m) {
         const Vector value = Fill(in[m * in_stride + step + chain]);
         for (int r = 0; r < kRegisters; ++r) sums[chain][m][r] += value * row[r];
@@ -272,7 +272,9 @@ struct Work {
         for (int layer = 0, slot = 0; layer < num_layers; ++layer) {
           const auto& weights = decoder.layers[layer];
           float* past = row(layer, time);
-          if (layer + 1 < num_layers) Prefetch(row(layer + 1, time), streams * c);
+          if (streams > kMaxRows && layer + 1 < num_layers) {
+            Prefetch(row(layer + 1, time), streams * c);
+          }
           float* gates_of_layer = h.data();
           if (IsFar(layer)) {
             gates_of_layer = far.data() + ((size_t)slot++ * block + t) * streams * gate;
