@@ -29,7 +29,6 @@ _SOURCE = Path(__file__).with_suffix(".cc")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w", "-pthread")
 _TARGET = "umt_generate_frame"
 _BLOCK_SAMPLES = 20
-_MAX_STREAMS_FOR_BLOCKS = 4
 
 
 @functools.cache
@@ -91,10 +90,9 @@ class NativeEngine:
         """Advances all streams by one latent frame; see `generate.Engine`."""
         library()
         num_samples, _, num_streams, _ = noise.shape
-        limit = self.block_samples
-        if limit is None:
-            limit = _BLOCK_SAMPLES if num_streams <= _MAX_STREAMS_FOR_BLOCKS else 1
-        block = generate.largest_divisor(num_samples, limit)
+        block = generate.block_samples(
+            self.block_samples, _BLOCK_SAMPLES, num_samples=num_samples, num_streams=num_streams
+        )
         inputs = (caches.rows, caches.inputs)
         codes, rows, newest = jax.ffi.ffi_call(
             _TARGET,
