@@ -4,12 +4,12 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from absl import flags
 
+from experiments import machine, presets
 from umt_jax import engines, generate, networks
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 
@@ -19,6 +19,25 @@ ENGINES = {
     "native bfloat16": ("native", "bfloat16"),
 }
 _TORCH_SECONDS = 1.0
+
+
+def define_flags() -> None:
+    """Declares the flags of this stage."""
+    flags.DEFINE_list("streams", ["1", "4", "16", "64"], "Numbers of streams, separated by commas.")
+
+
+def report() -> str:
+    """Measures as the flags say, and returns the section of this stage as Markdown."""
+    args = flags.FLAGS
+    speeds = {}
+    for preset in args.preset:
+        for num_streams in map(int, args.streams):
+            speeds[preset, num_streams] = measure(
+                presets.model(preset), num_streams, num_rounds=args.rounds, with_torch=args.torch
+            )
+            print(table(speeds).splitlines()[-1], flush=True)
+    rate = machine.matrix_rate() / 1e9
+    return f"## Generation\n\n{table(speeds)}\n\nMatrix product: {rate:.0f} GFLOP/s."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,19 +92,6 @@ def measure(
     ]
 
 
-def matrix_rate() -> float:
-    """Returns the measured rate of a large float32 matrix product, in FLOP/s."""
-    a = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
-    return 2 * 1024**3 / _best_time(lambda: a @ a)
-
-
-def read_bandwidth(num_bytes: int) -> float:
-    """Returns the measured rate of reading an array of that size again and again, in bytes/s."""
-    array = np.ones(num_bytes // 4, np.float32).reshape(-1, 1024)
-    ones = np.ones(1024, np.float32)
-    return array.nbytes / _best_time(lambda: array @ ones)
-
-
 def step_bytes_and_flops(config: ModelConfig, weight_bytes: int) -> tuple[int, int]:
     """Returns what one sample needs: bytes of weights, and FLOPs for each stream."""
     C, S = config.residual_channels, config.skip_channels
@@ -97,17 +103,10 @@ def step_bytes_and_flops(config: ModelConfig, weight_bytes: int) -> tuple[int, i
 def _floor(config: ModelConfig, num_streams: int, engine: str) -> float:
     """Returns the samples/s at which weights can be read once a sample, and multiplied."""
     num_bytes, flops = step_bytes_and_flops(config, 2 if "bfloat16" in engine else 4)
-    seconds = max(num_bytes / read_bandwidth(num_bytes), num_streams * flops / matrix_rate())
+    seconds = max(
+        num_bytes / machine.read_bandwidth(num_bytes), num_streams * flops / machine.matrix_rate()
+    )
     return num_streams / seconds
-
-
-def _best_time(function: Callable[[], Any]) -> float:
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def _prepare(

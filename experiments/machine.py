@@ -1,0 +1,51 @@
+"""What a benchmark ran on, and what that machine can do at all."""
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def describe() -> str:
+    """Returns what was measured on, by which versions and when."""
+    processor = platform.processor() or platform.machine()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        names = [
+            line.partition(": ")[2]
+            for line in cpu_info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        processor = names[0] if names else processor
+    cores = len(os.sched_getaffinity(0))
+    versions = f"Python {platform.python_version()}, jax {jax.__version__}"
+    return f"{datetime.date.today()}: {processor}, {cores} core(s), {jax.devices()[0]}, {versions}"
+
+
+def matrix_rate() -> float:
+    """Returns the measured rate of a large float32 matrix product, in FLOP/s."""
+    a = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
+    return 2 * 1024**3 / best_time(lambda: a @ a)
+
+
+def read_bandwidth(num_bytes: int) -> float:
+    """Returns the measured rate of reading an array of that size again and again, in bytes/s."""
+    array = np.ones(num_bytes // 4, np.float32).reshape(-1, 1024)
+    ones = np.ones(1024, np.float32)
+    return array.nbytes / best_time(lambda: array @ ones)
+
+
+def best_time(function: Callable[[], Any]) -> float:
+    """Returns the shortest of twenty calls, in seconds."""
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
