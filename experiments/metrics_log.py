@@ -28,13 +28,11 @@ class MetricsLog:
         """Opens the files; drops what they say of steps after `first_step`, to be run again."""
         self._config, self._num_steps = config, num_steps
         folder = Path(workdir)
-        (folder / "config.json").write_text(json.dumps(config.to_json(), indent=1) + "\n")
+        _write_whole(folder / "config.json", json.dumps(config.to_json(), indent=1) + "\n")
         path = folder / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= first_step]
-        rewritten = path.with_suffix(".incomplete")
-        rewritten.write_text("".join(f"{line}\n" for line in kept))
-        rewritten.replace(path)
+        _write_whole(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
         self._tensorboard = _TensorBoard(folder / "tensorboard", first_step + 1)
         self._seconds_before = json.loads(kept[-1])["seconds"] if kept else 0.0
@@ -176,6 +174,13 @@ def _classifier(prefix: str, means: dict[str, float]) -> str:
     loss = means.get(f"{prefix}/classification")
     nats = "" if loss is None else f" {loss:.3f} nats,"
     return f"  classifier{nats} {100 * means[f'{prefix}/classifier_accuracy']:.0f} % right"
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there in full or, if that is interrupted, as it was before."""
+    incomplete = path.with_suffix(".incomplete")
+    incomplete.write_text(text)
+    incomplete.replace(path)
 
 
 def _step_of(line: str) -> float:

@@ -20,6 +20,7 @@ from experiments import metrics_log, samples
 from umt_jax import (
     checkpoint,
     command_line,
+    damage,
     dataset,
     networks,
     sharding,
@@ -34,6 +35,7 @@ def main() -> None:
     logging.set_verbosity(logging.INFO)
     jax.config.update("jax_num_cpu_devices", train_flags.CPU_DEVICES.value)
     data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
+    damage.set_aside(workdir)
     base = base_config(workdir)
     domains, train_domains = train_flags.domains_from_flags(data_dir, base)
     prepared = dataset.Dataset(data_dir, train_domains or domains)

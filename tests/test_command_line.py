@@ -75,6 +75,17 @@ def test_other_libraries_are_heard_from_warnings_on():
     assert [line.partition("] ")[2] for line in finished.stderr.splitlines()] == ["of jax"]
 
 
+def test_an_error_that_orbax_raises_is_not_told_a_second_time():
+    body = (
+        "from absl import logging; make = logging.get_absl_logger().makeRecord; "
+        "record = make('absl', 40, '/packages/orbax/save.py', 1, 'told', (), True); "
+        "logging.get_absl_handler().handle(record); "
+        "record.exc_info = None; logging.get_absl_handler().handle(record)"
+    )
+    finished = run(body)
+    assert [line.partition("] ")[2] for line in finished.stderr.splitlines()] == ["told"]
+
+
 COMPILE = (
     "command_line.use_compilation_cache(); import jax; "
     "print(jax.jit(lambda x: x + 1)(1), jax.config.jax_compilation_cache_dir)"

@@ -13,7 +13,7 @@ FLOORS = {
     2: ["layers", "places"],
     3: ["encoder", "decoder", "classifier", "parallel_segments"],
     4: ["networks", "seams"],
-    5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "published_arrays"],
+    5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "damage", "published_arrays"],
     6: ["train_step", "generate"],
     7: ["scan_engine", "native_engine", "pallas_engine", "engines"],
     8: ["streams", "schedule", "translator", "outputs", "infer", "published"],
@@ -23,6 +23,7 @@ FLOOR = {module: floor for floor, modules in FLOORS.items() for module in module
 # Neighbours that one module of a floor may use, in this order.
 NEIGHBOURS = [
     ("checkpoint", "train_state"),
+    ("damage", "checkpoint"),
     ("sharding", "train_state"),
     ("sharding", "dataset"),
     ("engines", "scan_engine"),

@@ -5,11 +5,12 @@ optimizers, configuration and description of the dataset. Inference reads the fi
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -17,11 +18,27 @@ from umt_jax.config import Config
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.train_state import TrainState
 
+# The parts of a checkpoint: trees of arrays, and JSON in a file of this name.
+ARRAYS = ("parameters", "optimizers")
+JSON_FILES = {"config": "metadata", "dataset": "metadata", "metrics": "metrics"}
+
 _METRIC = "reconstruction"
+_UNLOGGED = "unlogged"
+_DELETED = "deleted"
 
 
 def _reconstruction(metrics: dict[str, float]) -> float:
     return metrics[_METRIC]
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Leaves this to the training loop.
+
+        Orbax asks again from a thread of its own, with the steps of earlier checkpoints. With
+        several processes the answer counts on every question being about the present step.
+        """
+        return False
 
 
 class Checkpoints:
@@ -30,8 +47,8 @@ class Checkpoints:
     def __init__(self, workdir: str) -> None:
         """Opens `workdir`, making it if need be."""
         policies = checkpoint_managers.preservation_policy
-        self._manager = ocp.CheckpointManager(
-            _folder(workdir),
+        self._manager = _Manager(
+            folder_of(workdir),
             options=ocp.CheckpointManagerOptions(
                 # Without this Orbax does not save the metrics, and forgets which one is the best.
                 best_fn=_reconstruction,
@@ -43,6 +60,8 @@ class Checkpoints:
                     ]
                 ),
                 cleanup_tmp_directories=True,
+                # Moved away first, since half-deleted ones would look like damaged ones.
+                todelete_subdir=_DELETED,
             ),
         )
 
@@ -51,7 +70,12 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(
-        self, state: TrainState, config: Config, dataset: dict[str, Any], reconstruction: float
+        self,
+        state: TrainState,
+        config: Config,
+        dataset: dict[str, Any],
+        reconstruction: float,
+        unlogged: Sequence[dict[str, Any]] = (),
     ) -> None:
         """Saves a state in the background.
 
@@ -61,11 +85,14 @@ class Checkpoints:
             dataset: What the data builder recorded of each domain.
             reconstruction: Validation loss in nats per sample, which decides the best. Not NaN;
                 infinite where it is not known.
+            unlogged: Metrics of the last steps that no mean in the run's log includes yet.
 
         Raises:
             OSError: This checkpoint or the one before it could not be written.
         """
         with self._saving():
+            self._manager.wait_until_finished()
+            self._remove_deleted()
             self._manager.save(
                 int(state.step),
                 args=ocp.args.Composite(
@@ -74,7 +101,13 @@ class Checkpoints:
                     config=ocp.args.JsonSave(config.to_json()),
                     dataset=ocp.args.JsonSave(dataset),
                 ),
-                metrics={_METRIC: reconstruction},
+                metrics={
+                    _METRIC: reconstruction,
+                    _UNLOGGED: [
+                        {name: np.asarray(value).tolist() for name, value in metrics.items()}
+                        for metrics in unlogged
+                    ],
+                },
             )
 
     def restore(self, step: int, target: TrainState) -> TrainState:
@@ -89,6 +122,13 @@ class Checkpoints:
         )
         return TrainState(parameters=restored["parameters"], **restored["optimizers"])
 
+    def unlogged(self, step: int) -> list[dict[str, Any]]:
+        """Returns what `save` was given under that name, in float32 as metrics are."""
+        return [
+            {name: np.asarray(value, np.float32) for name, value in metrics.items()}
+            for metrics in self._manager.metrics(step).get(_UNLOGGED, [])
+        ]
+
     def __enter__(self) -> "Checkpoints":
         """Returns itself."""
         return self
@@ -97,13 +137,18 @@ class Checkpoints:
         """Waits until everything is on disk."""
         with self._saving():
             self._manager.close()
+            self._remove_deleted()
+
+    def _remove_deleted(self) -> None:
+        if jax.process_index() == 0:
+            (self._manager.directory / _DELETED).rmtree(missing_ok=True)
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
         """Says plainly when a checkpoint could not be written, this one or the one before it."""
         try:
             yield
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             reason = str(error).partition("\n")[0][:200]
             raise OSError(
                 f"A checkpoint could not be written to {self._manager.directory}. Is the disk "
@@ -111,9 +156,14 @@ class Checkpoints:
             ) from error
 
 
+def folder_of(workdir: str) -> Path:
+    """Returns where a run keeps its checkpoints, each in a folder named after its step."""
+    return Path(workdir).absolute() / "checkpoints"
+
+
 def has_checkpoint(workdir: str) -> bool:
     """Says whether a run has saved anything yet."""
-    return _folder(workdir).is_dir() and bool(ocp.utils.checkpoint_steps(_folder(workdir)))
+    return folder_of(workdir).is_dir() and bool(ocp.utils.checkpoint_steps(folder_of(workdir)))
 
 
 def read_config(workdir: str, step: int | None = None) -> Config:
@@ -148,10 +198,6 @@ def restore_parameters(workdir: str, step: int | None = None) -> NetworkParamete
     return _read(workdir, step, parameters=ocp.args.StandardRestore(abstract))["parameters"]
 
 
-def _folder(workdir):
-    return Path(workdir).absolute() / "checkpoints"
-
-
 def _optimizers(state):
     return {
         "step": state.step,
@@ -162,7 +208,7 @@ def _optimizers(state):
 
 def _read(workdir, step, **parts):
     """Restores parts of the checkpoint of a step, or of the best for None."""
-    folder = _folder(workdir)
+    folder = folder_of(workdir)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"--checkpoint={workdir} is not the folder of a training run: it has no folder "

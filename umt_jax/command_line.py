@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, logging
 
@@ -23,6 +24,7 @@ def run(main: Callable[[], None]) -> None:
     def checked_main(argv: Sequence[str]) -> None:
         if logging.get_verbosity() <= logging.INFO:  # --verbosity=1 shows all.
             logging.get_absl_handler().addFilter(_is_worth_a_line)
+            sys.unraisablehook = _report_unraisable
         # Asked to end by whatever started it, as by Ctrl-C: files under way are removed.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -65,6 +67,19 @@ def use_compilation_cache() -> None:
 
 
 def _is_worth_a_line(record: pylogging.LogRecord) -> bool:
-    """Keeps this project's own lines and all warnings; Orbax tells of each file it touches."""
-    is_own = Path(record.pathname).parent.name in _PACKAGES
-    return is_own or record.levelno >= pylogging.WARNING
+    """Keeps this project's own lines, and of others their warnings.
+
+    Orbax tells of each file it touches. Its errors, which it raises as well, it tells with a
+    traceback from each thread that they cross, and so does asyncio of the tasks they leave behind.
+    """
+    path = Path(record.pathname)
+    if path.parent.name in _PACKAGES:
+        return True
+    told_twice = record.exc_info and not {"orbax", "asyncio"}.isdisjoint(path.parts)
+    return record.levelno >= pylogging.WARNING and not told_twice
+
+
+def _report_unraisable(unraisable: Any) -> None:
+    """Reports errors that nobody can catch, but for what TensorStore says after one of Orbax's."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
