@@ -5,11 +5,12 @@ field there. The others only say where, how long and how often.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 from absl import flags
 
-from umt_jax import dataset
+from umt_jax import dataset, partitioning
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 
 _MODEL = ModelConfig()
@@ -37,8 +38,36 @@ CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices",
     1,
     "Where there is no accelerator: devices that the CPU stands for, which share each step. One "
-    "for each core makes small models faster; --domain_batch must be divisible by it.",
+    "for each core makes small models faster; they must share --domain_batch evenly (--mesh).",
     lower_bound=1,
+)
+PARTITIONING = flags.DEFINE_enum(
+    "partitioning",
+    "jit",
+    partitioning.NAMES,
+    "How devices share a step: jit lets the compiler split it, pmap runs it once on each device, "
+    "which then has all decoders. The numbers are the same.",
+)
+MESH = flags.DEFINE_string(
+    "mesh",
+    "",
+    "Layout of the devices of all hosts, as 2x4: decoders split in two, segments of each in four. "
+    "Default: decoders over as many devices as divide their number.",
+)
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Trains on several hosts: start the same command on each. They find one another on Cloud TPU, "
+    "Slurm and Kubernetes; elsewhere the next three flags say how.",
+)
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "With --distributed: HOST:PORT of process 0, any free port."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "With --distributed: number of processes in all.", 1
+)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "With --distributed: number of this process, from 0.", 0
 )
 NUM_STEPS = flags.DEFINE_integer(
     "num_steps", 250_000, "Training steps in all, counted from the run's beginning.", 1
@@ -125,6 +154,38 @@ class Schedule:
     eval_every: int
     eval_batches: int
     eval_audio_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How devices share each step; may change when the run is resumed.
+
+    Attributes:
+        partitioning: One of `partitioning.NAMES`.
+        mesh: Devices along (domain, data); None for the best.
+    """
+
+    partitioning: str = "jit"
+    mesh: tuple[int, int] | None = None
+
+
+BEST_LAYOUT = Layout()
+
+
+def layout_from_flags() -> Layout:
+    """Returns the layout that the flags describe.
+
+    Raises:
+        ValueError: --mesh is not two numbers.
+    """
+    mesh = MESH.value
+    if mesh and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", mesh):
+        raise ValueError(
+            f"--mesh={mesh} is not a layout. Write DOMAINxDATA, as --mesh=2x4 for eight devices: "
+            "decoders split in two, segments of each in four."
+        )
+    domain_axis, _, data_axis = mesh.partition("x")
+    return Layout(PARTITIONING.value, (int(domain_axis), int(data_axis)) if mesh else None)
 
 
 def schedule_from_flags() -> Schedule:

@@ -1,5 +1,6 @@
 """Where a run's numbers go: a line of progress, `metrics.jsonl`, TensorBoard."""
 
+import contextlib
 import json
 import math
 import time
@@ -12,7 +13,7 @@ from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from experiments import pictures
+from experiments import hosts, pictures
 from experiments.samples import Translation
 from umt_jax.config import Config
 
@@ -78,8 +79,8 @@ class MetricsLog:
             _clock(seconds_left),
         )
 
-    def evaluate(self, step: int, scores: list[dict[str, Any]]) -> float:
-        """Records the mean over validation batches; returns the reconstruction loss."""
+    def evaluate(self, step: int, scores: list[dict[str, Any]]) -> None:
+        """Records the mean over validation batches."""
         means = self._named("eval", _mean(scores))
         self._write(step, means)
         logging.info(
@@ -89,7 +90,6 @@ class MetricsLog:
             self._per_domain("eval", means),
             _classifier("eval", means),
         )
-        return means["eval/reconstruction"]
 
     def translations(self, step: int, translations: list[Translation]) -> None:
         """Records translations as audio and, beside their sources, as log-mel pictures."""
@@ -135,6 +135,28 @@ class MetricsLog:
         for name, value in scalars.items():
             self._tensorboard.write(step, summary.scalar(name, value))
         self._tensorboard.flush()
+
+
+class SilentLog:
+    """Has the methods of `MetricsLog` and writes nothing: that of all processes but one."""
+
+    def train(self, step: int, history: list[dict[str, Any]], *, learning_rate: float) -> None:
+        """Does nothing."""
+
+    def evaluate(self, step: int, scores: list[dict[str, Any]]) -> None:
+        """Does nothing."""
+
+    def translations(self, step: int, translations: list[Translation]) -> None:
+        """Does nothing."""
+
+
+def open_log(
+    workdir: str, config: Config, first_step: int, num_steps: int
+) -> contextlib.AbstractContextManager[MetricsLog | SilentLog]:
+    """Returns the log of this process; the arguments are those of `MetricsLog`."""
+    if hosts.writes():
+        return MetricsLog(workdir, config, first_step, num_steps)
+    return contextlib.nullcontext(SilentLog())
 
 
 class _TensorBoard:

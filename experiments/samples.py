@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 
+from experiments import hosts
 from umt_jax import mu_law
 from umt_jax.config import Config
 from umt_jax.dataset import Dataset
@@ -39,10 +39,16 @@ class Translations:
         self._excerpts = [mu_law.decode(codes, config.model.mu_law) for codes in excerpts]
 
     def make(self, parameters: NetworkParameters) -> list[Translation]:
-        """Translates every excerpt into every domain."""
+        """Translates every excerpt into every domain, on the process that writes.
+
+        All must call it, since each may have decoders that the others have not; they get nothing.
+        """
         if not self._excerpts:
             return []
-        translator = Translator(self._config, jax.device_get(parameters))
+        whole = hosts.gather(parameters)
+        if not hosts.writes():
+            return []
+        translator = Translator(self._config, whole)
         pieces: list[list[np.ndarray]] = [[] for _ in self._excerpts]
         for piece in translator.translate_recordings(
             ([excerpt] for excerpt in self._excerpts), num_streams=len(self._excerpts)

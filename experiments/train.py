@@ -6,7 +6,6 @@ r"""Trains encoder, decoders and classifier on prepared domains (§3.3).
 The same command goes on with a run that was stopped.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +15,14 @@ import numpy as np
 from absl import logging
 
 from experiments import flags as train_flags
-from experiments import metrics_log, samples
+from experiments import hosts, metrics_log, samples
 from umt_jax import (
     checkpoint,
     command_line,
     damage,
     dataset,
     networks,
+    partitioning,
     sharding,
     train_state,
     train_step,
@@ -34,6 +34,7 @@ def main() -> None:
     """Trains as the flags say."""
     logging.set_verbosity(logging.INFO)
     jax.config.update("jax_num_cpu_devices", train_flags.CPU_DEVICES.value)
+    join_hosts()
     data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
     damage.set_aside(workdir)
     base = base_config(workdir)
@@ -46,7 +47,28 @@ def main() -> None:
         mu_law=prepared.mu_law,
         base=base,
     )
-    run(config, train_flags.schedule_from_flags(), prepared, workdir=workdir)
+    run(
+        config,
+        train_flags.schedule_from_flags(),
+        prepared,
+        workdir=workdir,
+        layout=train_flags.layout_from_flags(),
+    )
+
+
+def join_hosts() -> None:
+    """Joins the processes of other hosts if the flags say so; before any device is used."""
+    address, number, process = (
+        train_flags.COORDINATOR_ADDRESS,
+        train_flags.NUM_PROCESSES,
+        train_flags.PROCESS_ID,
+    )
+    if train_flags.DISTRIBUTED.value:
+        hosts.join(address.value, number.value, process.value)
+        return
+    for flag in (address, number, process):
+        if flag.value is not None:
+            raise ValueError(f"--{flag.name}={flag.value} needs --distributed.")
 
 
 def base_config(workdir: str) -> Config | None:
@@ -61,7 +83,12 @@ def base_config(workdir: str) -> Config | None:
 
 
 def run(
-    config: Config, schedule: train_flags.Schedule, prepared: dataset.Dataset, *, workdir: str
+    config: Config,
+    schedule: train_flags.Schedule,
+    prepared: dataset.Dataset,
+    *,
+    workdir: str,
+    layout: train_flags.Layout = train_flags.BEST_LAYOUT,
 ) -> None:
     """Trains until `schedule.num_steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -70,14 +97,14 @@ def run(
         schedule: How long, and what to report when.
         prepared: The data of `config.trained_domains`.
         workdir: Folder of the run.
+        layout: How the devices share each step.
 
     Raises:
-        ValueError: `workdir` holds a run of another configuration, the data do not fit, or a loss
-            was not finite.
+        ValueError: `workdir` holds a run of another configuration, the data do not fit, the devices
+            cannot share a step, or a loss was not finite.
     """
     prepared.check(config)
-    num_domains = math.gcd(len(config.domains), len(config.trained_domains))
-    mesh = sharding.make_mesh(num_domains, config.training.domain_batch)
+    mesh = make_mesh(config, layout)
     nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
     optimizers = train_state.make_optimizers(config.training)
     check_config(config, workdir)
@@ -86,8 +113,8 @@ def run(
         first_step = newest_step or 0
         parameters = initial_parameters(nets) if newest_step is None else nets.init(_key(config))
         state = train_state.create(parameters, optimizers, config)
-        state_shardings = sharding.state_shardings(state, mesh)
-        state = jax.device_put(state, state_shardings)
+        devices = partitioning.make(layout.partitioning, mesh, nets, optimizers, state)
+        state = devices.put_state(state)
         if newest_step is not None:
             state = checkpoints.restore(newest_step, state)
             logging.info("Going on from step %d in %s.", newest_step, workdir)
@@ -95,27 +122,25 @@ def run(
             logging.info("That is all that --num_steps=%d asks for.", schedule.num_steps)
         _log_sizes(state, mesh)
 
-        step_fn = jax.jit(
-            functools.partial(train_step.train_step, networks=nets, optimizers=optimizers),
-            donate_argnums=0,
-            out_shardings=(state_shardings, None),
-        )
-        eval_fn = jax.jit(functools.partial(train_step.eval_step, networks=nets))
+        part = sharding.local_part(mesh, len(config.trained_domains), config.training.domain_batch)
         eval_batches = [
-            sharding.put_batch(batch, mesh)
+            devices.put_batch(batch)
             for batch in prepared.eval_batches(
-                config.training, split="validation", num_batches=schedule.eval_batches
+                config.training,
+                split="validation",
+                num_batches=schedule.eval_batches,
+                part=part,
             )
         ]
         translations = samples.Translations(config, prepared, schedule.eval_audio_seconds)
         learning_rate = train_state.learning_rate(config.training)
-        batches = prepared.train_batches(config.training, first_step=first_step)
+        batches = prepared.train_batches(config.training, first_step=first_step, part=part)
 
-        with metrics_log.MetricsLog(workdir, config, first_step, schedule.num_steps) as log:
+        with metrics_log.open_log(workdir, config, first_step, schedule.num_steps) as log:
             pending: list[train_step.Metrics] = []
             steps = range(first_step + 1, schedule.num_steps + 1)
             for step, batch in zip(steps, batches, strict=False):  # The batches never end.
-                state, metrics = step_fn(state, sharding.put_batch(batch, mesh))
+                state, metrics = devices.train_step(state, devices.put_batch(batch))
                 pending.append(metrics)
                 last = step == schedule.num_steps
                 if step % schedule.log_every == 0 or step % schedule.eval_every == 0 or last:
@@ -126,12 +151,24 @@ def run(
                     log.train(step, history, learning_rate=float(learning_rate(step - 1)))
                     pending = []
                 if step % schedule.eval_every == 0 or last:
-                    scores = jax.device_get([eval_fn(state.parameters, b) for b in eval_batches])
+                    scores = jax.device_get(
+                        [devices.eval_step(state.parameters, batch) for batch in eval_batches]
+                    )
                     # The update of this very step may have been one too many.
                     _check_finite(scores, [step] * len(scores), config, workdir)
-                    reconstruction = log.evaluate(step, scores)
+                    log.evaluate(step, scores)
+                    reconstruction = float(np.mean([s["reconstruction"] for s in scores]))
                     checkpoints.save(state, config, prepared.description, reconstruction)
                     log.translations(step, translations.make(state.parameters))
+
+
+def make_mesh(config: Config, layout: train_flags.Layout) -> jax.sharding.Mesh:
+    """Lays out all devices for this configuration."""
+    # The mesh splits all decoders, and the batch, which may have fewer domains.
+    num_domains = math.gcd(len(config.domains), len(config.trained_domains))
+    if layout.partitioning == "pmap" and not layout.mesh:
+        num_domains = 1  # It cannot split them.
+    return sharding.make_mesh(num_domains, config.training.domain_batch, layout=layout.mesh)
 
 
 def initial_parameters(nets: networks.Networks) -> networks.NetworkParameters:

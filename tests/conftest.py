@@ -14,7 +14,7 @@ from experiments.flags import Schedule
 from umt_jax import dataset, networks
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 
-jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -81,16 +81,8 @@ def test_the_seed_decides_the_order_and_the_crops(prepared):
             assert places(domain, "train", first[k]) != places(domain, "train", second[k])
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
-def test_crops_lie_within_a_segment_and_codes_are_cropped_like_their_variant(
-    prepared, num_processes
-):
-    batches = [
-        batch
-        for process in range(num_processes)
-        for batch in batches_of(prepared, 30, process=process, num_processes=num_processes)
-    ]
-    codes, augmented = flat(batches)
+def test_crops_lie_within_a_segment_and_codes_are_cropped_like_their_variant(prepared):
+    codes, augmented = flat(batches_of(prepared, 30))
     assert codes.shape == (2, 60, 700) and codes.dtype == np.uint8
     for k, domain in enumerate(DOMAINS):
         # write_domain made the v-th variant by adding v + 1.
@@ -118,23 +110,21 @@ def test_each_epoch_has_every_segment_once_in_an_order_of_its_own(prepared):
         assert len(set(map(tuple, epochs))) == 3
 
 
-def test_processes_together_have_the_batches_of_one(prepared):
+@pytest.mark.parametrize(
+    ("domains", "segments"),
+    [(range(2), range(1, 3)), (range(1, 2), range(4)), (range(1), range(3, 4))],
+)
+def test_a_part_of_a_batch_is_that_part_of_the_whole(prepared, domains, segments):
     config = dataclasses.replace(CONFIG, domain_batch=4)
-    whole = batches_of(prepared, 5, config, first_step=3)
-    parts = [
-        batches_of(prepared, 5, config, first_step=3, process=process, num_processes=2)
-        for process in (0, 1)
-    ]
-    for step, batch in enumerate(whole):
-        together, _ = flat([parts[0][step], parts[1][step]])
-        for k in range(len(DOMAINS)):
-            expected = sorted(segment.tobytes() for segment in batch.codes[k])
-            assert sorted(segment.tobytes() for segment in together[k]) == expected
-
-
-def test_processes_that_cannot_share_a_batch_are_refused(prepared):
-    with pytest.raises(ValueError, match="--domain_batch=2 must be a multiple of .* processes, 3"):
-        prepared.train_batches(CONFIG, first_step=0, num_processes=3)
+    part = dataset.Part(domains, segments)
+    whole = batches_of(prepared, 3, config, first_step=3)
+    whole += prepared.eval_batches(config, split="validation", num_batches=2)
+    parts = batches_of(prepared, 3, config, first_step=3, part=part)
+    parts += prepared.eval_batches(config, split="validation", num_batches=2, part=part)
+    box = np.s_[domains.start : domains.stop, segments.start : segments.stop]
+    for batch, expected in zip(parts, whole, strict=True):
+        np.testing.assert_array_equal(batch.codes, expected.codes[box])
+        np.testing.assert_array_equal(batch.augmented, expected.augmented[box])
 
 
 def test_evaluation_sees_the_same_untouched_segments_every_time(prepared, prepared_dir):

@@ -15,7 +15,7 @@ FLOORS = {
     4: ["networks", "seams"],
     5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "damage", "published_arrays"],
     6: ["train_step", "generate"],
-    7: ["scan_engine", "native_engine", "pallas_engine", "engines"],
+    7: ["partitioning", "scan_engine", "native_engine", "pallas_engine", "engines"],
     8: ["streams", "schedule", "translator", "outputs", "infer", "published"],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}

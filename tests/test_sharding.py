@@ -1,97 +1,124 @@
-import functools
+import re
+from unittest import mock
 
 import jax
 import numpy as np
-import optax
 import pytest
-from conftest import random_parameters
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from umt_jax import networks, sharding, train_state, train_step
-from umt_jax.config import Config, ModelConfig, TrainingConfig
-from umt_jax.dataset import Batch
-
-
-@pytest.fixture(autouse=True)
-def standard_promotion():
-    # Optax's Adam itself mixes integers and floats.
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+from umt_jax import sharding
+from umt_jax.dataset import Part
 
 
-def _state_after_a_step(config, parameters, mesh, optimizer):
-    rng = np.random.default_rng(3)
-    shape = (len(config.domains), config.training.domain_batch, config.training.segment_samples)
-    batch = Batch(
-        codes=rng.integers(256, size=shape).astype(np.uint8),
-        augmented=rng.integers(256, size=shape).astype(np.uint8),
-    )
-    nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
-    optimizers = train_state.Optimizers(optimizer, optimizer)
-    state = train_state.create(parameters, optimizers, config)
-    shardings = sharding.state_shardings(state, mesh)
-    step = jax.jit(
-        functools.partial(train_step.train_step, networks=nets, optimizers=optimizers),
-        out_shardings=(shardings, None),
-    )
-    return step(jax.device_put(state, shardings), sharding.put_batch(batch, mesh))[0]
+def divisors(number):
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
-@pytest.fixture(scope="module")
-def small():
-    """A configuration that compiles fast, and its parameters, for a number of domains."""
+def layouts(num_domains, domain_batch, num_devices):
+    """All even layouts, by trying them."""
+    return [
+        (domain_axis, num_devices // domain_axis)
+        for domain_axis in divisors(num_devices)
+        if num_domains % domain_axis == 0 and domain_batch % (num_devices // domain_axis) == 0
+    ]
 
-    @functools.cache
-    def make(num_domains):
-        model = ModelConfig(
-            encoder_blocks=1,
-            encoder_layers=2,
-            encoder_channels=4,
-            latent_channels=3,
-            pool_samples=10,
-            decoder_blocks=1,
-            decoder_layers=2,
-            residual_channels=4,
-            skip_channels=5,
-            classifier_channels=4,
-        )
-        training = TrainingConfig(segment_samples=20, domain_batch=4, confusion_weight=0.3)
-        config = Config(
-            domains=("Cello", "Flute", "Piano")[:num_domains], model=model, training=training
-        )
-        return config, random_parameters(networks.Networks(config))
 
-    return make
+@pytest.mark.parametrize("num_domains", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("num_devices", range(1, 9))
+def test_the_mesh_splits_decoders_as_far_as_it_can(num_domains, num_devices):
+    devices = jax.devices()[:num_devices]
+    for domain_batch in range(1, 9):
+        possible = layouts(num_domains, domain_batch, num_devices)
+        if possible:
+            mesh = sharding.make_mesh(num_domains, domain_batch, devices)
+            assert mesh.axis_names == ("domain", "data") and mesh.devices.shape == possible[-1]
+        else:
+            with pytest.raises(ValueError, match=f"^{num_devices} devices cannot share"):
+                sharding.make_mesh(num_domains, domain_batch, devices)
+
+
+@pytest.mark.parametrize(("num_domains", "domain_batch"), [(3, 2), (6, 1), (1, 5), (4, 3), (3, 12)])
+@pytest.mark.parametrize("num_devices", [5, 7, 8])
+def test_what_the_message_proposes_divides(num_domains, domain_batch, num_devices):
+    if layouts(num_domains, domain_batch, num_devices):
+        return
+    with pytest.raises(ValueError) as raised:
+        sharding.make_mesh(num_domains, domain_batch, jax.devices()[:num_devices])
+    proposal = str(raised.value).partition("Use ")[2]
+    assert proposal.endswith(" devices.")
+    nearest, multiple, *counts = map(int, re.findall(r"\d+", proposal))
+    assert nearest >= domain_batch
+    for enough in (nearest, multiple, 5 * multiple):
+        assert layouts(num_domains, enough, num_devices)
+    assert counts == [n for n in range(1, num_devices) if layouts(num_domains, domain_batch, n)]
+
+
+@pytest.mark.parametrize("layout", [(1, 8), (2, 4), (4, 2)])
+def test_a_layout_may_be_asked_for(layout):
+    assert sharding.make_mesh(4, 8, jax.devices(), layout=layout).devices.shape == layout
 
 
 @pytest.mark.parametrize(
-    ("num_domains", "num_devices", "layout"),
-    [(3, 2, (1, 2)), (3, 3, (3, 1)), (3, 4, (1, 4)), (2, 4, (2, 2))],
+    ("layout", "message"),
+    [
+        ((2, 2), "--mesh=2x2 is .* 4 devices, but there are 8. Use --mesh=1x8 or 2x4, or leave it"),
+        ((4, 2), "cannot split 6 decoders over 4 .* first number must be 1, 2, 3 or 6"),
+        ((1, 8), "--domain_batch=12 .* over 8 .* --domain_batch=16, or .* 1, 2, 3, 4, 6 or 12"),
+    ],
 )
-def test_any_number_of_devices_has_the_gradients_of_one(small, num_domains, num_devices, layout):
-    config, parameters = small(num_domains)
-    mesh = sharding.make_mesh(num_domains, 4, jax.devices()[:num_devices])
-    assert (mesh.shape["domain"], mesh.shape["data"]) == layout
-    one = sharding.make_mesh(num_domains, 4, jax.devices()[:1])
-    # Plain gradient descent at speed 1 shows the gradients; Adam would hide their scale.
-    state, expected = (
-        _state_after_a_step(config, parameters, where, optax.sgd(1.0)) for where in (mesh, one)
-    )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), state, expected
-    )
+def test_a_layout_that_does_not_divide_is_told_what_does(layout, message):
+    with pytest.raises(ValueError, match=message):
+        sharding.make_mesh(6, 12, jax.devices(), layout=layout)
 
 
-def test_decoders_and_their_moments_are_split_over_domains(small):
-    mesh = sharding.make_mesh(3, 4, jax.devices()[:3])
-    state = _state_after_a_step(*small(3), mesh, optax.adam(1e-3))
-    moments = state.autoencoder_optimizer[0].mu
-    for tree in (state.parameters.decoders, moments["decoders"]):
-        for leaf in jax.tree.leaves(tree):
-            assert leaf.addressable_shards[0].data.shape == (1, *leaf.shape[1:])
-    for tree in (state.parameters.encoder, moments["encoder"], state.parameters.classifier):
-        assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree))
+def test_the_devices_of_a_process_follow_one_another():
+    # As on a TPU slice, where a process has a square of the chips, which are numbered by row.
+    square = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
+    devices = [
+        mock.Mock(spec=jax.Device, id=id, process_index=process, client=None, platform="tpu")
+        for id, process in enumerate(square.flat)
+    ]
+    mesh = sharding.make_mesh(2, 4, devices)
+    assert [[device.id for device in row] for row in mesh.devices] == [[0, 1, 4, 5], [2, 3, 6, 7]]
 
 
-def test_devices_that_cannot_share_evenly_get_a_batch_that_can():
-    with pytest.raises(ValueError, match="--domain_batch=4"):
-        sharding.make_mesh(3, 2, jax.devices()[:4])
+class OfOneProcess:
+    """A sharding as one process of several sees it."""
+
+    def __init__(self, whole, devices):
+        self._whole, self._devices = whole, devices
+
+    def addressable_devices_indices_map(self, shape):
+        indices = self._whole.devices_indices_map(shape)
+        return {device: indices[device] for device in self._devices}
+
+
+@pytest.mark.parametrize(
+    ("layout", "per_process"), [((1, 8), 2), ((2, 4), 2), ((2, 4), 4), ((4, 2), 4), ((2, 3), 2)]
+)
+def test_the_parts_of_all_processes_make_the_batch(monkeypatch, layout, per_process):
+    count = layout[0] * layout[1]
+    mesh = Mesh(np.array(jax.devices()[:count]).reshape(layout), ("domain", "data"))
+    whole = NamedSharding(mesh, PartitionSpec("domain", "data"))
+    read = np.zeros((4, 24), int)
+    for first in range(0, count, per_process):
+        own = mesh.devices.ravel()[first : first + per_process]
+        monkeypatch.setattr(
+            sharding, "batch_sharding", lambda mesh, own=own: OfOneProcess(whole, own)
+        )
+        part = sharding.local_part(mesh, 4, 24)
+        box = np.s_[
+            part.domains.start : part.domains.stop, part.segments.start : part.segments.stop
+        ]
+        read[box] += 1
+        for device in own:
+            domains, segments = whole.devices_indices_map((4, 24))[device]
+            assert {*range(4)[domains]} <= {*part.domains}
+            assert {*range(24)[segments]} <= {*part.segments}
+    # Only where a process begins and ends in different rows does it read more than it needs.
+    assert read.min() == 1 and (read.max() == 1 or layout == (2, 3))
+
+
+def test_a_process_with_all_devices_reads_everything():
+    mesh = sharding.make_mesh(4, 8, jax.devices())
+    assert sharding.local_part(mesh, 4, 8) == Part(range(4), range(8))

@@ -1,5 +1,6 @@
 """Prepared shards -> batches of segments, per process, in an order that a resumed run repeats."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,19 @@ class Batch(struct.PyTreeNode):
 
     codes: Leaf
     augmented: Leaf
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The part of each batch, [K, B, T], that one process reads.
+
+    Attributes:
+        domains: Places of its domains among the K.
+        segments: Places of its segments among the B.
+    """
+
+    domains: range
+    segments: range
 
 
 def find_domains(data_dir: str) -> tuple[str, ...]:
@@ -109,7 +123,7 @@ class Dataset:
                 )
 
     def train_batches(
-        self, config: TrainingConfig, *, first_step: int, process: int = 0, num_processes: int = 1
+        self, config: TrainingConfig, *, first_step: int, part: Part | None = None
     ) -> Iterator[Batch]:
         """Yields the batch of `first_step`, the one after it, and so on without end.
 
@@ -120,17 +134,8 @@ class Dataset:
         Args:
             config: Segment length, batch and seed.
             first_step: Step of the first batch.
-            process: Which of the processes this is; it gets its part of the segments.
-            num_processes: How many share each batch.
-
-        Raises:
-            ValueError: The processes cannot share a batch evenly.
+            part: What to read of each batch; None for the whole.
         """
-        if config.domain_batch % num_processes:
-            raise ValueError(
-                f"--domain_batch={config.domain_batch} must be a multiple of the number of "
-                f"processes, {num_processes}."
-            )
 
         def crop(record, rng):
             last_start = len(record["codes"]) - config.segment_samples
@@ -139,45 +144,57 @@ class Dataset:
             segment = slice(start, start + config.segment_samples)
             return record["codes"][segment], record["augmented"][variant, segment]
 
-        def domain_batches(index, builder):
+        def segments(index, builder):
             source = builder.as_data_source("train")
-            segments = grain.MapDataset.source(source).seed(_domain_seed(config.seed, index))
-            segments = segments.shuffle().repeat().random_map(crop)
-            local_batch = config.domain_batch // num_processes
-            return segments[process::num_processes].batch(local_batch, batch_fn=_stack)
+            in_order = grain.MapDataset.source(source).seed(_domain_seed(config.seed, index))
+            return in_order.shuffle().repeat().random_map(crop)
 
-        batch_of_step = self._all_domains(domain_batches)
+        batch_of_step = self._batches(segments, config.domain_batch, part)
         steps = grain.MapDataset.range(first_step, sys.maxsize).map(batch_of_step)
         return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=2)))
 
-    def eval_batches(self, config: TrainingConfig, *, split: str, num_batches: int) -> list[Batch]:
+    def eval_batches(
+        self, config: TrainingConfig, *, split: str, num_batches: int, part: Part | None = None
+    ) -> list[Batch]:
         """Returns the same segments every time, whole and not augmented.
 
-        A split with fewer than `num_batches * domain_batch` segments repeats them.
+        A split with fewer than `num_batches * domain_batch` segments repeats them. `part` as in
+        `train_batches`.
         """
 
         def crop(record):
             codes = record["codes"][: config.segment_samples]
             return codes, codes
 
-        def domain_batches(index, builder):
+        def segments(index, builder):
             source = builder.as_data_source(split)
-            segments = grain.MapDataset.source(source).seed(_domain_seed(0, index))
-            return segments.shuffle().repeat().map(crop).batch(config.domain_batch, batch_fn=_stack)
+            in_order = grain.MapDataset.source(source).seed(_domain_seed(0, index))
+            return in_order.shuffle().repeat().map(crop)
 
-        return [*map(self._all_domains(domain_batches), range(num_batches))]
+        return [*map(self._batches(segments, config.domain_batch, part), range(num_batches))]
 
     def excerpts(self, split: str, num_samples: int) -> list[UInt8[np.ndarray, "T"]]:
         """Returns the beginning of a track of each domain, at most `num_samples` codes of it."""
         return [_excerpt(builder.as_data_source(split), num_samples) for builder in self._builders]
 
-    def _all_domains(self, domain_batches: Callable[..., Any]) -> Callable[[int], Batch]:
-        """Returns the batch of any index, joined along K from what `domain_batches` makes."""
-        per_domain = [domain_batches(*item) for item in enumerate(self._builders)]
+    def _batches(
+        self, segments: Callable[..., Any], domain_batch: int, part: Part | None
+    ) -> Callable[[int], Batch]:
+        """Returns a part of the batch of any index, out of each domain's endless `segments`."""
+        if part is None:
+            part = Part(range(len(self._builders)), range(domain_batch))
+        per_domain = [segments(index, self._builders[index]) for index in part.domains]
 
         def batch(index: int) -> Batch:
-            codes, augmented = zip(*(batches[index] for batches in per_domain), strict=True)
-            return Batch(codes=np.stack(codes), augmented=np.stack(augmented))
+            first = index * domain_batch
+            pairs = [
+                [in_order[first + place] for place in part.segments] for in_order in per_domain
+            ]
+            codes, augmented = (
+                np.stack([np.stack([pair[i] for pair in domain]) for domain in pairs])
+                for i in range(2)
+            )
+            return Batch(codes=codes, augmented=augmented)
 
         return batch
 
@@ -206,8 +223,3 @@ def _newest_version(data_dir, domain):
 def _domain_seed(seed, index):
     # Grain's own hash of the seed keeps neighbouring seeds apart.
     return seed * 1000 + index
-
-
-def _stack(segments):
-    """Joins segments' (codes, augmented) pairs into two arrays, [B, T]."""
-    return tuple(np.stack(arrays) for arrays in zip(*segments, strict=True))

@@ -1,5 +1,6 @@
 """The device mesh, and where each array of state and batch lives on it."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,34 +8,96 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from umt_jax.dataset import Batch
+from umt_jax.dataset import Part
+from umt_jax.shapes import Array
 from umt_jax.train_state import TrainState
 
 
 def make_mesh(
-    num_domains: int, domain_batch: int, devices: Sequence[jax.Device] | None = None
+    num_domains: int,
+    domain_batch: int,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    layout: tuple[int, int] | None = None,
 ) -> Mesh:
     """Lays devices out as (domain, data): decoders split over the first, segments over both.
 
-    As many devices as possible go to `domain`, since decoders then need no gradient exchange.
+    A process's devices follow one another, so that each process has few domains to read.
+
+    Args:
+        num_domains: K, or what else must be divisible by the first axis.
+        domain_batch: Segments of each domain in a batch, B.
+        devices: What to lay out; None for all devices of all processes.
+        layout: Sizes of the two axes; None for as many devices as possible along `domain`, since
+            decoders then need no gradient exchange.
 
     Raises:
-        ValueError: No layout divides both the domains and the segments evenly.
+        ValueError: The layout, or every layout, leaves some devices more to do than others.
     """
     devices = jax.devices() if devices is None else devices
-    count = len(devices)
-    for domain_axis in range(min(count, num_domains), 0, -1):
-        data_axis = count // domain_axis
-        divides = count % domain_axis == 0 and num_domains % domain_axis == 0
-        if divides and domain_batch % data_axis == 0:
-            grid = np.asarray(devices).reshape(domain_axis, data_axis)
-            return Mesh(grid, ("domain", "data"))
-    nearest = -(-domain_batch // count) * count
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    if layout is None:
+        layout = _best_layout(num_domains, domain_batch, len(devices))
+    else:
+        _check_layout(layout, num_domains, domain_batch, len(devices))
+    return Mesh(np.asarray(devices).reshape(layout), ("domain", "data"))
+
+
+def _best_layout(num_domains, domain_batch, num_devices):
+    widest = math.gcd(num_domains, num_devices)
+    for domain_axis in _divisors(widest)[::-1]:
+        data_axis = num_devices // domain_axis
+        if domain_batch % data_axis == 0:
+            return domain_axis, data_axis
+    multiple = num_devices // widest
+    nearest = -(-domain_batch // multiple) * multiple
+    counts = {d * b for d in _divisors(num_domains) for b in _divisors(domain_batch)}
     raise ValueError(
-        f"{count} devices cannot share {num_domains} domains of --domain_batch={domain_batch} "
-        f"segments evenly. Use --domain_batch={nearest}, or as many devices as divide "
-        f"{num_domains} x {domain_batch}."
+        f"{num_devices} devices cannot share --domain_batch={domain_batch} segments of each domain "
+        f"evenly. Use --domain_batch={nearest} or another multiple of {multiple}, or "
+        f"{_one_of(count for count in counts if count < num_devices)} devices."
     )
+
+
+def _check_layout(layout, num_domains, domain_batch, num_devices):
+    domain_axis, data_axis = layout
+    given = f"--mesh={domain_axis}x{data_axis}"
+    if domain_axis * data_axis != num_devices:
+        layouts = [f"{d}x{num_devices // d}" for d in _divisors(math.gcd(num_domains, num_devices))]
+        raise ValueError(
+            f"{given} is a layout of {domain_axis * data_axis} devices, but there are "
+            f"{num_devices}. Use --mesh={_one_of(layouts)}, or leave it out."
+        )
+    if num_domains % domain_axis:
+        raise ValueError(
+            f"{given} cannot split {num_domains} decoders over {domain_axis} devices evenly. The "
+            f"first number must be {_one_of(_divisors(num_domains))}."
+        )
+    if domain_batch % data_axis:
+        raise ValueError(
+            f"{given} cannot split --domain_batch={domain_batch} segments over {data_axis} devices "
+            f"evenly. Use --domain_batch={-(-domain_batch // data_axis) * data_axis}, or as second "
+            f"number {_one_of(_divisors(domain_batch))}."
+        )
+
+
+def _divisors(number):
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def _one_of(choices):
+    *most, last = map(str, sorted(choices))
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of what every device has whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a batch's arrays, [K, B, T]."""
+    return NamedSharding(mesh, PartitionSpec("domain", "data"))
 
 
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
@@ -47,14 +110,42 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     return jax.tree_util.tree_map_with_path(leaf_sharding, state)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch's arrays, [K, B, T]."""
-    return NamedSharding(mesh, PartitionSpec("domain", "data"))
+def put_whole(array: Array, sharding: NamedSharding) -> jax.Array:
+    """Moves an array that every process has whole to the devices of `sharding`."""
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, host.__getitem__)
 
 
-def put_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Moves this process's part of a batch to its devices."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda array: jax.make_array_from_process_local_data(sharding, array), batch
-    )
+def local_part(mesh: Mesh, num_domains: int, domain_batch: int) -> Part:
+    """Returns what the devices of this process need of each batch, as one box.
+
+    The box is exactly that, but for layouts in which a process ends in the middle of a row of the
+    mesh that it does not begin: there it holds other processes' segments as well.
+    """
+    indices = batch_sharding(mesh).addressable_devices_indices_map((num_domains, domain_batch))
+    boxes = [index for index in indices.values() if index is not None]
+
+    def enclosing(axis, size):
+        bounds = [box[axis].indices(size)[:2] for box in boxes]
+        return range(min(start for start, _ in bounds), max(stop for _, stop in bounds))
+
+    return Part(domains=enclosing(0, num_domains), segments=enclosing(1, domain_batch))
+
+
+def put_box(
+    box: np.ndarray, start: Sequence[int], shape: Sequence[int], sharding: NamedSharding
+) -> jax.Array:
+    """Puts together an array of which each process has a box that encloses its devices' shards.
+
+    Args:
+        box: This process's box.
+        start: Where in the whole array it begins.
+        shape: Shape of the whole array.
+        sharding: Where the parts of the whole array live.
+    """
+
+    def shard(index):
+        bounds = [s.indices(size)[:2] for s, size in zip(index, shape, strict=True)]
+        return box[tuple(slice(b - s, e - s) for (b, e), s in zip(bounds, start, strict=True))]
+
+    return jax.make_array_from_callback(tuple(shape), sharding, shard)
