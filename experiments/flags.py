@@ -76,6 +76,13 @@ LOG_EVERY = flags.DEFINE_integer("log_every", 50, "Steps between two lines of pr
 EVAL_EVERY = flags.DEFINE_integer(
     "eval_every", 2_000, "Steps between two evaluations, each of which saves a checkpoint.", 1
 )
+CHECKPOINT_EVERY = flags.DEFINE_integer(
+    "checkpoint_every",
+    0,
+    "Steps between two checkpoints beside those of evaluations; 0 for those alone. A run that is "
+    "killed loses what it did since the last one.",
+    lower_bound=0,
+)
 EVAL_BATCHES = flags.DEFINE_integer("eval_batches", 8, "Batches in one evaluation.", 1)
 EVAL_AUDIO_SECONDS = flags.DEFINE_float(
     "eval_audio_seconds",
@@ -154,6 +161,20 @@ class Schedule:
     eval_every: int
     eval_batches: int
     eval_audio_seconds: float
+    checkpoint_every: int = 0
+
+    def evaluates(self, step: int) -> bool:
+        """Says whether this step is followed by an evaluation, which the last one always is."""
+        return step % self.eval_every == 0 or step == self.num_steps
+
+    def logs(self, step: int) -> bool:
+        """Says whether the metrics of this step and those before it are logged."""
+        return step % self.log_every == 0 or self.evaluates(step)
+
+    def saves(self, step: int) -> bool:
+        """Says whether there is a checkpoint of this step."""
+        extra = self.checkpoint_every and step % self.checkpoint_every == 0
+        return bool(extra) or self.evaluates(step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +217,7 @@ def schedule_from_flags() -> Schedule:
         eval_every=EVAL_EVERY.value,
         eval_batches=EVAL_BATCHES.value,
         eval_audio_seconds=EVAL_AUDIO_SECONDS.value,
+        checkpoint_every=CHECKPOINT_EVERY.value,
     )
 
 

@@ -6,8 +6,10 @@ r"""Trains encoder, decoders and classifier on prepared domains (§3.3).
 The same command goes on with a run that was stopped.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ import numpy as np
 from absl import logging
 
 from experiments import flags as train_flags
-from experiments import hosts, metrics_log, samples
+from experiments import hosts, metrics_log, samples, stopping
 from umt_jax import (
     checkpoint,
     command_line,
@@ -34,26 +36,30 @@ def main() -> None:
     """Trains as the flags say."""
     logging.set_verbosity(logging.INFO)
     jax.config.update("jax_num_cpu_devices", train_flags.CPU_DEVICES.value)
-    join_hosts()
-    data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
-    damage.set_aside(workdir)
-    base = base_config(workdir)
-    domains, train_domains = train_flags.domains_from_flags(data_dir, base)
-    prepared = dataset.Dataset(data_dir, train_domains or domains)
-    config = train_flags.config_from_flags(
-        domains,
-        train_domains,
-        sample_rate_hz=prepared.sample_rate_hz,
-        mu_law=prepared.mu_law,
-        base=base,
-    )
-    run(
-        config,
-        train_flags.schedule_from_flags(),
-        prepared,
-        workdir=workdir,
-        layout=train_flags.layout_from_flags(),
-    )
+    with stopping.StopRequest() as stop:
+        join_hosts()
+        data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
+        damage.set_aside(workdir)
+        base = base_config(workdir)
+        domains, train_domains = train_flags.domains_from_flags(data_dir, base)
+        prepared = dataset.Dataset(data_dir, train_domains or domains)
+        config = train_flags.config_from_flags(
+            domains,
+            train_domains,
+            sample_rate_hz=prepared.sample_rate_hz,
+            mu_law=prepared.mu_law,
+            base=base,
+        )
+        done = run(
+            config,
+            train_flags.schedule_from_flags(),
+            prepared,
+            workdir=workdir,
+            layout=train_flags.layout_from_flags(),
+            asked_to_stop=stop.reached,
+        )
+    if not done:
+        sys.exit(stopping.EXIT_STATUS)
 
 
 def join_hosts() -> None:
@@ -89,7 +95,8 @@ def run(
     *,
     workdir: str,
     layout: train_flags.Layout = train_flags.BEST_LAYOUT,
-) -> None:
+    asked_to_stop: Callable[[int], bool] = lambda step: False,
+) -> bool:
     """Trains until `schedule.num_steps`, from the newest checkpoint in `workdir` if there is one.
 
     Args:
@@ -98,6 +105,10 @@ def run(
         prepared: The data of `config.trained_domains`.
         workdir: Folder of the run.
         layout: How the devices share each step.
+        asked_to_stop: Asked after each step whether it is the last one for now.
+
+    Returns:
+        Whether it got there; if not, it was asked to stop.
 
     Raises:
         ValueError: `workdir` holds a run of another configuration, the data do not fit, the devices
@@ -108,15 +119,18 @@ def run(
     nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
     optimizers = train_state.make_optimizers(config.training)
     check_config(config, workdir)
-    with checkpoint.Checkpoints(workdir) as checkpoints:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir))
         newest_step = checkpoints.newest_step()
         first_step = newest_step or 0
         parameters = initial_parameters(nets) if newest_step is None else nets.init(_key(config))
         state = train_state.create(parameters, optimizers, config)
         devices = partitioning.make(layout.partitioning, mesh, nets, optimizers, state)
         state = devices.put_state(state)
+        unlogged: list[train_step.Metrics] = []
         if newest_step is not None:
             state = checkpoints.restore(newest_step, state)
+            unlogged = checkpoints.unlogged(newest_step)
             logging.info("Going on from step %d in %s.", newest_step, workdir)
         if first_step >= schedule.num_steps:
             logging.info("That is all that --num_steps=%d asks for.", schedule.num_steps)
@@ -135,31 +149,41 @@ def run(
         translations = samples.Translations(config, prepared, schedule.eval_audio_seconds)
         learning_rate = train_state.learning_rate(config.training)
         batches = prepared.train_batches(config.training, first_step=first_step, part=part)
+        log = stack.enter_context(
+            metrics_log.open_log(workdir, config, first_step, schedule.num_steps)
+        )
 
-        with metrics_log.open_log(workdir, config, first_step, schedule.num_steps) as log:
-            pending: list[train_step.Metrics] = []
-            steps = range(first_step + 1, schedule.num_steps + 1)
-            for step, batch in zip(steps, batches, strict=False):  # The batches never end.
-                state, metrics = devices.train_step(state, devices.put_batch(batch))
-                pending.append(metrics)
-                last = step == schedule.num_steps
-                if step % schedule.log_every == 0 or step % schedule.eval_every == 0 or last:
-                    history = jax.device_get(pending)
-                    _check_finite(
-                        history, range(step - len(history) + 1, step + 1), config, workdir
-                    )
-                    log.train(step, history, learning_rate=float(learning_rate(step - 1)))
-                    pending = []
-                if step % schedule.eval_every == 0 or last:
-                    scores = jax.device_get(
-                        [devices.eval_step(state.parameters, batch) for batch in eval_batches]
-                    )
-                    # The update of this very step may have been one too many.
-                    _check_finite(scores, [step] * len(scores), config, workdir)
-                    log.evaluate(step, scores)
-                    reconstruction = float(np.mean([s["reconstruction"] for s in scores]))
-                    checkpoints.save(state, config, prepared.description, reconstruction)
-                    log.translations(step, translations.make(state.parameters))
+        steps = range(first_step + 1, schedule.num_steps + 1)
+        for step, batch in zip(steps, batches, strict=False):  # The batches never end.
+            state, metrics = devices.train_step(state, devices.put_batch(batch))
+            # No more than two steps are under way, so that a run that is to stop soon does.
+            jax.block_until_ready(unlogged[-1:])
+            unlogged.append(metrics)
+            stopped = asked_to_stop(step)
+            if schedule.logs(step) or schedule.saves(step) or stopped:
+                unlogged = jax.device_get(unlogged)
+                first_unlogged = step + 1 - len(unlogged)
+                _check_finite(unlogged, range(first_unlogged, step + 1), config, workdir)
+            if schedule.logs(step):
+                log.train(step, unlogged, learning_rate=float(learning_rate(step - 1)))
+                unlogged = []
+            reconstruction = math.inf  # Not known.
+            if schedule.evaluates(step):
+                scores = jax.device_get(
+                    [devices.eval_step(state.parameters, batch) for batch in eval_batches]
+                )
+                # The update of this very step may have been one too many.
+                _check_finite(scores, [step] * len(scores), config, workdir)
+                log.evaluate(step, scores)
+                reconstruction = float(np.mean([s["reconstruction"] for s in scores]))
+            if schedule.saves(step) or stopped:
+                checkpoints.save(state, config, prepared.description, reconstruction, unlogged)
+            if stopped and step < schedule.num_steps:
+                logging.info("Stopped after step %d. The same command goes on from there.", step)
+                return False
+            if schedule.evaluates(step):
+                log.translations(step, translations.make(state.parameters))
+    return True
 
 
 def make_mesh(config: Config, layout: train_flags.Layout) -> jax.sharding.Mesh:

@@ -134,9 +134,9 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_on_one_line(
     tmp_path, monkeypatch, run_config, method
 ):
     def fail(*args, **kwargs):
-        raise ValueError("RESOURCE_EXHAUSTED: No space left on device\n\nSource locations:")
+        raise ValueError("RESOURCE_EXHAUSTED: 4.tmp/d/1: No space left on device\n\nSource:")
 
-    message = "written to .*checkpoints. Is the disk full. .RESOURCE_EXHAUSTED: No space left on d"
+    message = "written to .*checkpoints, which keeps those before it: No space left on device$"
     with pytest.raises(OSError, match=message) as raised:
         with checkpoint.Checkpoints(str(tmp_path)) as checkpoints:
             with monkeypatch.context() as patch:

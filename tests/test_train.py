@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from tensorboardX.proto import event_pb2
 
 from experiments import metrics_log, train
 from experiments.flags import Schedule
-from umt_jax import checkpoint, dataset, networks, train_state
+from umt_jax import checkpoint, dataset, networks, sharding, train_state
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +44,9 @@ def schedule(num_steps, eval_every=4):
     )
 
 
-def run(config, schedule, prepared_dir, workdir):
+def run(config, schedule, prepared_dir, workdir, **options):
     prepared = dataset.Dataset(str(prepared_dir), config.trained_domains)
-    train.run(config, schedule, prepared, workdir=str(workdir))
+    return train.run(config, schedule, prepared, workdir=str(workdir), **options)
 
 
 def metrics(workdir):
@@ -67,20 +68,47 @@ def restored_state(workdir, step, config):
         return checkpoints.restore(step, target)
 
 
+def events(workdir):
+    """Yields TensorBoard's events in its order; a record that is cut off ends its file."""
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        data, position = path.read_bytes(), 0
+        while position + 12 <= len(data):
+            (length,) = struct.unpack_from("<Q", data, position)
+            if position + 16 + length > len(data):
+                break
+            yield event_pb2.Event.FromString(data[position + 12 : position + 12 + length])
+            position += 16 + length
+
+
 def tensorboard(workdir):
     """Returns the kind of value and the steps of each tag."""
     tags = {}
-    for path in (workdir / "tensorboard").iterdir():
-        data, position = path.read_bytes(), 0
-        while position < len(data):
-            (length,) = struct.unpack_from("<Q", data, position)
-            event = event_pb2.Event.FromString(data[position + 12 : position + 12 + length])
-            position += 16 + length
-            for value in event.summary.value:
-                kind, steps = tags.setdefault(value.tag, (value.WhichOneof("value"), set()))
-                assert kind == value.WhichOneof("value")
-                steps.add(event.step)
+    for event in events(workdir):
+        for value in event.summary.value:
+            kind, steps = tags.setdefault(value.tag, (value.WhichOneof("value"), set()))
+            assert kind == value.WhichOneof("value")
+            steps.add(event.step)
     return tags
+
+
+def tensorboard_scalars(workdir):
+    """Returns the steps and numbers of each tag that TensorBoard shows.
+
+    At the start of a session it forgets what was told of its first step and of later ones.
+    """
+    shown = []
+    for event in events(workdir):
+        if event.HasField("session_log"):
+            shown = [earlier for earlier in shown if earlier[1] < event.step]
+        shown += [
+            (value.tag, event.step, value.simple_value)
+            for value in event.summary.value
+            if value.HasField("simple_value")
+        ]
+    return {
+        name: [(step, number) for tag, step, number in shown if tag == name]
+        for name in {tag for tag, _, _ in shown}
+    }
 
 
 def files(folder):
@@ -157,6 +185,62 @@ def test_a_run_that_died_goes_on_as_if_it_never_had(
     seconds = [line["seconds"] for line in after]
     assert seconds == sorted(seconds) and seconds[3] > seconds[2]
     assert tensorboard(tmp_path)["train/reconstruction"][1] == {2, 4, 6, 8}
+
+
+@pytest.fixture
+def stopped_dir(tmp_path, prepared_dir, run_config):
+    """The run of `trained_dir`, stopped after step 5, between two means of its log."""
+    workdir = tmp_path / "stopped"
+    done = run(run_config, schedule(8), prepared_dir, workdir, asked_to_stop=lambda s: s == 5)
+    assert not done
+    return workdir
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_never_had(
+    stopped_dir, trained_dir, prepared_dir, run_config
+):
+    assert [line["step"] for line in metrics(stopped_dir)] == [2, 4, 4]
+    assert run(run_config, schedule(8), prepared_dir, stopped_dir)
+    state, expected = (restored_state(path, 8, run_config) for path in (stopped_dir, trained_dir))
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    assert untimed(metrics(stopped_dir)) == untimed(metrics(trained_dir))
+    numbers, expected = map(tensorboard_scalars, (stopped_dir, trained_dir))
+    assert untimed([numbers]) == untimed([expected])
+
+
+def test_a_run_goes_on_within_rounding_on_another_number_of_devices(
+    monkeypatch, stopped_dir, trained_dir, prepared_dir, run_config
+):
+    one_device = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+    monkeypatch.setattr(sharding, "make_mesh", one_device)
+    run(run_config, schedule(8), prepared_dir, stopped_dir)
+    state, expected = (restored_state(path, 8, run_config) for path in (stopped_dir, trained_dir))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, state, expected)
+    for line, same in zip(
+        untimed(metrics(stopped_dir)), untimed(metrics(trained_dir)), strict=True
+    ):
+        assert line == pytest.approx(same, rel=1e-4)
+
+
+def test_a_run_that_is_stopped_at_its_last_step_is_done(resumed_dir, prepared_dir, run_config):
+    assert run(
+        run_config, schedule(9), prepared_dir, resumed_dir, asked_to_stop=lambda step: step == 9
+    )
+    assert [line["step"] for line in metrics(resumed_dir)][-2:] == [9, 9]
+
+
+def test_checkpoints_between_evaluations_are_no_candidates_for_the_best(
+    resumed_dir, prepared_dir, run_config
+):
+    often = dataclasses.replace(schedule(11, eval_every=100), checkpoint_every=2)
+    stop = functools.partial(run, run_config, often, prepared_dir, resumed_dir)
+    assert not stop(asked_to_stop=lambda step: step == 10)
+    best = checkpoint.restore_parameters(str(resumed_dir))
+    expected = checkpoint.restore_parameters(str(resumed_dir), 8)
+    jax.tree.map(np.testing.assert_array_equal, best, expected)
+    with checkpoint.Checkpoints(str(resumed_dir)) as checkpoints:
+        assert checkpoints.newest_step() == 10
 
 
 def test_a_run_that_is_done_is_left_as_it_is(resumed_dir, trained_dir, prepared_dir, run_config):

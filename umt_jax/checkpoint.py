@@ -5,6 +5,8 @@ optimizers, configuration and description of the dataset. Inference reads the fi
 """
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,10 +151,11 @@ class Checkpoints:
         try:
             yield
         except (ValueError, OSError) as error:
-            reason = str(error).partition("\n")[0][:200]
+            full = os.strerror(errno.ENOSPC)
+            reason = full if full in str(error) else str(error).partition("\n")[0][:200]
             raise OSError(
-                f"A checkpoint could not be written to {self._manager.directory}. Is the disk "
-                f"full? ({reason})"
+                f"A checkpoint could not be written to {self._manager.directory}, which keeps those "
+                f"before it: {reason}"
             ) from error
 
 
