@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo torch test test-slow lint format clean
+.PHONY: help demo torch test test-slow test-beam lint format clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
 	@echo "make test       the tests; those of the import of published weights only after make torch"
 	@echo "make torch      install PyTorch into .venv"
 	@echo "make test-slow  all tests, also those marked slow"
+	@echo "make test-beam  install Apache Beam into .venv, and its tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove .venv and demo/"
@@ -47,6 +48,11 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(RUN) pytest -m "not device"
+
+# Apache Beam wants an older protobuf and pyarrow than the rest would get: it comes last.
+test-beam: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check "apache-beam>=2.60"
+	$(RUN) pytest tests/test_pipeline.py
 
 lint: .venv/installed
 	$(RUN) ruff check .

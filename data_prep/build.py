@@ -6,20 +6,28 @@ Each folder in --audio_dir is a domain, and each sound file anywhere in it a tra
 ogg, opus, aiff, and with `pip install "umt_jax[av]"` m4a and whatever else FFmpeg reads. Files that
 cannot be used are left out and named at the end. Run it again after adding folders or files: only
 what changed is built.
+
+Both folders may be on gs://, s3:// or whatever else `etils.epath` knows. --beam_runner has workers
+of Apache Beam do the work instead of this machine (`pip install "umt_jax[beam]"`):
+
+    python -m data_prep.build --audio_dir=gs://mine/music --data_dir=gs://mine/data \
+        --beam_runner=DataflowRunner --beam_options="--project=mine --region=europe-west1 ..."
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 
 from absl import flags
+from etils import epath
 
-from data_prep import datasets, domains
+from data_prep import datasets, domains, workers
 from data_prep.recipe import Recipe
 from data_prep.tracks import SPLITS
-from umt_jax import command_line
+from data_prep.workers import RunAll
+from umt_jax import command_line, storage
 
 
 def define_flags() -> None:
@@ -58,6 +66,13 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "num_workers", os.cpu_count() or 1, "Worker processes; all cores by default.", lower_bound=1
     )
+    flags.DEFINE_string(
+        "beam_runner",
+        None,
+        "Runner of Apache Beam that does the work: DirectRunner, DataflowRunner, FlinkRunner, "
+        "SparkRunner. Left out: --num_workers processes of this machine do.",
+    )
+    flags.DEFINE_string("beam_options", "", "Options of that runner, as its own command line.")
     flags.DEFINE_bool(
         "overwrite", False, "Rebuild domains that --data_dir has with other settings."
     )
@@ -98,17 +113,36 @@ def table(metadata: Mapping[str, datasets.Metadata], *, built: Collection[str]) 
     return "\n".join(lines)
 
 
+@contextlib.contextmanager
+def runner_from_flags(data_dir: epath.Path) -> Iterator[RunAll]:
+    """Gives the function that makes a build's calls, here or on workers of Apache Beam.
+
+    Raises:
+        ValueError: There is no such runner, or Apache Beam is not installed.
+    """
+    args = flags.FLAGS
+    if args.beam_runner is None:
+        if args.beam_options:
+            raise ValueError("--beam_options are those of a runner: name it with --beam_runner.")
+        with workers.run_all_here(args.num_workers) as run_all:
+            yield run_all
+        return
+    from data_prep import pipeline  # Here, since it takes seconds.
+
+    with pipeline.run_all_with_beam(args.beam_runner, args.beam_options, data_dir) as run_all:
+        yield run_all
+
+
 def main() -> None:
     """Builds as the flags say and prints the table."""
-    data_dir = Path(flags.FLAGS.data_dir)
+    args = flags.FLAGS
+    audio_dir, data_dir = storage.path(args.audio_dir), storage.path(args.data_dir)
+    recipe = recipe_from_flags()
     try:
-        built = domains.build(
-            Path(flags.FLAGS.audio_dir),
-            data_dir,
-            recipe_from_flags(),
-            num_workers=flags.FLAGS.num_workers,
-            overwrite=flags.FLAGS.overwrite,
-        )
+        with runner_from_flags(data_dir) as run_all:
+            built = domains.build(
+                audio_dir, data_dir, recipe, run_all=run_all, overwrite=args.overwrite
+            )
     except KeyboardInterrupt:
         sys.exit("Interrupted. Domains that were finished are kept; start again for the others.")
     print(table(datasets.read_metadata(data_dir), built=built))

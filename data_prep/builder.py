@@ -1,149 +1,115 @@
-"""The TFDS dataset of one domain, in ArrayRecord shards, written without TensorFlow."""
+"""The TFDS dataset of one domain: records in ArrayRecord shards, and the JSON files beside them.
 
-import contextlib
+Written without TensorFlow, and not by a builder of TFDS: one shuffles the records, which needs
+TensorFlow beyond a gigabyte, the other holds a shard in memory. Readers shuffle anyway.
+"""
+
 import dataclasses
 import functools
 import importlib.metadata
-import io
-import itertools
-import math
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
+from array_record.python import array_record_module
+from etils import epath
+from tensorflow_datasets.core import dataset_info, naming
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_prep.recipe import Recipe
 from data_prep.segments import Example
 from data_prep.tracks import SPLITS, Domain
+from umt_jax.config import DATASET_NAME
 
-VERSION = "1.0.0"
-
-# TFDS holds the examples of a shard in memory while it writes it.
-_SHARD_BYTES = 128 * 2**20
-
-Shard = Callable[[], Iterator[Example]]
+_FILE_FORMAT = "array_record"
 
 
-def shards(examples: Iterator[Example], num_examples: int, recipe: Recipe) -> list[Shard]:
-    """Divides examples among shards of about equal size, to be read one after the other."""
-    num_bytes = num_examples * recipe.segment_samples * (1 + recipe.num_variants)
-    num_shards = min(num_examples, math.ceil(num_bytes / _SHARD_BYTES))
-    ends = [num_examples * i // num_shards for i in range(num_shards + 1)]
-    return [
-        functools.partial(itertools.islice, examples, end - start)
-        for start, end in itertools.pairwise(ends)
-    ]
+def shard_filename(split: str, index: int, num_shards: int) -> str:
+    """Returns the name of a shard."""
+    return f"{DATASET_NAME}-{split}.{_FILE_FORMAT}-{index:05d}-of-{num_shards:05d}"
 
 
-class Segments(tfds.core.ShardBasedBuilder):
-    """The TFDS dataset of one domain. Its name is `umt_jax.config.DATASET_NAME`.
-
-    `GeneratorBasedBuilder` would shuffle the examples, which needs TensorFlow beyond a gigabyte;
-    readers shuffle anyway.
-    """
-
-    VERSION = tfds.core.Version(VERSION)
-
-    def __init__(
-        self,
-        *,
-        domain: Domain,
-        recipe: Recipe,
-        shards: Mapping[str, Sequence[Shard]],
-        data_dir: Path,
-    ) -> None:
-        """Keeps what to write.
-
-        Args:
-            domain: Name, tracks and files left out.
-            recipe: Settings.
-            shards: The examples of each split.
-            data_dir: Folder of datasets; this one goes to `segments/<domain>/1.0.0` in it.
-        """
-        self._domain = domain
-        self._recipe = recipe
-        self._shards = shards
-        config = tfds.core.BuilderConfig(name=domain.name, description=f"Domain {domain.name}.")
-        super().__init__(data_dir=data_dir, config=config, file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        A, T = self._recipe.num_variants, self._recipe.segment_samples
-        features = {
-            "codes": _codes_feature(T),
-            "augmented": _codes_feature(A, T),
-            "track": tfds.features.Text(),
-            "start_sample": tfds.features.Scalar(dtype=np.int64),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Segments of music in mu-law codes, and versions with modulated pitch.",
-            features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(describe(self._domain, self._recipe)),
-        )
-
-    def _shard_iterators_per_split(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, list[Callable[[], Iterator[tuple[str, Example]]]]]:
-        return {
-            split: [functools.partial(_with_keys, shard) for shard in shards]
-            for split, shards in self._shards.items()
-        }
-
-    def _example_writer(self) -> tfds.core.ExampleWriter:
-        return _SameBytesWriter(file_format=self.info.file_format)
-
-
-class _SameBytesWriter(tfds.core.ExampleWriter):
-    """Writes the features of a record in the order of their names.
-
-    TFDS leaves it to protobuf, which takes another order in each process.
-    """
-
-    def write(self, path: str, examples: Iterator[tuple[str, bytes]]) -> None:
-        super().write(path, ((key, _sorted_by_name(record)) for key, record in examples))
-
-
-def _sorted_by_name(record: bytes) -> bytes:
-    return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
-
-
-def write_dataset(
-    domain: Domain, shards: Mapping[str, Sequence[Shard]], recipe: Recipe, *, data_dir: Path
-) -> Path:
-    """Writes a domain's dataset and returns its folder, `data_dir/segments/<domain>/1.0.0`.
+def write_records(path: Path, examples: Iterable[Example], recipe: Recipe) -> None:
+    """Writes a shard, one record in memory at a time.
 
     Raises:
         OSError: It could not be written.
     """
+    features = _features(recipe.num_variants, recipe.segment_samples)
     try:
-        with _quiet_tfds(data_dir):
-            builder = Segments(domain=domain, recipe=recipe, shards=shards, data_dir=data_dir)
-            builder.download_and_prepare()
+        # One record a group: readers want records one by one, in any order.
+        writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
+        try:
+            for example in examples:
+                writer.write(_sorted_by_name(features.serialize_example(example)))
+        finally:
+            writer.close()
     except RuntimeError as error:
-        # What the writer of ArrayRecord raises when the disk is full.
-        raise OSError(f"Domain {domain.name} could not be written: {error}") from error
-    return Path(builder.data_path)
+        # What the writer raises when the disk is full; it goes on to name the file twice.
+        reason = str(error).partition(";")[0]
+        raise OSError(f"{path} could not be written: {reason}") from error
 
 
-@contextlib.contextmanager
-def _quiet_tfds(data_dir: Path) -> Iterator[None]:
-    """Hides what TFDS says about downloads and about configurations that are not built in."""
-    verbosity, temporary = logging.get_verbosity(), tempfile.tempdir
-    logging.set_verbosity(logging.ERROR)
-    # Each builder leaves an empty temporary folder behind; here it goes when `data_dir` goes.
-    tempfile.tempdir = os.fspath(data_dir)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        tempfile.tempdir = temporary
+def _sorted_by_name(record: bytes) -> bytes:
+    """Returns the same record with features in the order of their names.
+
+    TFDS leaves the order to protobuf, which takes another one in each process.
+    """
+    return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
+
+
+def write_information(
+    domain: Domain,
+    shard_lengths: Mapping[str, Sequence[int]],
+    num_bytes: Mapping[str, int],
+    recipe: Recipe,
+    *,
+    folder: epath.Path,
+) -> None:
+    """Writes what TFDS needs beside the shards; `dataset_info.json`, the last, makes it complete.
+
+    Args:
+        domain: Name, tracks and files left out.
+        shard_lengths: Records in each shard of each split.
+        num_bytes: Bytes of all shards of each split.
+        recipe: Settings.
+        folder: The dataset's folder. Its name is the version.
+    """
+    identity = dataset_info.DatasetIdentity(
+        name=DATASET_NAME,
+        version=tfds.core.Version(folder.name),
+        data_dir=os.fspath(folder),
+        module_name=__name__,
+        config_name=domain.name,
+        config_description=f"Domain {domain.name}.",
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        description="Segments of music in mu-law codes, and versions with modulated pitch.",
+        features=_features(recipe.num_variants, recipe.segment_samples),
+        metadata=tfds.core.MetadataDict(describe(domain, recipe)),
+    )
+    info.set_file_format(_FILE_FORMAT)
+    template = naming.ShardedFileTemplate(
+        dataset_name=DATASET_NAME, data_dir=folder, filetype_suffix=_FILE_FORMAT
+    )
+    info.set_splits(
+        tfds.core.splits.SplitDict(
+            [
+                tfds.core.SplitInfo(
+                    name=split,
+                    shard_lengths=list(shard_lengths[split]),
+                    num_bytes=num_bytes[split],
+                    filename_template=template.replace(split=split),
+                )
+                for split in SPLITS
+            ]
+        )
+    )
+    info.write_to_directory(folder)
 
 
 def describe(domain: Domain, recipe: Recipe) -> dict[str, Any]:
@@ -172,12 +138,19 @@ def describe(domain: Domain, recipe: Recipe) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _features(num_variants: int, segment_samples: int) -> tfds.features.FeaturesDict:
+    return tfds.features.FeaturesDict(
+        {
+            "codes": _codes_feature(segment_samples),
+            "augmented": _codes_feature(num_variants, segment_samples),
+            "track": tfds.features.Text(),
+            "start_sample": tfds.features.Scalar(dtype=np.int64),
+        }
+    )
+
+
 def _codes_feature(*shape: int) -> tfds.features.Tensor:
     # BYTES: the default, a list of integers, takes 1.5 times the space and 3 times the time.
     encoding = tfds.features.Encoding.BYTES
     return tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding=encoding)
-
-
-def _with_keys(shard: Shard) -> Iterator[tuple[str, Example]]:
-    for example in shard():
-        yield f"{example['track']}:{example['start_sample']}", example

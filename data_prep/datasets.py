@@ -1,43 +1,46 @@
-"""The datasets in a data folder: which are there, which are up to date, and how one gets there.
+"""The datasets in a data folder: which are up to date, and how a new one gets there.
 
-A dataset is complete when `segments/<domain>/1.0.0` exists, since it is moved there as a whole.
+On a local disk a dataset is made in a hidden folder and moved to `segments/<domain>/1.0.0` as a
+whole. Object stores (gs://, s3://) move no folder at once, so there it is made where it stays, in a
+folder of a version of its own, and the file that makes it complete is written last; what is older
+goes then. Either way a dataset is complete or not there, and a rebuilt one replaces the older when
+it is complete itself.
 """
 
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import shutil
+import time
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.builder import VERSION
+from etils import epath
+
 from data_prep.recipe import Recipe
 from data_prep.tracks import SoundFile
-from umt_jax import sound_file
+from umt_jax import prepared, sound_file, storage
 from umt_jax.config import DATASET_NAME
 
 Metadata = dict[str, Any]
 """What `builder.describe` returned when a domain was built."""
 
+_VERSION = "1.0.0"
 _STAGING = ".incomplete"
 
 
-def read_metadata(data_dir: Path) -> dict[str, Metadata]:
+def read_metadata(data_dir: epath.Path) -> dict[str, Metadata]:
     """Returns the metadata of each complete domain.
 
     Raises:
         ValueError: A domain's metadata are damaged.
     """
-    metadata = {}
-    for path in sorted(data_dir.glob(f"{DATASET_NAME}/*/{VERSION}/metadata.json")):
-        try:
-            metadata[path.parent.parent.name] = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}). Remove {path.parent}.") from error
-    return metadata
+    return {
+        name: prepared.read_metadata(folder) for name, folder in prepared.find(data_dir).items()
+    }
 
 
 def check_settings(
@@ -76,38 +79,88 @@ def is_up_to_date(metadata: Metadata | None, files: Sequence[SoundFile], recipe:
     return not (sound_file.NEEDS_PYAV in reasons and sound_file.has_pyav())
 
 
-@contextlib.contextmanager
-def staging(data_dir: Path) -> Iterator[Path]:
-    """Gives a folder for unfinished work in `data_dir`, which is removed at the end.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Staging:
+    """Where a build works.
 
-    One that an earlier build left behind because it was killed is removed first.
+    Attributes:
+        scratch: A folder of its own in the data folder, removed at its end.
+        datasets: Folder in which the datasets are made, each in `<domain>/<version>`.
+        version: Version of the datasets that it makes.
+        final: Folder in which readers look for them.
+    """
+
+    scratch: epath.Path
+    datasets: epath.Path
+    version: str
+    final: epath.Path
+
+    def folder(self, domain: str) -> epath.Path:
+        """Returns where to make a domain's dataset."""
+        return self.datasets / domain / self.version
+
+    def install(self, domain: str) -> None:
+        """Puts a domain's complete dataset in the place of older ones."""
+        built, target = self.folder(domain), self.final / domain / self.version
+        if built != target:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                os.rename(target, built.with_name("replaced"))
+            os.rename(built, target)
+        for other in prepared.versions(target.parent):
+            # A newer one is that of a build that began later and ended earlier.
+            is_older = prepared.version(other) < prepared.version(target)
+            if other != target and (is_older or built != target):
+                prepared.remove(other)
+
+
+@contextlib.contextmanager
+def staging(data_dir: epath.Path) -> Iterator[Staging]:
+    """Gives a place for unfinished work in `data_dir`.
+
+    On a local disk, what an earlier build left behind because it was killed is removed first.
+    Elsewhere nothing tells it from a build that is running, so it stays.
 
     Raises:
-        OSError: `data_dir` cannot be written, or another build is writing to it.
+        OSError: `data_dir` cannot be written, or another build of this machine is writing to it.
     """
-    folder = data_dir / _STAGING
+    scratch, final = data_dir / _STAGING, data_dir / DATASET_NAME
+    if storage.is_local(data_dir):
+        with _locked(Path(scratch)):
+            datasets = scratch / DATASET_NAME
+            yield Staging(scratch=scratch, datasets=datasets, version=_VERSION, final=final)
+        return
+    scratch = scratch / uuid.uuid4().hex
+    try:
+        yield Staging(scratch=scratch, datasets=final, version=_next_version(data_dir), final=final)
+    finally:
+        scratch.rmtree(missing_ok=True)
+
+
+def _next_version(data_dir: epath.Path) -> str:
+    """Returns a version that no other build takes, and newer than all there are."""
+    there = prepared.find(data_dir).values()
+    newest = max((prepared.version(folder) for folder in there), default=(0,))
+    return f"1.0.{max(time.time_ns() // 1000, newest[-1] + 1)}"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Makes an empty folder that no other process has until the end, when it is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise OSError(f"Another build is writing to {data_dir}. Wait for its end.") from error
+            raise OSError(
+                f"Another build is writing to {folder.parent}. Wait for its end."
+            ) from error
         try:
             for leftover in folder.iterdir():
                 if leftover.is_dir():
                     shutil.rmtree(leftover)
                 elif leftover.name != "lock":
                     leftover.unlink()
-            yield folder
+            yield
         finally:
             shutil.rmtree(folder)
-
-
-def install(built: Path, data_dir: Path, *, staging: Path) -> None:
-    """Moves a complete dataset from `staging` to where readers look, in place of an older one."""
-    # TFDS wants the same folders in staging, so that the relative path is the same.
-    target = data_dir / built.relative_to(staging)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        os.rename(target, built.with_name("replaced"))
-    os.rename(built, target)

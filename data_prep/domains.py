@@ -2,21 +2,23 @@
 
 import functools
 import itertools
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from absl import logging
+from etils import epath
 from tqdm import tqdm
 
-from data_prep import augment, builder, datasets, segments, tracks, workers
+from data_prep import augment, builder, datasets, shards, tracks
+from data_prep.datasets import Staging
 from data_prep.recipe import Recipe
-from data_prep.tracks import SPLITS, Domain, SoundFile, Stretch
+from data_prep.tracks import SPLITS, Domain, SoundFile
+from data_prep.workers import RunAll
 from umt_jax import audio
 
 
-def find_domains(audio_dir: Path, *, data_dir: Path) -> dict[str, Path]:
+def find_domains(audio_dir: epath.Path, *, data_dir: epath.Path) -> dict[str, epath.Path]:
     """Returns the folder of each domain.
 
     The name of a domain is that of its folder, with "_" for characters that flags and file names
@@ -28,12 +30,13 @@ def find_domains(audio_dir: Path, *, data_dir: Path) -> dict[str, Path]:
     """
     if not audio_dir.is_dir():
         raise FileNotFoundError(f"--audio_dir={audio_dir} is not a folder.")
-    folders: dict[str, Path] = {}
-    for folder in sorted(audio_dir.iterdir()):
+    folders: dict[str, epath.Path] = {}
+    entries = sorted(audio_dir.iterdir())
+    for folder in entries:
         if (
             not folder.is_dir()
             or folder.name.startswith(".")
-            or folder.resolve() == data_dir.resolve()
+            or os.path.realpath(folder) == os.path.realpath(data_dir)
         ):
             continue
         name = re.sub(r"[^A-Za-z0-9_-]", "_", folder.name)
@@ -49,32 +52,38 @@ def find_domains(audio_dir: Path, *, data_dir: Path) -> dict[str, Path]:
             f"{audio_dir} holds no folders. Each domain is a folder of sound files in it, such as "
             f"{audio_dir / 'Bach_Solo_Cello' / 'suite_1.wav'}."
         )
-    strays = [path.name for path in audio.find_sound_files(audio_dir) if path.parent == audio_dir]
+    strays = [path.name for path in entries if audio.is_sound_file(path.name) and not path.is_dir()]
     if strays:
         logging.warning("Left out, as they are in no domain's folder: %s", ", ".join(strays))
     return folders
 
 
-def identify_files(folder: Path) -> list[SoundFile]:
-    """Returns the sound files of a domain's folder.
+def identify_files(
+    run_all: RunAll, folders: Mapping[str, epath.Path]
+) -> dict[str, list[SoundFile]]:
+    """Returns the sound files of each domain, with a hash of each.
 
     Raises:
-        ValueError: It has none.
+        ValueError: A domain has none.
     """
-    paths = audio.find_sound_files(folder)
-    if not paths:
-        raise ValueError(
-            f"{folder} holds no sound files. Each folder in --audio_dir is a domain: fill this one "
-            "or remove it."
-        )
-    # Hashing releases the interpreter, so that threads will do.
-    with futures.ThreadPoolExecutor() as pool:
-        return list(pool.map(functools.partial(tracks.identify, folder=folder), paths))
+    paths = {name: tracks.find(folder) for name, folder in folders.items()}
+    for name, found in paths.items():
+        if not found:
+            raise ValueError(
+                f"{folders[name]} holds no sound files. Each folder in --audio_dir is a domain: "
+                "fill this one or remove it."
+            )
+    results = run_all(
+        [
+            functools.partial(tracks.identify, path, folder=folders[name])
+            for name, found in paths.items()
+            for path in found
+        ]
+    )
+    return {name: list(itertools.islice(results, len(found))) for name, found in paths.items()}
 
 
-def scan(
-    pool: futures.Executor, files: Mapping[str, Sequence[SoundFile]], recipe: Recipe
-) -> list[Domain]:
+def scan(run_all: RunAll, files: Mapping[str, Sequence[SoundFile]], recipe: Recipe) -> list[Domain]:
     """Decodes every file once, to learn what each split of each domain gets.
 
     Raises:
@@ -85,71 +94,55 @@ def scan(
         for of_domain in files.values()
         for file in of_domain
     ]
-    results = iter(
-        tqdm(workers.in_order(pool, calls), "Reading", len(calls), unit=" files", disable=None)
-    )
+    results = iter(tqdm(run_all(calls), "Reading", len(calls), unit=" files", disable=None))
     scanned = {name: list(itertools.islice(results, len(files[name]))) for name in files}
     return [tracks.plan_domain(name, scanned[name], recipe) for name in files]
 
 
-def write(
-    pool: futures.Executor,
-    domains: Sequence[Domain],
-    recipe: Recipe,
-    *,
-    data_dir: Path,
-    staging: Path,
-) -> None:
-    """Makes the examples of all domains in worker processes and writes each domain in turn."""
-    num_segments = [
-        {split: sum(part.num_segments for part in domain.stretches[split]) for split in SPLITS}
-        for domain in domains
-    ]
+def write(run_all: RunAll, domains: Sequence[Domain], recipe: Recipe, staging: Staging) -> None:
+    """Writes the shards of all domains, and installs each domain when its last one is there."""
+    planned = {domain.name: shards.plan(domain, recipe) for domain in domains}
+    for name in planned:
+        staging.folder(name).mkdir(parents=True, exist_ok=True)
     # One line of work for all domains, in which the workers go on to the next domain while the
-    # last track of one is still in the making.
-    examples = iter(
-        tqdm(
-            _examples(pool, domains, recipe, staging=staging),
-            "Writing",
-            sum(sum(of_split.values()) for of_split in num_segments),
-            unit=" segments",
-            disable=None,
-        )
+    # last shard of one is still in the making.
+    results = run_all(
+        [
+            functools.partial(shards.write, shard, recipe=recipe, folder=staging.folder(name))
+            for name, of_domain in planned.items()
+            for shard in of_domain
+        ]
     )
-    for domain, of_split in zip(domains, num_segments, strict=True):
-        shards = {split: builder.shards(examples, of_split[split], recipe) for split in SPLITS}
-        built = builder.write_dataset(domain, shards, recipe, data_dir=staging)
-        datasets.install(built, data_dir, staging=staging)
-
-
-def _examples(
-    pool: futures.Executor, domains: Sequence[Domain], recipe: Recipe, *, staging: Path
-) -> Iterator[segments.Example]:
-    """Yields the examples of all domains, split after split."""
-    stretches: list[Stretch] = []
-    calls: list[Callable[[], Path]] = []
-    for domain in domains:
-        for split in SPLITS:
-            for stretch in domain.stretches[split]:
-                stretches.append(stretch)
-                path = staging / f"{len(calls)}.examples"
-                calls.append(
-                    functools.partial(
-                        segments.write_examples,
-                        stretch,
-                        domain=domain.name,
-                        recipe=recipe,
-                        path=path,
-                    )
-                )
-    for stretch, path in zip(stretches, workers.in_order(pool, calls), strict=True):
-        yield from segments.read_examples(stretch, recipe=recipe, path=path)
+    num_segments = sum(shard.num_examples for of_domain in planned.values() for shard in of_domain)
+    with tqdm(total=num_segments, desc="Writing", unit=" segments", disable=None) as progress:
+        for domain in domains:
+            lengths: dict[str, list[int]] = {split: [] for split in SPLITS}
+            num_bytes = dict.fromkeys(SPLITS, 0)
+            for shard in planned[domain.name]:
+                num_bytes[shard.split] += next(results)
+                lengths[shard.split].append(shard.num_examples)
+                progress.update(shard.num_examples)
+            folder = staging.folder(domain.name)
+            builder.write_information(domain, lengths, num_bytes, recipe, folder=folder)
+            staging.install(domain.name)
 
 
 def build(
-    audio_dir: Path, data_dir: Path, recipe: Recipe, *, num_workers: int, overwrite: bool
+    audio_dir: epath.Path,
+    data_dir: epath.Path,
+    recipe: Recipe,
+    *,
+    run_all: RunAll,
+    overwrite: bool,
 ) -> list[str]:
     """Brings the datasets of all domains up to date.
+
+    Args:
+        audio_dir: Folder with a folder for each domain.
+        data_dir: Folder of the datasets.
+        recipe: Settings.
+        run_all: Makes the calls that read and write much.
+        overwrite: Whether domains that were built with other settings are built again.
 
     Returns:
         The domains that were built.
@@ -157,17 +150,15 @@ def build(
     folders = find_domains(audio_dir, data_dir=data_dir)
     existing = datasets.read_metadata(data_dir)
     datasets.check_settings(existing, recipe, rebuilt=folders if overwrite else ())
-    files = {name: identify_files(folder) for name, folder in folders.items()}
     files = {
         name: of_domain
-        for name, of_domain in files.items()
+        for name, of_domain in identify_files(run_all, folders).items()
         if not datasets.is_up_to_date(existing.get(name), of_domain, recipe)
     }
     if files:
         with datasets.staging(data_dir) as staging:
+            domains = scan(run_all, files, recipe)
             logging.info("Compiling librosa's effects: up to a minute, once in an installation.")
             augment.compile_effects()
-            with workers.worker_pool(num_workers, preload=segments.__name__) as pool:
-                domains = scan(pool, files, recipe)
-                write(pool, domains, recipe, data_dir=data_dir, staging=staging)
+            write(run_all, domains, recipe, staging)
     return list(files)

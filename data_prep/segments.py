@@ -5,9 +5,7 @@ are cut first, then augmented, then encoded, so that every version is quantised 
 """
 
 import hashlib
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ import numpy as np
 from data_prep import augment
 from data_prep.recipe import Recipe
 from data_prep.tracks import Stretch, Track
-from umt_jax import audio, mu_law
+from umt_jax import audio, mu_law, storage
 from umt_jax.shapes import Waveform
 
 Example = dict[str, Any]
@@ -55,11 +53,20 @@ def examples_of_stretch(stretch: Stretch, *, domain: str, recipe: Recipe) -> Ite
 
 def _cut(stretch: Stretch, recipe: Recipe) -> Iterator[tuple[int, Waveform]]:
     """Yields the segments of a stretch, each with the sample of the track at which it starts."""
+    with storage.local_copy(stretch.track.file.path) as path:
+        yield from _cut_blocks(
+            audio.read_blocks(path, sample_rate_hz=recipe.sample_rate_hz), stretch, recipe
+        )
+
+
+def _cut_blocks(
+    blocks: Iterable[Waveform], stretch: Stretch, recipe: Recipe
+) -> Iterator[tuple[int, Waveform]]:
     T = recipe.segment_samples
     start, end = stretch.start_sample, stretch.start_sample + stretch.num_segments * T
     position = 0
     waiting = np.zeros(0, np.float32)
-    for block in audio.read_blocks(stretch.track.file.path, sample_rate_hz=recipe.sample_rate_hz):
+    for block in blocks:
         wanted = block[max(0, stretch.start_sample - position) :]
         waiting = np.concatenate([waiting, wanted])
         position += len(block)
@@ -80,30 +87,3 @@ def _generator(*name: str | int) -> np.random.Generator:
     """Returns random numbers that depend on these names only, and on no process or order."""
     digest = hashlib.sha256(repr(name).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
-
-
-def write_examples(stretch: Stretch, *, domain: str, recipe: Recipe, path: Path) -> Path:
-    """Writes codes and augmented codes of a stretch to a file, for `read_examples`; returns it."""
-    try:
-        with path.open("wb") as file:
-            for example in examples_of_stretch(stretch, domain=domain, recipe=recipe):
-                file.write(example["codes"].tobytes())
-                file.write(example["augmented"].tobytes())
-    except OSError as error:
-        # A write that fails does not say where.
-        raise OSError(error.errno, error.strerror, error.filename or os.fspath(path)) from error
-    return path
-
-
-def read_examples(stretch: Stretch, *, recipe: Recipe, path: Path) -> Iterator[Example]:
-    """Yields the examples that `write_examples` wrote, then removes the file."""
-    A, T = recipe.num_variants, recipe.segment_samples
-    with path.open("rb") as file:
-        for i in range(stretch.num_segments):
-            yield {
-                "codes": np.frombuffer(file.read(T), np.uint8),
-                "augmented": np.frombuffer(file.read(A * T), np.uint8).reshape(A, T),
-                "track": stretch.track.file.name,
-                "start_sample": stretch.start_sample + i * T,
-            }
-    path.unlink()

@@ -4,12 +4,12 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from data_prep.recipe import Recipe
-from umt_jax import audio
+from umt_jax import audio, storage
 
 SPLITS = ("train", "validation", "test")
 
@@ -36,7 +36,7 @@ class SoundFile:
         sha256: Hash of its bytes.
     """
 
-    path: Path
+    path: epath.Path
     name: str
     sha256: str
 
@@ -83,7 +83,12 @@ class Domain:
     stretches: dict[str, list[Stretch]]
 
 
-def identify(path: Path, *, folder: Path) -> SoundFile:
+def find(folder: epath.Path) -> list[epath.Path]:
+    """Returns the sound files in a domain's folder and its subfolders, sorted."""
+    return sorted(path for path in storage.files_below(folder) if audio.is_sound_file(path.name))
+
+
+def identify(path: epath.Path, *, folder: epath.Path) -> SoundFile:
     """Hashes the content of a file somewhere in a domain's folder."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
@@ -96,10 +101,11 @@ def scan(file: SoundFile, recipe: Recipe) -> Track | LeftOut:
     """Decodes a file from beginning to end, to find out whether it can be used."""
     num_samples, peak, energy = 0, 0.0, 0.0
     try:
-        for block in audio.read_blocks(file.path, sample_rate_hz=recipe.sample_rate_hz):
-            num_samples += len(block)
-            peak = max(peak, float(np.abs(block).max()))
-            energy += float(np.square(block, dtype=np.float64).sum())
+        with storage.local_copy(file.path) as path:
+            for block in audio.read_blocks(path, sample_rate_hz=recipe.sample_rate_hz):
+                num_samples += len(block)
+                peak = max(peak, float(np.abs(block).max()))
+                energy += float(np.square(block, dtype=np.float64).sum())
     except audio.SoundFileError as error:
         return LeftOut(file=file, reason=error.reason)
     if num_samples < recipe.segment_samples:

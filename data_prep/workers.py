@@ -2,17 +2,26 @@
 
 import collections
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
+
+RunAll = Callable[[Iterable[Callable[[], Any]]], Iterator[Any]]
+"""Makes calls somewhere, in any order, and yields their results in the order of the calls.
+
+Calls and results are pickled. This module has one for the processes of this machine,
+`data_prep.pipeline` one for workers of Apache Beam.
+"""
 
 # Calls begun before the first result is taken: enough that one long track does not leave other
 # workers idle, few enough that results waiting on disk stay small beside a large dataset.
@@ -29,19 +38,30 @@ def worker_pool(num_workers: int, *, preload: str) -> Iterator[futures.Executor]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     others = set(multiprocessing.active_children())
-    pool = futures.ProcessPoolExecutor(num_workers, context, initializer=_end_with_parent)
-    try:
-        yield pool
-    except BaseException:
-        started = set(multiprocessing.active_children()) - others
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in started:
-            worker.terminate()
-        for worker in started:
-            worker.join()
-        raise
-    else:
-        pool.shutdown()
+    # Workers that are ended leave their temporary files behind: here they go with the folder.
+    with tempfile.TemporaryDirectory(prefix="umt_jax_") as temporary:
+        pool = futures.ProcessPoolExecutor(
+            num_workers, context, initializer=_set_up, initargs=(temporary,)
+        )
+        try:
+            yield pool
+        except BaseException:
+            started = set(multiprocessing.active_children()) - others
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in started:
+                worker.terminate()
+            for worker in started:
+                worker.join()
+            raise
+        else:
+            pool.shutdown()
+
+
+@contextlib.contextmanager
+def run_all_here(num_workers: int) -> Iterator[RunAll]:
+    """Gives the function that makes calls in processes of this machine."""
+    with worker_pool(num_workers, preload="data_prep.shards") as pool:
+        yield functools.partial(in_order, pool)
 
 
 def in_order(pool: futures.Executor, calls: Iterable[Callable[[], _Result]]) -> Iterator[_Result]:
@@ -64,8 +84,9 @@ def in_order(pool: futures.Executor, calls: Iterable[Callable[[], _Result]]) -> 
         ) from error
 
 
-def _end_with_parent() -> None:
+def _set_up(temporary: str) -> None:
     """Leaves Ctrl-C to the parent, and exits when the parent is gone, however it went."""
+    tempfile.tempdir = temporary
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 

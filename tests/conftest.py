@@ -1,10 +1,13 @@
 """Numerics, devices and small models of every test."""
 
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import soundfile
+from etils import epath
 
 from data_prep import builder
 from data_prep.recipe import Recipe
@@ -12,7 +15,7 @@ from data_prep.tracks import Domain
 from experiments import train
 from experiments.flags import Schedule
 from umt_jax import dataset, networks
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import DATASET_NAME, Config, ModelConfig, TrainingConfig
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -89,6 +92,14 @@ def compilation_cache(tmp_path_factory):
         os.environ[name.upper()] = str(value)
 
 
+def write_tone(path, seconds=3.0, rate_hz=8000, channels=1, frequency_hz=300.0):
+    """Writes a sine to a sound file, whose folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    t = np.arange(round(seconds * rate_hz)) / rate_hz
+    tone = 0.3 * np.sin(2 * np.pi * frequency_hz * t)
+    soundfile.write(path, np.stack([tone] * channels, axis=1), rate_hz)
+
+
 PREPARED = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=2)
 NUM_SEGMENTS = {"train": (4, 3), "validation": (5,), "test": (2,)}
 """Segments of each track in each split of each prepared domain."""
@@ -104,27 +115,32 @@ def track_codes(domain, split, track):
 def write_domain(name, data_dir):
     """Writes a domain as `data_prep.build` does; its v-th augmented variant is codes + 1 + v."""
 
-    def examples():
-        T = PREPARED.segment_samples
-        variants = np.arange(1, PREPARED.num_variants + 1, dtype=np.uint8)[:, None]
-        for split, counts in NUM_SEGMENTS.items():
-            for track, count in enumerate(counts):
-                for start in range(0, count * T, T):
-                    codes = track_codes(name, split, track)[start : start + T]
-                    yield {
-                        "codes": codes,
-                        "augmented": codes + variants,
-                        "track": f"{split}_{track}.wav",
-                        "start_sample": start,
-                    }
+    T = PREPARED.segment_samples
+    variants = np.arange(1, PREPARED.num_variants + 1, dtype=np.uint8)[:, None]
 
-    domain = Domain(name=name, tracks=(), left_out=(), stretches={})
-    in_order = examples()
-    shards = {
-        split: builder.shards(in_order, sum(counts), PREPARED)
-        for split, counts in NUM_SEGMENTS.items()
-    }
-    builder.write_dataset(domain, shards, PREPARED, data_dir=data_dir)
+    def examples(split):
+        for track, count in enumerate(NUM_SEGMENTS[split]):
+            for start in range(0, count * T, T):
+                codes = track_codes(name, split, track)[start : start + T]
+                yield {
+                    "codes": codes,
+                    "augmented": codes + variants,
+                    "track": f"{split}_{track}.wav",
+                    "start_sample": start,
+                }
+
+    folder = epath.Path(data_dir, DATASET_NAME, name, "1.0.0")
+    folder.mkdir(parents=True)
+    for split in NUM_SEGMENTS:
+        path = Path(folder, builder.shard_filename(split, 0, 1))
+        builder.write_records(path, examples(split), PREPARED)
+    builder.write_information(
+        Domain(name=name, tracks=(), left_out=(), stretches={}),
+        {split: [sum(counts)] for split, counts in NUM_SEGMENTS.items()},
+        dict.fromkeys(NUM_SEGMENTS, 0),
+        PREPARED,
+        folder=folder,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -12,20 +13,15 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow_datasets as tfds
+from conftest import write_tone
+from etils import epath
 
-from data_prep import build, builder, datasets, domains, tracks
+from data_prep import build, builder, datasets, domains, tracks, workers
 from data_prep.recipe import Recipe
 from umt_jax import mu_law
 
 RECIPE = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=2)
 FLAGS = ["--sample_rate_hz=8000", "--segment_samples=1024", "--num_variants=2"]
-
-
-def write_tone(path, seconds=3.0, rate_hz=8000, channels=1, frequency_hz=300.0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    t = np.arange(round(seconds * rate_hz)) / rate_hz
-    tone = 0.3 * np.sin(2 * np.pi * frequency_hz * t)
-    soundfile.write(path, np.stack([tone] * channels, axis=1), rate_hz)
 
 
 @pytest.fixture
@@ -50,7 +46,10 @@ def music(tmp_path):
 
 
 def run_build(music, data, *, recipe=RECIPE, num_workers=2, overwrite=False):
-    return domains.build(music, data, recipe, num_workers=num_workers, overwrite=overwrite)
+    with workers.run_all_here(num_workers) as run_all:
+        return domains.build(
+            epath.Path(music), epath.Path(data), recipe, run_all=run_all, overwrite=overwrite
+        )
 
 
 def command(music, data, *flags):
@@ -114,7 +113,7 @@ def test_the_command_builds_a_dataset_that_tfds_reads(music, tmp_path):
     assert sorted(map(len, names.values())) == [1, 1, 2]
     assert set.union(*names.values()) == {"a.wav", "b.flac", "disc 1/c.ogg", "disc 1/d.mp3"}
 
-    metadata = datasets.read_metadata(tmp_path / "data")["Solo_Cello"]
+    metadata = datasets.read_metadata(epath.Path(tmp_path / "data"))["Solo_Cello"]
     assert metadata["segment_samples"] == 1024 and metadata["loudness_dbfs"] is None
     assert {track["name"] for track in metadata["tracks"]} == set.union(*names.values())
     assert len(metadata["left_out"]) == 7
@@ -145,7 +144,7 @@ def test_building_again_builds_what_changed_alone(music, tmp_path):
     assert {path: again[path] for path in before} == before and again != after
     (music / "Solo Cello" / "short.wav").unlink()
     assert run_build(music, data) == ["Solo_Cello"]
-    lines = build.table(datasets.read_metadata(data), built=["Solo_Cello"]).splitlines()
+    lines = build.table(datasets.read_metadata(epath.Path(data)), built=["Solo_Cello"]).splitlines()
     assert [line.split("  ")[-1] for line in lines[1:4]] == ["up to date", "built", "up to date"]
 
 
@@ -173,19 +172,17 @@ def test_a_rebuild_that_fails_leaves_the_older_dataset(music, tmp_path, monkeypa
     before = content(data)
     write_tone(music / "Piano" / "all.wav", seconds=9.0)
 
-    def shards_then_fail(examples, num_examples, recipe):
-        shard = original(examples, num_examples, recipe)[0]
-        return [shard, lambda: (_ for _ in ()).throw(RuntimeError("No space left on device"))]
+    def fail(*arguments, **options):
+        raise OSError("No space left on device")
 
-    original = builder.shards
-    monkeypatch.setattr(builder, "shards", shards_then_fail)
-    with pytest.raises(OSError, match="Domain Piano could not be written: No space left"):
+    monkeypatch.setattr(builder, "write_information", fail)
+    with pytest.raises(OSError, match="No space left"):
         run_build(music, data)
     assert content(data) == before
 
 
 def test_installing_pyav_makes_files_that_need_it_new(music):
-    file = tracks.identify(music / "Piano" / "all.wav", folder=music)
+    file = tracks.identify(epath.Path(music / "Piano" / "all.wav"), folder=epath.Path(music))
     metadata = {
         **{name: getattr(RECIPE, name) for name in RECIPE.__dataclass_fields__},
         "tracks": [],
@@ -248,7 +245,7 @@ def test_bad_folders_are_refused_and_leave_nothing(tmp_path, prepare):
 
 
 def test_two_builds_of_one_folder_do_not_mix(music, tmp_path):
-    with datasets.staging(tmp_path / "data"):
+    with datasets.staging(epath.Path(tmp_path / "data")):
         with pytest.raises(OSError, match="Another build is writing to"):
             run_build(music, tmp_path / "data")
 
@@ -266,7 +263,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(music, tmp_path):
 
     finished = run_command(music, tmp_path / "data", preexec_fn=limit_files)
     assert finished.returncode == 1
-    assert re.fullmatch(r"error: \[Errno 27\] File too large: '\S+'", last_line(finished.stderr))
+    line = r"error: \S+-train\S+ could not be written: write\(\) failed: File too large"
+    assert re.fullmatch(line, last_line(finished.stderr))
     assert "Traceback" not in finished.stderr
     assert not os.listdir(tmp_path / "data")
 
@@ -316,7 +314,7 @@ def test_an_interrupted_build_leaves_whole_domains_only_and_no_workers(tmp_path,
         assert time.monotonic() < deadline, "a worker outlives the build"
         time.sleep(0.05)
     assert os.listdir(data / "segments") == ["A"]
-    assert datasets.read_metadata(data).keys() == {"A"}
+    assert datasets.read_metadata(epath.Path(data)).keys() == {"A"}
 
     write_tone(music / "B" / "b.wav", seconds=6.0)
     assert run_build(music, data) == ["B"]
@@ -332,3 +330,18 @@ def test_metadata_that_are_damaged_are_named(music, tmp_path):
     path.write_text("{")
     with pytest.raises(ValueError, match="metadata.json is damaged"):
         run_build(music, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--beam_options=--x"], "--beam_options are those of a runner: name it with"),
+        (["--beam_runner=DirectRunner"], '--beam_runner needs Apache Beam: pip install "umt_jax'),
+    ],
+)
+def test_beam_flags_that_cannot_be_followed_are_one_line(music, tmp_path, flags, message):
+    if "needs" in message and importlib.util.find_spec("apache_beam"):
+        pytest.skip("Apache Beam is installed.")
+    finished = run_command(music, tmp_path / "data", *flags)
+    assert finished.returncode == 1
+    assert last_line(finished.stderr).startswith(f"error: {message}")

@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: ["shapes", "config", "sound_file", "command_line"],
-    1: ["mu_law", "audio", "pcm"],
+    0: ["shapes", "config", "sound_file", "command_line", "storage"],
+    1: ["mu_law", "audio", "pcm", "prepared", "records"],
     2: ["layers", "places"],
     3: ["encoder", "decoder", "classifier", "parallel_segments"],
     4: ["networks", "seams"],

@@ -1,9 +1,9 @@
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from etils import epath
 
 from data_prep import tracks
 from data_prep.recipe import Recipe
@@ -13,7 +13,7 @@ T = RECIPE.segment_samples
 
 
 def track(name, num_samples, sha256=None):
-    file = tracks.SoundFile(path=Path(name), name=name, sha256=sha256 or name)
+    file = tracks.SoundFile(path=epath.Path(name), name=name, sha256=sha256 or name)
     return tracks.Track(file=file, num_samples=num_samples, rms=0.1)
 
 
@@ -81,7 +81,7 @@ def test_copies_are_left_out():
 
 
 def test_a_domain_that_ends_up_with_nothing_says_why():
-    file = tracks.SoundFile(path=Path("a.wav"), name="a.wav", sha256="0")
+    file = tracks.SoundFile(path=epath.Path("a.wav"), name="a.wav", sha256="0")
     left_out = tracks.LeftOut(file=file, reason="is silent")
     with pytest.raises(ValueError, match=r"Domain X needs .* it has 0\. Left out: a.wav is silent"):
         tracks.plan_domain("X", [left_out], RECIPE)
@@ -99,7 +99,9 @@ def test_a_domain_that_ends_up_with_nothing_says_why():
 )
 def test_files_that_cannot_be_used_are_left_out_with_the_reason(tmp_path, waveform, reason):
     soundfile.write(tmp_path / "a.wav", waveform, 2000, subtype="FLOAT")
-    scanned = tracks.scan(tracks.identify(tmp_path / "a.wav", folder=tmp_path), RECIPE)
+    scanned = tracks.scan(
+        tracks.identify(epath.Path(tmp_path / "a.wav"), folder=epath.Path(tmp_path)), RECIPE
+    )
     assert isinstance(scanned, tracks.LeftOut)
     assert re.fullmatch(reason, scanned.reason)
 
@@ -108,7 +110,7 @@ def test_a_track_is_known_by_name_content_length_and_level(tmp_path):
     (tmp_path / "disc 1").mkdir()
     path = tmp_path / "disc 1" / "a.wav"
     soundfile.write(path, np.tile([0.5, -0.5], 1000), 2000, subtype="FLOAT")
-    scanned = tracks.scan(tracks.identify(path, folder=tmp_path), RECIPE)
+    scanned = tracks.scan(tracks.identify(epath.Path(path), folder=epath.Path(tmp_path)), RECIPE)
     assert isinstance(scanned, tracks.Track)
     assert scanned.file.name == "disc 1/a.wav" and len(scanned.file.sha256) == 64
     assert scanned.num_samples == 2000 and scanned.rms == pytest.approx(0.5)

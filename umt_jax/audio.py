@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from umt_jax import sound_file
+from umt_jax import sound_file, storage
 from umt_jax.shapes import Float, Waveform
 from umt_jax.sound_file import SoundFileError
 
@@ -32,12 +32,13 @@ def find_sound_files(folder: str | os.PathLike[str]) -> list[Path]:
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{os.fspath(folder)} is not a folder.")
-    paths = []
-    for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        paths += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(Path(path) for path in storage.files_below(folder) if is_sound_file(path.name))
+
+
+def is_sound_file(name: str) -> bool:
+    """Whether a file's name ends as those of sound files do."""
     known = sound_file.SOUNDFILE_EXTENSIONS | sound_file.PYAV_EXTENSIONS
-    return sorted(path for path in paths if path.suffix.lower() in known)
+    return os.path.splitext(name)[1].lower() in known
 
 
 def read_blocks(

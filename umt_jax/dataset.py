@@ -1,20 +1,17 @@
 """Prepared shards -> batches of segments, per process, in an order that a resumed run repeats."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import grain
 import numpy as np
 from flax import struct
 
-from umt_jax.config import DATASET_NAME, Config, ModelConfig, TrainingConfig
+from umt_jax import prepared, records, storage
+from umt_jax.config import Config, ModelConfig, TrainingConfig
 from umt_jax.shapes import Leaf, UInt8
-
-# `tensorflow_datasets` takes seconds to import, so only where a dataset is opened.
 
 
 class Batch(struct.PyTreeNode):
@@ -48,10 +45,7 @@ def find_domains(data_dir: str) -> tuple[str, ...]:
     Raises:
         FileNotFoundError: There are none.
     """
-    root = Path(data_dir) / DATASET_NAME
-    domains = tuple(
-        sorted({path.parent.parent.name for path in root.glob("*/*/dataset_info.json")})
-    )
+    domains = tuple(prepared.find(storage.path(data_dir)))
     if not domains:
         raise FileNotFoundError(
             f"--data_dir={data_dir} holds no prepared domain. Prepare it first: "
@@ -68,26 +62,23 @@ class Dataset:
     """
 
     def __init__(self, data_dir: str, domains: Sequence[str]) -> None:
-        """Opens the shards.
+        """Looks what is there; shards are opened, or copied from elsewhere, when they are needed.
 
         Raises:
             FileNotFoundError: There is nothing prepared, or not all of these domains.
+            ValueError: A domain's metadata are damaged.
         """
-        import tensorflow_datasets as tfds
-
-        there = find_domains(data_dir)
+        find_domains(data_dir)
+        there = prepared.find(storage.path(data_dir))
         missing = [domain for domain in domains if domain not in there]
         if missing:
             raise FileNotFoundError(
                 f"--data_dir={data_dir} has no domain {', '.join(missing)}. "
                 f"There are: {', '.join(there)}."
             )
-        self._builders = [
-            tfds.builder_from_directory(_newest_version(data_dir, domain)) for domain in domains
-        ]
+        self._folders = [there[domain] for domain in domains]
         self.description: dict[str, Any] = {
-            domain: json.loads(json.dumps(dict(builder.info.metadata)))
-            for domain, builder in zip(domains, self._builders, strict=True)
+            domain: prepared.read_metadata(there[domain]) for domain in domains
         }
 
     @property
@@ -144,8 +135,8 @@ class Dataset:
             segment = slice(start, start + config.segment_samples)
             return record["codes"][segment], record["augmented"][variant, segment]
 
-        def segments(index, builder):
-            source = builder.as_data_source("train")
+        def segments(index):
+            source = self._records(index, "train")
             in_order = grain.MapDataset.source(source).seed(_domain_seed(config.seed, index))
             return in_order.shuffle().repeat().random_map(crop)
 
@@ -166,8 +157,8 @@ class Dataset:
             codes = record["codes"][: config.segment_samples]
             return codes, codes
 
-        def segments(index, builder):
-            source = builder.as_data_source(split)
+        def segments(index):
+            source = self._records(index, split)
             in_order = grain.MapDataset.source(source).seed(_domain_seed(0, index))
             return in_order.shuffle().repeat().map(crop)
 
@@ -175,15 +166,19 @@ class Dataset:
 
     def excerpts(self, split: str, num_samples: int) -> list[UInt8[np.ndarray, "T"]]:
         """Returns the beginning of a track of each domain, at most `num_samples` codes of it."""
-        return [_excerpt(builder.as_data_source(split), num_samples) for builder in self._builders]
+        sources = (self._records(index, split) for index in range(len(self._folders)))
+        return [_excerpt(source, num_samples) for source in sources]
+
+    def _records(self, index: int, split: str) -> records.Records:
+        return records.Records(prepared.local_copy(self._folders[index]), split)
 
     def _batches(
         self, segments: Callable[..., Any], domain_batch: int, part: Part | None
     ) -> Callable[[int], Batch]:
         """Returns a part of the batch of any index, out of each domain's endless `segments`."""
         if part is None:
-            part = Part(range(len(self._builders)), range(domain_batch))
-        per_domain = [segments(index, self._builders[index]) for index in part.domains]
+            part = Part(range(len(self._folders)), range(domain_batch))
+        per_domain = [segments(index) for index in part.domains]
 
         def batch(index: int) -> Batch:
             first = index * domain_batch
@@ -214,10 +209,6 @@ def _excerpt(source, num_samples):
 def _mu_law(recipe):
     # Datasets from before there was a choice do not tell.
     return recipe.get("mu_law", ModelConfig.mu_law)
-
-
-def _newest_version(data_dir, domain):
-    return max((Path(data_dir) / DATASET_NAME / domain).glob("*/dataset_info.json")).parent
 
 
 def _domain_seed(seed, index):

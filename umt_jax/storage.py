@@ -1,0 +1,131 @@
+"""Files that may lie on another machine, for libraries that open local ones only.
+
+Paths are those of `etils.epath`: local ones, gs://, s3://, az:// and hf://.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import fsspec
+from absl import logging
+from etils import epath
+
+_DRIVERS = {
+    "gs": ("gcs", "gcsfs"),
+    "s3": ("s3", "s3fs"),
+    "az": ("az", "adlfs"),
+    "hf": ("hf", "huggingface_hub"),
+}
+"""What fsspec calls each kind of storage, and the package that reaches it."""
+
+_BLOCK_BYTES = 2**20
+
+
+def path(text: str) -> epath.Path:
+    """Returns the path that a flag gives.
+
+    Raises:
+        ValueError: It is on a file system that is not known here, or not installed.
+    """
+    scheme, separator, _ = text.partition("://")
+    if separator:
+        if scheme not in _DRIVERS:
+            known = ", ".join(f"{scheme}://" for scheme in _DRIVERS)
+            raise ValueError(f"{text} is neither a local folder nor begins with one of {known}.")
+        protocol, package = _DRIVERS[scheme]
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except ImportError as error:
+            raise ValueError(f"{text} needs a package: pip install {package}") from error
+    return epath.Path(text)
+
+
+def is_local(place: str | os.PathLike[str]) -> bool:
+    """Whether a path is on a file system of this machine, a mounted one perhaps."""
+    return "://" not in os.fspath(place)
+
+
+def files_below(folder: str | os.PathLike[str]) -> Iterator[epath.Path]:
+    """Yields the files in a folder and its subfolders, hidden ones left out, in any order."""
+    if is_local(folder):
+        for parent, subfolders, names in os.walk(folder):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            yield from (epath.Path(parent, name) for name in names if not name.startswith("."))
+        return
+    for entry in epath.Path(folder).iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from files_below(entry)
+        else:
+            yield entry
+
+
+@contextlib.contextmanager
+def local_copy(original: epath.Path) -> Iterator[Path]:
+    """Gives a local file of the same content: the file itself, or a copy that goes at the end."""
+    if is_local(original):
+        yield Path(original)
+        return
+    with tempfile.TemporaryDirectory(prefix="umt_jax_") as folder:
+        copy = Path(folder, original.name)
+        _copy(original, copy)
+        yield copy
+
+
+@contextlib.contextmanager
+def whole_file(target: epath.Path) -> Iterator[Path]:
+    """Gives the name of a local file to write; at the end it appears at `target`, as a whole."""
+    if is_local(target):
+        incomplete = Path(target).with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            yield incomplete
+            os.replace(incomplete, target)
+        finally:
+            incomplete.unlink(missing_ok=True)
+        return
+    with tempfile.TemporaryDirectory(prefix="umt_jax_") as folder:
+        written = Path(folder, target.name)
+        yield written
+        # Object stores show an object when its last byte has arrived.
+        _copy(written, target)
+
+
+def copy_files(originals: Sequence[epath.Path], folder: Path) -> None:
+    """Copies files to a local folder, those that it does not have yet; each appears as a whole.
+
+    Raises:
+        OSError: The disk has too little space, or a file could not be copied.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [original for original in originals if not (folder / original.name).exists()]
+    num_bytes = sum(original.stat().length for original in wanted)
+    free_bytes = shutil.disk_usage(folder).free
+    if num_bytes > free_bytes:
+        raise OSError(
+            f"{folder} has room for {free_bytes / 1e9:.1f} GB, but the copy needs "
+            f"{num_bytes / 1e9:.1f} GB. Set XDG_CACHE_HOME to a folder on a larger disk."
+        )
+    if wanted:
+        logging.info("Copying %.3f GB to %s.", num_bytes / 1e9, folder)
+    for original in wanted:
+        with whole_file(epath.Path(folder, original.name)) as incomplete:
+            _copy(original, incomplete)
+
+
+def cache_folder() -> Path:
+    """Returns where copies and compiled programs are kept: XDG_CACHE_HOME or ~/.cache, umt_jax."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "umt_jax")
+
+
+def _copy(original: epath.Path | Path, copy: epath.Path | Path) -> None:
+    try:
+        with original.open("rb") as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target, _BLOCK_BYTES)
+    except OSError as error:
+        raise OSError(f"{original} could not be copied to {copy}: {error}") from error
