@@ -53,6 +53,19 @@ def write_records(path: Path, examples: Iterable[Example], recipe: Recipe) -> No
         raise OSError(f"{path} could not be written: {reason}") from error
 
 
+def write_small_dataset(
+    name: str, examples: Mapping[str, Sequence[Example]], recipe: Recipe, *, data_dir: epath.Path
+) -> None:
+    """Writes a dataset out of given examples, one shard for each split."""
+    folder = data_dir / DATASET_NAME / name / "1.0.0"
+    folder.mkdir(parents=True)
+    for split in SPLITS:
+        write_records(Path(folder, shard_filename(split, 0, 1)), examples[split], recipe)
+    domain = Domain(name=name, tracks=(), left_out=(), stretches={})
+    lengths = {split: [len(examples[split])] for split in SPLITS}
+    write_information(domain, lengths, dict.fromkeys(SPLITS, 0), recipe, folder=folder)
+
+
 def _sorted_by_name(record: bytes) -> bytes:
     """Returns the same record with features in the order of their names.
 

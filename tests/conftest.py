@@ -1,7 +1,6 @@
 """Numerics, devices and small models of every test."""
 
 import os
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,11 +10,10 @@ from etils import epath
 
 from data_prep import builder
 from data_prep.recipe import Recipe
-from data_prep.tracks import Domain
 from experiments import train
 from experiments.flags import Schedule
 from umt_jax import dataset, networks
-from umt_jax.config import DATASET_NAME, Config, ModelConfig, TrainingConfig
+from umt_jax.config import Config, ModelConfig, TrainingConfig
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -129,18 +127,8 @@ def write_domain(name, data_dir):
                     "start_sample": start,
                 }
 
-    folder = epath.Path(data_dir, DATASET_NAME, name, "1.0.0")
-    folder.mkdir(parents=True)
-    for split in NUM_SEGMENTS:
-        path = Path(folder, builder.shard_filename(split, 0, 1))
-        builder.write_records(path, examples(split), PREPARED)
-    builder.write_information(
-        Domain(name=name, tracks=(), left_out=(), stretches={}),
-        {split: [sum(counts)] for split, counts in NUM_SEGMENTS.items()},
-        dict.fromkeys(NUM_SEGMENTS, 0),
-        PREPARED,
-        folder=folder,
-    )
+    in_splits = {split: list(examples(split)) for split in NUM_SEGMENTS}
+    builder.write_small_dataset(name, in_splits, PREPARED, data_dir=epath.Path(data_dir))
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,12 @@ class Dataset:
                 )
 
     def train_batches(
-        self, config: TrainingConfig, *, first_step: int, part: Part | None = None
+        self,
+        config: TrainingConfig,
+        *,
+        first_step: int,
+        part: Part | None = None,
+        num_threads: int = 2,
     ) -> Iterator[Batch]:
         """Yields the batch of `first_step`, the one after it, and so on without end.
 
@@ -126,6 +131,7 @@ class Dataset:
             config: Segment length, batch and seed.
             first_step: Step of the first batch.
             part: What to read of each batch; None for the whole.
+            num_threads: How many threads read ahead.
         """
 
         def crop(record, rng):
@@ -142,7 +148,7 @@ class Dataset:
 
         batch_of_step = self._batches(segments, config.domain_batch, part)
         steps = grain.MapDataset.range(first_step, sys.maxsize).map(batch_of_step)
-        return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=2)))
+        return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=num_threads)))
 
     def eval_batches(
         self, config: TrainingConfig, *, split: str, num_batches: int, part: Part | None = None
