@@ -10,14 +10,13 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 
 from experiments import flags as train_flags
-from experiments import hosts, metrics_log, samples, stopping
+from experiments import hosts, metrics_log, samples, start, stopping
 from umt_jax import (
     checkpoint,
     command_line,
@@ -40,7 +39,7 @@ def main() -> None:
         join_hosts()
         data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
         damage.set_aside(workdir)
-        base = base_config(workdir)
+        base = start.base_config(workdir)
         domains, train_domains = train_flags.domains_from_flags(data_dir, base)
         prepared = dataset.Dataset(data_dir, train_domains or domains)
         config = train_flags.config_from_flags(
@@ -77,17 +76,6 @@ def join_hosts() -> None:
             raise ValueError(f"--{flag.name}={flag.value} needs --distributed.")
 
 
-def base_config(workdir: str) -> Config | None:
-    """Returns the configuration of the run that --init_from names, if it names one.
-
-    Once `workdir` has a checkpoint of its own, that one knows it; the other may be gone.
-    """
-    init_from = train_flags.INIT_FROM.value
-    if not init_from:
-        return None
-    return checkpoint.read_config(workdir if checkpoint.has_checkpoint(workdir) else init_from)
-
-
 def run(
     config: Config,
     schedule: train_flags.Schedule,
@@ -118,12 +106,12 @@ def run(
     mesh = make_mesh(config, layout)
     nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
     optimizers = train_state.make_optimizers(config.training)
-    check_config(config, workdir)
+    start.check_config(config, workdir)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir))
         newest_step = checkpoints.newest_step()
         first_step = newest_step or 0
-        parameters = initial_parameters(nets) if newest_step is None else nets.init(_key(config))
+        parameters = start.initial_parameters(nets, to_be_restored=newest_step is not None)
         state = train_state.create(parameters, optimizers, config)
         devices = partitioning.make(layout.partitioning, mesh, nets, optimizers, state)
         state = devices.put_state(state)
@@ -193,51 +181,6 @@ def make_mesh(config: Config, layout: train_flags.Layout) -> jax.sharding.Mesh:
     if layout.partitioning == "pmap" and not layout.mesh:
         num_domains = 1  # It cannot split them.
     return sharding.make_mesh(num_domains, config.training.domain_batch, layout=layout.mesh)
-
-
-def initial_parameters(nets: networks.Networks) -> networks.NetworkParameters:
-    """Returns the weights of step 0: fresh, but for what `init_from` has."""
-    config = nets.config
-    parameters = nets.init(_key(config))
-    init_from = config.training.init_from
-    if not init_from:
-        return parameters
-    source_domains = checkpoint.read_config(init_from).domains
-    logging.info(
-        "Starting from %s. Fresh decoders: %s.",
-        init_from,
-        ", ".join(name for name in config.domains if name not in source_domains) or "none",
-    )
-    return networks.transfer(
-        parameters,
-        config.domains,
-        source=checkpoint.restore_parameters(init_from),
-        source_domains=source_domains,
-    )
-
-
-def _key(config: Config) -> jax.Array:
-    return jax.random.key(config.training.seed)
-
-
-def check_config(config: Config, workdir: str) -> None:
-    """Raises `ValueError` if `workdir` holds a run of another configuration, and says how."""
-    if not checkpoint.has_checkpoint(workdir):
-        return
-    before, now = _by_flag(checkpoint.read_config(workdir)), _by_flag(config)
-    for flag, value in now.items():
-        if before[flag] != value:
-            raise ValueError(
-                f"--{flag}={value} contradicts the run in --workdir={workdir}, which has "
-                f"--{flag}={before[flag]}. Use that value to go on with it, or another --workdir "
-                "to start anew."
-            )
-
-
-def _by_flag(config: Config) -> dict[str, Any]:
-    fields = config.to_json()
-    names = {name: ",".join(fields[name]) for name in ("domains", "train_domains")}
-    return {**names, **fields["model"], **fields["training"]}
 
 
 def _check_finite(

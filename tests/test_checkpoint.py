@@ -136,7 +136,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_on_one_line(
     def fail(*args, **kwargs):
         raise ValueError("RESOURCE_EXHAUSTED: 4.tmp/d/1: No space left on device\n\nSource:")
 
-    message = "written to .*checkpoints, which keeps those before it: No space left on device$"
+    message = "written to .*checkpoints, which keeps the ones before it: No space left on device$"
     with pytest.raises(OSError, match=message) as raised:
         with checkpoint.Checkpoints(str(tmp_path)) as checkpoints:
             with monkeypatch.context() as patch:

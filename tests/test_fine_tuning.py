@@ -13,7 +13,7 @@ import pytest
 from conftest import PREPARED, random_parameters, write_domain
 
 import umt_jax
-from experiments import train
+from experiments import start, train
 from experiments.flags import Schedule
 from umt_jax import checkpoint, dataset, losses, networks, sharding, train_state, train_step
 from umt_jax.dataset import Batch
@@ -96,7 +96,7 @@ def test_the_added_decoder_has_learned(extended_dir, run_config, trained_dir):
     config = adding_flute(run_config, trained_dir)
     assert checkpoint.read_config(str(extended_dir)) == config
     after = checkpoint.restore_parameters(str(extended_dir), 4)
-    fresh = train.initial_parameters(networks.Networks(config))
+    fresh = start.initial_parameters(networks.Networks(config))
     flutes = [networks.select(parameters.decoders, 2) for parameters in (fresh, after)]
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), *flutes)
     # All but the last layer's residual convolution, which feeds nothing.

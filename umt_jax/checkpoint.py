@@ -154,8 +154,8 @@ class Checkpoints:
             full = os.strerror(errno.ENOSPC)
             reason = full if full in str(error) else str(error).partition("\n")[0][:200]
             raise OSError(
-                f"A checkpoint could not be written to {self._manager.directory}, which keeps those "
-                f"before it: {reason}"
+                f"A checkpoint could not be written to {self._manager.directory}, which keeps the "
+                f"ones before it: {reason}"
             ) from error
 
 

@@ -1,0 +1,69 @@
+"""What a run starts from: the weights of another one, or its own newest checkpoint."""
+
+from typing import Any
+
+import jax
+from absl import logging
+
+from experiments import flags as train_flags
+from umt_jax import checkpoint, networks
+from umt_jax.config import Config
+
+
+def base_config(workdir: str) -> Config | None:
+    """Returns the configuration of the run that --init_from names, if it names one.
+
+    Once `workdir` has a checkpoint of its own, that one knows it; the other may be gone.
+    """
+    init_from = train_flags.INIT_FROM.value
+    if not init_from:
+        return None
+    return checkpoint.read_config(workdir if checkpoint.has_checkpoint(workdir) else init_from)
+
+
+def initial_parameters(
+    nets: networks.Networks, *, to_be_restored: bool = False
+) -> networks.NetworkParameters:
+    """Returns the weights of step 0: fresh, but for what `init_from` has.
+
+    Args:
+        nets: The networks.
+        to_be_restored: They only lend their shapes to a checkpoint, so `init_from` may be gone.
+    """
+    config = nets.config
+    parameters = nets.init(jax.random.key(config.training.seed))
+    init_from = config.training.init_from
+    if to_be_restored or not init_from:
+        return parameters
+    source_domains = checkpoint.read_config(init_from).domains
+    logging.info(
+        "Starting from %s. Fresh decoders: %s.",
+        init_from,
+        ", ".join(name for name in config.domains if name not in source_domains) or "none",
+    )
+    return networks.transfer(
+        parameters,
+        config.domains,
+        source=checkpoint.restore_parameters(init_from),
+        source_domains=source_domains,
+    )
+
+
+def check_config(config: Config, workdir: str) -> None:
+    """Raises `ValueError` if `workdir` holds a run of another configuration, and says how."""
+    if not checkpoint.has_checkpoint(workdir):
+        return
+    before, now = _by_flag(checkpoint.read_config(workdir)), _by_flag(config)
+    for flag, value in now.items():
+        if before[flag] != value:
+            raise ValueError(
+                f"--{flag}={value} contradicts the run in --workdir={workdir}, which has "
+                f"--{flag}={before[flag]}. Use that value to go on with it, or another --workdir "
+                "to start anew."
+            )
+
+
+def _by_flag(config: Config) -> dict[str, Any]:
+    fields = config.to_json()
+    names = {name: ",".join(fields[name]) for name in ("domains", "train_domains")}
+    return {**names, **fields["model"], **fields["training"]}
