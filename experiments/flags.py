@@ -128,6 +128,10 @@ _HELP = {
         "Trains decoders alone, so that nothing else of --init_from changes: a way to add a domain."
     ),
     "compute_dtype": "Type of activations: float32 or bfloat16.",
+    "remat": (
+        "What the backward pass computes once more instead of keeping it: none; layer (all but the "
+        "inputs of layers); block (all but those of blocks of layers)."
+    ),
     "seed": "Decides initial parameters, order of segments, crops and augmented variants.",
 }
 

@@ -85,6 +85,9 @@ class TrainingConfig:
         freeze_encoder: Trains decoders alone: encoder and classifier stay as they are.
         compute_dtype: Type of activations, float32 or bfloat16; parameters, logits and losses stay
             float32.
+        remat: What the backward pass computes once more instead of keeping it. `none`: nothing.
+            `layer`: all but the inputs of layers. `block`: all but the inputs of blocks of layers,
+            and of the layers of one block at a time.
         seed: Decides initial parameters, order of segments, crops and augmented variants.
     """
 
@@ -100,6 +103,7 @@ class TrainingConfig:
     init_from: str = ""
     freeze_encoder: bool = False
     compute_dtype: str = "float32"
+    remat: str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -127,6 +131,8 @@ class TrainingConfig:
             raise ValueError(
                 f"--compute_dtype={self.compute_dtype} is not known. Use float32 or bfloat16."
             )
+        if self.remat not in ("none", "layer", "block"):
+            raise ValueError(f"--remat={self.remat} is not known. Use none, layer or block.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

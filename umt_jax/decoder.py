@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from umt_jax import layers, mu_law
+from umt_jax import layers, mu_law, stacks
 from umt_jax.config import ModelConfig
 from umt_jax.shapes import CodeLogits, Codes, Latents
 
@@ -15,10 +15,12 @@ class Decoder(nn.Module):
     Attributes:
         config: Sizes.
         dtype: Type of the computation; parameters and logits stay float32.
+        remat: What is computed once more for the gradient, as in `TrainingConfig`.
     """
 
     config: ModelConfig
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, codes: Codes, latents: Latents) -> CodeLogits:
@@ -32,22 +34,31 @@ class Decoder(nn.Module):
             Logits of codes[t] given codes[:t], float32, [*B, T, Q].
         """
         config = self.config
+        channels, skips = config.residual_channels, config.skip_channels
+        dilations = layers.dilations(config.decoder_blocks, config.decoder_layers)
+        shapes = {
+            "dilated": (2, channels, 2 * channels),
+            "condition": (config.latent_channels, 2 * channels),
+            "residual": (channels, channels),
+            "skip": (channels, skips),
+        }
+        parameters = [
+            layers.ResidualLayer(shapes, name=f"layer_{index:02d}")()
+            for index in range(len(dilations))
+        ]
+
         # Shifted by one sample, so that the logits at t have not seen code t.
         inputs = layers.shift(layers.scale(codes)[..., None], 1)
-        h = layers.Conv(config.residual_channels, (-1, 0), dtype=self.dtype, name="first")(inputs)
-        skips = nn.Dense(config.skip_channels, dtype=self.dtype, name="skip")(h)
-        for index, dilation in enumerate(
-            layers.dilations(config.decoder_blocks, config.decoder_layers)
-        ):
-            h, skip = layers.GatedResidualLayer(
-                channels=config.residual_channels,
-                skip_channels=config.skip_channels,
-                dilation=dilation,
-                dtype=self.dtype,
-                name=f"layer_{index:02d}",
-            )(h, latents)
-            skips = skips + skip
-        return self._head(skips, latents)
+        h = layers.Conv(channels, (-1, 0), dtype=self.dtype, name="first")(inputs)
+        first_skip = nn.Dense(skips, dtype=self.dtype, name="skip")(h)
+        layer_skips = stacks.decoder_stack(
+            jnp.moveaxis(h, -1, 0),
+            parameters,
+            jnp.moveaxis(latents.astype(self.dtype), -1, 0),
+            dilations=dilations,
+            remat=self.remat,
+        )
+        return self._head(first_skip + jnp.moveaxis(layer_skips, 0, -1), latents)
 
     def _head(self, skips, latents):
         """ReLU, 1x1 plus conditioning, ReLU, 1x1 to the logits."""

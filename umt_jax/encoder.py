@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from umt_jax import layers
+from umt_jax import layers, stacks
 from umt_jax.config import ModelConfig
 from umt_jax.shapes import Array, Bool, Codes, Latents
 
@@ -15,10 +15,12 @@ class Encoder(nn.Module):
     Attributes:
         config: Sizes.
         dtype: Type of the computation; parameters and latents stay float32.
+        remat: What is computed once more for the gradient, as in `TrainingConfig`.
     """
 
     config: ModelConfig
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, codes: Codes, inside: Bool[Array, "*B T"] | None = None) -> Latents:
@@ -34,21 +36,27 @@ class Encoder(nn.Module):
             Latents, float32, [*B, F, Z] with F = T / pool_samples.
         """
         config = self.config
+        channels = config.encoder_channels
+        dilations = layers.dilations(config.encoder_blocks, config.encoder_layers)
+        shapes = {"dilated": (3, channels, channels), "mix": (channels, channels)}
+        parameters = [
+            layers.ResidualLayer(shapes, name=f"layer_{index:02d}")()
+            for index in range(len(dilations))
+        ]
 
-        def zero_outside(features):
-            return features if inside is None else jnp.where(inside[..., None], features, 0)
-
-        h = zero_outside(layers.scale(codes)[..., None])
-        h = layers.Conv(config.encoder_channels, (-1, 0, 1), dtype=self.dtype, name="first")(h)
-        for index, dilation in enumerate(
-            layers.dilations(config.encoder_blocks, config.encoder_layers)
-        ):
-            h = layers.DilatedResidualLayer(
-                channels=config.encoder_channels,
-                dilation=dilation,
-                preactivation=config.encoder_preactivation,
-                dtype=self.dtype,
-                name=f"layer_{index:02d}",
-            )(zero_outside(h))
-        h = nn.Dense(config.latent_channels, dtype=self.dtype, name="latent")(h)
-        return layers.pool(h.astype(jnp.float32), config.pool_samples)
+        waveform = layers.scale(codes)
+        if inside is not None:
+            waveform = jnp.where(inside, waveform, 0)
+        h = layers.Conv(channels, (-1, 0, 1), dtype=self.dtype, name="first")(waveform[..., None])
+        h = stacks.encoder_stack(
+            jnp.moveaxis(h, -1, 0),
+            parameters,
+            dilations=dilations,
+            preactivation=config.encoder_preactivation,
+            remat=self.remat,
+            inside=inside,
+        )
+        h = jnp.moveaxis(h, 0, -1).astype(jnp.float32)
+        # The average commutes with the 1x1 convolution, which so runs at the rate of the frames.
+        frames = layers.pool(h, config.pool_samples)
+        return nn.Dense(config.latent_channels, name="latent")(frames)

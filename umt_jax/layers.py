@@ -1,12 +1,12 @@
 """The layers of encoder and decoder, and the time axis they share (§3.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from umt_jax.shapes import Array, Codes, Features, Float, Latents
+from umt_jax.shapes import Array, Codes, Features, Float, Parameters
 
 
 class Conv(nn.Module):
@@ -39,57 +39,36 @@ class Conv(nn.Module):
         return affine(inputs, kernel.reshape(taps * width, self.channels), bias)
 
 
-class DilatedResidualLayer(nn.Module):
-    """Encoder layer: dilated convolution, ReLU, 1x1 convolution, residual sum (§3.1).
-
-    Not causal: output t sees t - dilation, t and t + dilation.
+class Affine(nn.Module):
+    """Declares a kernel, [..., C, D], and a bias, [D], for a function that uses them.
 
     Attributes:
-        channels: Residual width C, the same in and out.
-        dilation: Distance in samples between the three taps.
-        preactivation: One more ReLU before the dilated convolution, as in NSynth.
-        dtype: Type of the computation; parameters stay float32.
+        shape: Of the kernel.
     """
 
-    channels: int
-    dilation: int
-    preactivation: bool = False
-    dtype: DTypeLike = jnp.float32
+    shape: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:
-        """Returns `x` plus its filtered version, [*B, T, C]."""
-        offsets = (-self.dilation, 0, self.dilation)
-        h = nn.relu(x) if self.preactivation else x
-        h = Conv(self.channels, offsets, dtype=self.dtype, name="dilated")(h)
-        return x + nn.Dense(self.channels, dtype=self.dtype, name="mix")(nn.relu(h))
+    def __call__(self) -> Parameters:
+        """Returns `kernel` and `bias`, float32."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), self.shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:], jnp.float32)
+        return {"kernel": kernel, "bias": bias}
 
 
-class GatedResidualLayer(nn.Module):
-    """Decoder layer: causal dilated convolution and conditioning through a gate (§3.1).
+class ResidualLayer(nn.Module):
+    """Declares the parameters of one residual layer, for `stacks`.
 
     Attributes:
-        channels: Residual width C, the same in and out.
-        skip_channels: Width S of the contribution to the skip sum.
-        dilation: Distance in samples between the two taps, t - dilation and t.
-        dtype: Type of the computation; parameters stay float32.
+        shapes: Of the kernel of each of its convolutions, by name.
     """
 
-    channels: int
-    skip_channels: int
-    dilation: int
-    dtype: DTypeLike = jnp.float32
+    shapes: Mapping[str, tuple[int, ...]]
 
     @nn.compact
-    def __call__(self, x: Features, latents: Latents) -> tuple[Features, Float[Array, "*B T S"]]:
-        """Returns the residual stream, [*B, T, C], and this layer's skip, [*B, T, S]."""
-        h = Conv(2 * self.channels, (-self.dilation, 0), dtype=self.dtype, name="dilated")(x)
-        # Projected once per latent frame, not once per audio sample.
-        condition = nn.Dense(2 * self.channels, dtype=self.dtype, name="condition")(latents)
-        h = h + upsample(condition, x.shape[-2] // latents.shape[-2])
-        h = gate(h)
-        residual = nn.Dense(self.channels, dtype=self.dtype, name="residual")(h)
-        return x + residual, nn.Dense(self.skip_channels, dtype=self.dtype, name="skip")(h)
+    def __call__(self) -> Parameters:
+        """Returns `kernel` and `bias` of each convolution."""
+        return {name: Affine(shape, name=name)() for name, shape in self.shapes.items()}
 
 
 def affine(

@@ -113,11 +113,11 @@ class Networks:
 
     @functools.cached_property
     def _encoder(self):
-        return encoder.Encoder(self.config.model, self._dtype)
+        return encoder.Encoder(self.config.model, self._dtype, self.config.training.remat)
 
     @functools.cached_property
     def _decoder(self):
-        return decoder.Decoder(self.config.model, self._dtype)
+        return decoder.Decoder(self.config.model, self._dtype, self.config.training.remat)
 
     @functools.cached_property
     def _classifier(self):

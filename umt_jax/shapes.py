@@ -32,6 +32,9 @@ Codes = Integer[Array, "*B T"]
 Features = Float[Array, "*B T C"]
 """Activations at audio rate."""
 
+Stream = Float[Array, "C *B T"]
+"""Activations at audio rate, channels-first, as in `stacks`."""
+
 Latents = Float[Array, "*B F Z"]
 """Latent frames, one every `pool_samples` samples."""
 
@@ -64,6 +67,7 @@ __all__ = [
     "Num",
     "Parameters",
     "PyTree",
+    "Stream",
     "UInt",
     "UInt8",
     "Waveform",
