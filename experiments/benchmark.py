@@ -10,10 +10,22 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import build_speed, generation_speed, input_speed, machine, presets
+from experiments import (
+    build_speed,
+    generation_speed,
+    input_speed,
+    machine,
+    presets,
+    training_speed,
+)
 from umt_jax import command_line
 
-STAGES = {"generate": generation_speed, "input": input_speed, "build": build_speed}
+STAGES = {
+    "generate": generation_speed,
+    "train": training_speed,
+    "input": input_speed,
+    "build": build_speed,
+}
 """Modules with `define_flags()`, and `report()` that measures and returns a Markdown section."""
 
 

@@ -132,6 +132,10 @@ _HELP = {
         "What the backward pass computes once more instead of keeping it: none; layer (all but the "
         "inputs of layers); block (all but those of blocks of layers)."
     ),
+    "microbatches": (
+        "Equal parts of --domain_batch computed one after the other, in the memory of one; the "
+        "step takes the mean of their gradients."
+    ),
     "seed": "Decides initial parameters, order of segments, crops and augmented variants.",
 }
 

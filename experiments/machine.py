@@ -1,6 +1,7 @@
 """What a benchmark ran on, and what that machine can do at all."""
 
 import datetime
+import functools
 import os
 import platform
 import time
@@ -32,6 +33,15 @@ def matrix_rate() -> float:
     """Returns the measured rate of a large float32 matrix product, in FLOP/s."""
     a = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
     return 2 * 1024**3 / best_time(lambda: a @ a)
+
+
+@functools.cache
+def product_rate(dtype: str) -> float:
+    """Returns the measured rate of a large product by XLA on the default device, in FLOP/s."""
+    size = 1024 if jax.default_backend() == "cpu" else 8192
+    a = jax.numpy.ones((size, size), dtype)
+    product = jax.jit(jax.numpy.matmul)
+    return 2 * size**3 / best_time(lambda: product(a, a).block_until_ready())
 
 
 def read_bandwidth(num_bytes: int) -> float:

@@ -46,13 +46,21 @@ def gated_layer(x, latents, parameters, dilation, pool_samples):
     return x + dense(gated, parameters["residual"]), dense(gated, parameters["skip"])
 
 
+def layer_of(stacked, index):
+    """Takes one layer's parameters out of those of all."""
+    return {
+        name: {key: leaf[index] for key, leaf in convolution.items()}
+        for name, convolution in stacked.items()
+    }
+
+
 def encoder(codes, parameters, config):
     """Codes [T] -> latents [F, Z]."""
     h = conv_of((codes / 255 - 0.5)[:, None], parameters["first"], (-1, 0, 1))
     index = 0
     for _ in range(config.encoder_blocks):
         for layer in range(config.encoder_layers):
-            layer_parameters = parameters[f"layer_{index:02d}"]
+            layer_parameters = layer_of(parameters["layers"], index)
             h = dilated_layer(h, layer_parameters, 2**layer, config.encoder_preactivation)
             index += 1
     h = dense(h, parameters["latent"])
@@ -72,7 +80,7 @@ def decoder(codes, latents, parameters, config):
     index = 0
     for _ in range(config.decoder_blocks):
         for layer in range(config.decoder_layers):
-            layer_parameters = parameters[f"layer_{index:02d}"]
+            layer_parameters = layer_of(parameters["layers"], index)
             h, skip = gated_layer(h, latents, layer_parameters, 2**layer, config.pool_samples)
             skips += skip
             index += 1

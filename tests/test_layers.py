@@ -25,28 +25,6 @@ def test_conv_equals_its_definition(rng, offsets):
         np.testing.assert_allclose(y[segment], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("preactivation", [False, True])
-@pytest.mark.parametrize("dilation", [1, 2, 8])
-def test_dilated_layer_equals_its_definition(rng, dilation, preactivation):
-    x = rng.normal(size=(1, 24, 4)).astype(np.float32)
-    layer = layers.DilatedResidualLayer(channels=4, dilation=dilation, preactivation=preactivation)
-    variables = _moved(layer.init(jax.random.key(0), x), rng)
-    expected = reference.dilated_layer(x[0], variables["params"], dilation, preactivation)
-    np.testing.assert_allclose(layer.apply(variables, x)[0], expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("dilation", [1, 4, 16])
-def test_gated_layer_equals_its_definition(rng, dilation):
-    x = rng.normal(size=(1, 24, 4)).astype(np.float32)
-    latents = rng.normal(size=(1, 3, 5)).astype(np.float32)
-    layer = layers.GatedResidualLayer(channels=4, skip_channels=6, dilation=dilation)
-    variables = _moved(layer.init(jax.random.key(0), x, latents), rng)
-    outputs = layer.apply(variables, x, latents)
-    expected = reference.gated_layer(x[0], latents[0], variables["params"], dilation, 8)
-    for output, expected_output in zip(outputs, expected, strict=True):
-        np.testing.assert_allclose(output[0], expected_output, rtol=1e-5, atol=1e-5)
-
-
 def test_scale_spans_minus_half_to_half():
     codes = np.array([0, 51, 255], np.uint8)
     np.testing.assert_allclose(layers.scale(codes), [-0.5, -0.3, 0.5], atol=1e-7)

@@ -7,7 +7,7 @@ import pytest
 import reference
 from conftest import TINY_MODEL
 
-from umt_jax import decoder, encoder, layers, networks
+from umt_jax import decoder, encoder, layers, networks, stacks
 from umt_jax.config import Config, ModelConfig
 
 
@@ -116,22 +116,23 @@ def test_receptive_field_of_the_published_decoders_by_gradient(decoder_layers, s
     dilations = layers.dilations(4, decoder_layers)
     assert layers.receptive_field(dilations) == samples
 
-    # The decoder's own stack of layers, two channels wide, with weights that let all through.
+    # The decoder's own layers, two channels wide, with weights that let all through.
+    first = {"kernel": jnp.full((2, 1, 2), 0.5), "bias": jnp.zeros(2)}
+    kernel = jnp.concatenate([jnp.zeros((2, 2, 2)), jnp.full((2, 2, 2), 0.3)], axis=-1)
+    layer = {
+        "dilated": {"kernel": kernel, "bias": jnp.zeros(4)},
+        "condition": {"kernel": jnp.zeros((1, 4)), "bias": jnp.zeros(4)},
+        "residual": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)},
+        "skip": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)},
+    }
+    of_layers = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(dilations)), layer)
+
     def last_output(x):
-        h = layers.Conv(2, (-1, 0)).apply(
-            {"params": {"kernel": jnp.full((2, 1, 2), 0.5), "bias": jnp.zeros(2)}}, x
+        h = layers.Conv(2, (-1, 0)).apply({"params": first}, x)
+        skips = stacks.decoder_stack(
+            h.T, of_layers, jnp.zeros((1, 1)), dilations=dilations, remat="none"
         )
-        for dilation in dilations:
-            kernel = jnp.concatenate([jnp.zeros((2, 2, 2)), jnp.full((2, 2, 2), 0.3)], axis=-1)
-            layer_parameters = {
-                "dilated": {"kernel": kernel, "bias": jnp.zeros(4)},
-                "condition": {"kernel": jnp.zeros((1, 4)), "bias": jnp.zeros(4)},
-                "residual": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)},
-                "skip": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)},
-            }
-            layer = layers.GatedResidualLayer(channels=2, skip_channels=2, dilation=dilation)
-            h, skip = layer.apply({"params": layer_parameters}, h, jnp.zeros((1, 1)))
-        return jnp.sum(h[-1]) + jnp.sum(skip[-1])
+        return jnp.sum(skips[:, -1])
 
     gradient = jax.grad(last_output)(jnp.zeros((samples + 100, 1)))[:, 0]
     assert not gradient[:100].any()

@@ -88,6 +88,8 @@ class TrainingConfig:
         remat: What the backward pass computes once more instead of keeping it. `none`: nothing.
             `layer`: all but the inputs of layers. `block`: all but the inputs of blocks of layers,
             and of the layers of one block at a time.
+        microbatches: Equal parts of the batch whose gradients are computed one after the other, in
+            the memory of one, and averaged.
         seed: Decides initial parameters, order of segments, crops and augmented variants.
     """
 
@@ -104,11 +106,12 @@ class TrainingConfig:
     freeze_encoder: bool = False
     compute_dtype: str = "float32"
     remat: str = "none"
+    microbatches: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Checks each value's range."""
-        for name in ("segment_samples", "domain_batch", "decay_steps"):
+        for name in ("segment_samples", "domain_batch", "decay_steps", "microbatches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name}={getattr(self, name)} must be at least 1.")
         for name in ("learning_rate", "classifier_learning_rate"):
@@ -130,6 +133,12 @@ class TrainingConfig:
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(
                 f"--compute_dtype={self.compute_dtype} is not known. Use float32 or bfloat16."
+            )
+        if self.domain_batch % self.microbatches:
+            divisors = [n for n in range(1, self.domain_batch + 1) if self.domain_batch % n == 0]
+            raise ValueError(
+                f"--microbatches={self.microbatches} must divide --domain_batch="
+                f"{self.domain_batch} evenly. Use one of {', '.join(map(str, divisors))}."
             )
         if self.remat not in ("none", "layer", "block"):
             raise ValueError(f"--remat={self.remat} is not known. Use none, layer or block.")

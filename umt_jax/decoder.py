@@ -42,10 +42,7 @@ class Decoder(nn.Module):
             "residual": (channels, channels),
             "skip": (channels, skips),
         }
-        parameters = [
-            layers.ResidualLayer(shapes, name=f"layer_{index:02d}")()
-            for index in range(len(dilations))
-        ]
+        parameters = layers.ResidualLayers(len(dilations), shapes, name="layers")()
 
         # Shifted by one sample, so that the logits at t have not seen code t.
         inputs = layers.shift(layers.scale(codes)[..., None], 1)

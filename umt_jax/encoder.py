@@ -39,10 +39,7 @@ class Encoder(nn.Module):
         channels = config.encoder_channels
         dilations = layers.dilations(config.encoder_blocks, config.encoder_layers)
         shapes = {"dilated": (3, channels, channels), "mix": (channels, channels)}
-        parameters = [
-            layers.ResidualLayer(shapes, name=f"layer_{index:02d}")()
-            for index in range(len(dilations))
-        ]
+        parameters = layers.ResidualLayers(len(dilations), shapes, name="layers")()
 
         waveform = layers.scale(codes)
         if inside is not None:

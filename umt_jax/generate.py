@@ -230,8 +230,12 @@ def first_rows(config: ModelConfig) -> np.ndarray:
 
 
 def layers_of(parameters: Parameters, config: ModelConfig) -> list[Parameters]:
-    """Returns the parameters of one decoder's layers, or of K stacked ones, in order."""
-    return [parameters[f"layer_{index:02d}"] for index in range(len(dilations(config)))]
+    """Returns the parameters of one decoder's layers, in order."""
+
+    def layer(index):
+        return jax.tree.map(lambda leaf: leaf[index], parameters["layers"])
+
+    return [layer(index) for index in range(len(dilations(config)))]
 
 
 def _first_inputs(config):

@@ -39,36 +39,45 @@ class Conv(nn.Module):
         return affine(inputs, kernel.reshape(taps * width, self.channels), bias)
 
 
-class Affine(nn.Module):
-    """Declares a kernel, [..., C, D], and a bias, [D], for a function that uses them.
+class Affines(nn.Module):
+    """Declares one convolution of each layer of a stack, for a function that uses them all.
 
     Attributes:
-        shape: Of the kernel.
+        num_layers: L.
+        shape: Of one layer's kernel: [C, D], or [taps, C, D].
     """
 
+    num_layers: int
     shape: tuple[int, ...]
 
     @nn.compact
     def __call__(self) -> Parameters:
-        """Returns `kernel` and `bias`, float32."""
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), self.shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:], jnp.float32)
+        """Returns `kernel`, [L, ...], and `bias`, [L, D], float32."""
+        init = nn.initializers.lecun_normal(batch_axis=0)
+        shapes = (self.num_layers, *self.shape), (self.num_layers, self.shape[-1])
+        kernel = self.param("kernel", init, shapes[0], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shapes[1], jnp.float32)
         return {"kernel": kernel, "bias": bias}
 
 
-class ResidualLayer(nn.Module):
-    """Declares the parameters of one residual layer, for `stacks`.
+class ResidualLayers(nn.Module):
+    """Declares the parameters of a stack of residual layers, for `stacks`.
 
     Attributes:
-        shapes: Of the kernel of each of its convolutions, by name.
+        num_layers: L.
+        shapes: Of one layer's kernels, by the names of its convolutions.
     """
 
+    num_layers: int
     shapes: Mapping[str, tuple[int, ...]]
 
     @nn.compact
     def __call__(self) -> Parameters:
-        """Returns `kernel` and `bias` of each convolution."""
-        return {name: Affine(shape, name=name)() for name, shape in self.shapes.items()}
+        """Returns `kernel`, [L, ...], and `bias`, [L, D], of each convolution."""
+        return {
+            name: Affines(self.num_layers, shape, name=name)()
+            for name, shape in self.shapes.items()
+        }
 
 
 def affine(

@@ -93,11 +93,11 @@ def parameters_from_arrays(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes.decoders
     )
     trees = [
-        _tree(arrays, one_decoder, _decoder_names(config.model), f"decoder {index}")
+        _tree(arrays, one_decoder, _DECODER_NAMES, f"decoder {index}")
         for index, arrays in enumerate(decoders)
     ]
     return NetworkParameters(
-        encoder=_tree(encoder, shapes.encoder, _encoder_names(config.model), "encoder"),
+        encoder=_tree(encoder, shapes.encoder, _ENCODER_NAMES, "encoder"),
         decoders=jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees),
         classifier=_tree(classifier, shapes.classifier, _CLASSIFIER_NAMES, "classifier"),
     )
@@ -121,52 +121,59 @@ def _tree(arrays: Arrays, shapes: Parameters, names: Mapping[str, str], what: st
     Args:
         arrays: By PyTorch's names.
         shapes: The tree that is to be made.
-        names: PyTorch's name of each of our layers.
+        names: PyTorch's name of each of our convolutions; {} stands for the layer's number.
         what: What the arrays belong to, for messages.
     """
-    tree = {}
-    for (*layer, parameter), shape in traverse_util.flatten_dict(shapes).items():
+    tree, known = {}, set()
+    for (*path, parameter), leaf in traverse_util.flatten_dict(shapes).items():
         suffix = "weight" if parameter == "kernel" else "bias"
-        name = f"{names['/'.join(layer)]}.{suffix}"
-        if name not in arrays:
-            raise ValueError(f"the {what} lacks {name}.")
-        array = np.asarray(arrays[name], np.float32)
-        # Kernels: ours are [tap, in, out], or [in, out] where there is one tap.
-        wanted = shape.shape[::-1] if len(shape.shape) != 2 else (*shape.shape[::-1], 1)
-        if array.shape != wanted:
-            raise ValueError(f"the {what}'s {name} has shape {array.shape}, not {wanted}.")
-        if not np.isfinite(array).all():
-            raise ValueError(f"the {what}'s {name} holds values that are not finite numbers.")
-        tree[*layer, parameter] = jnp.asarray(array.T.reshape(shape.shape))
-    known = {f"{name}.{suffix}" for name in names.values() for suffix in ("weight", "bias")}
+        name = f"{names['/'.join(path)]}.{suffix}"
+        if path[0] == "layers":
+            of_layers = [name.format(index) for index in range(leaf.shape[0])]
+            rows = [_array(arrays, name, leaf.shape[1:], what) for name in of_layers]
+            tree[*path, parameter] = jnp.stack(rows)
+            known.update(of_layers)
+        else:
+            tree[*path, parameter] = _array(arrays, name, leaf.shape, what)
+            known.add(name)
     unknown = sorted(set(arrays) - known)
     if unknown:
         raise ValueError(f"the {what} has {unknown[0]}, for which there is no place.")
     return traverse_util.unflatten_dict(tree)
 
 
-def _encoder_names(config: ModelConfig) -> dict[str, str]:
-    names = {"first": "start", "latent": "conv_1x1"}
-    for index in range(config.encoder_blocks * config.encoder_layers):
-        names[f"layer_{index:02d}/dilated"] = f"dilated_convs.{index}.dilated_conv"
-        names[f"layer_{index:02d}/mix"] = f"dilated_convs.{index}.conv_1x1"
-    return names
+def _array(arrays, name, shape, what):
+    """Returns one array as a parameter of that shape."""
+    if name not in arrays:
+        raise ValueError(f"the {what} lacks {name}.")
+    array = np.asarray(arrays[name], np.float32)
+    # Kernels: ours are [tap, in, out], or [in, out] where there is one tap.
+    wanted = tuple(shape[::-1]) if len(shape) != 2 else (*shape[::-1], 1)
+    if array.shape != wanted:
+        raise ValueError(f"the {what}'s {name} has shape {array.shape}, not {wanted}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"the {what}'s {name} holds values that are not finite numbers.")
+    return jnp.asarray(array.T.reshape(shape))
 
 
-def _decoder_names(config: ModelConfig) -> dict[str, str]:
-    names = {
-        "first": "first_conv",
-        "skip": "skip_conv",
-        "head": "fc",
-        "condition": "condition",
-        "logits": "logits",
-    }
-    for index in range(config.decoder_blocks * config.decoder_layers):
-        names[f"layer_{index:02d}/dilated"] = f"layers.{index}.causal"
-        for name in ("condition", "residual", "skip"):
-            names[f"layer_{index:02d}/{name}"] = f"layers.{index}.{name}"
-    return names
+_ENCODER_NAMES = {
+    "first": "start",
+    "layers/dilated": "dilated_convs.{}.dilated_conv",
+    "layers/mix": "dilated_convs.{}.conv_1x1",
+    "latent": "conv_1x1",
+}
 
+_DECODER_NAMES = {
+    "first": "first_conv",
+    "skip": "skip_conv",
+    "layers/dilated": "layers.{}.causal",
+    "layers/condition": "layers.{}.condition",
+    "layers/residual": "layers.{}.residual",
+    "layers/skip": "layers.{}.skip",
+    "head": "fc",
+    "condition": "condition",
+    "logits": "logits",
+}
 
 # Every second of its layers is an ELU, without arrays.
 _CLASSIFIER_NAMES = {

@@ -1,11 +1,11 @@
 """The residual layers of encoder and decoder, one after the other, and their gradients (§3.1).
 
-All layers of a stack have the same shapes, so they are one `lax.scan` over stacked weights, with the
-dilation as data: a single layer is traced and compiled, however many there are.
+All layers of a stack have the same shapes, so they are one `lax.scan` over stacked weights, with
+the dilation as data: a single layer is traced and compiled, however many there are.
 
-Activations are channels-first in here, [C, *B, T]. On CPU the three products of a layer (forward, to
-its input, to its weights) then read matrices along their rows, which is faster; accelerators choose
-layouts by themselves. The gradient of what a layer adds is written out, since automatic
+Activations are channels-first in here, [C, *B, T]. On CPU the three products of a layer (forward,
+to its input, to its weights) then read matrices along their rows, which is faster; accelerators
+choose layouts by themselves. The gradient of what a layer adds is written out, since automatic
 differentiation would keep twice as many activations and multiply more slowly.
 """
 
@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax import struct
 
@@ -25,7 +24,7 @@ class FilterWeights(struct.PyTreeNode):
     """Weights of an encoder layer, or of all, [L, ...]; float32.
 
     Attributes:
-        dilated: Kernel for the samples t - dilation, t and t + dilation beside each other, [3 C, C].
+        dilated: Kernel for the samples t - dilation, t and t + dilation, in this order, [3 C, C].
         dilated_bias: [C].
         mix: [C, C].
         mix_bias: [C].
@@ -41,8 +40,8 @@ class GateWeights(struct.PyTreeNode):
     """Weights of a decoder layer, or of all, [L, ...]; float32.
 
     Attributes:
-        dilated: Kernel for the samples t - dilation and t beside each other, [2 C, 2 C]; its bias
-            is part of the conditioning.
+        dilated: Kernel for the samples t - dilation and t, in this order, [2 C, 2 C]; its bias is
+            part of the conditioning.
         outputs: Kernels of residual and skip beside each other, [C, C + S].
         outputs_bias: [C + S].
     """
@@ -54,7 +53,7 @@ class GateWeights(struct.PyTreeNode):
 
 def encoder_stack(
     x: Stream,
-    parameters: Sequence[Parameters],
+    parameters: Parameters,
     *,
     dilations: Sequence[int],
     preactivation: bool,
@@ -65,18 +64,17 @@ def encoder_stack(
 
     Args:
         x: The residual stream, [C, *B, T].
-        parameters: Of each layer, `dilated` and `mix`.
+        parameters: `dilated` and `mix` of all layers, leaves [L, ...].
         dilations: Of each layer.
         preactivation: One more ReLU before each dilated convolution, as in NSynth.
         remat: What is computed once more for the gradient, as in `TrainingConfig`.
         inside: Where each layer's input is kept; elsewhere it is made zero.
     """
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parameters)
     weights = FilterWeights(
-        dilated=_join_taps(stacked["dilated"]["kernel"]),
-        dilated_bias=stacked["dilated"]["bias"],
-        mix=stacked["mix"]["kernel"],
-        mix_bias=stacked["mix"]["bias"],
+        dilated=_join_taps(parameters["dilated"]["kernel"]),
+        dilated_bias=parameters["dilated"]["bias"],
+        mix=parameters["mix"]["kernel"],
+        mix_bias=parameters["mix"]["bias"],
     )
 
     def layer(x, layer_inputs):
@@ -90,7 +88,7 @@ def encoder_stack(
 
 def decoder_stack(
     x: Stream,
-    parameters: Sequence[Parameters],
+    parameters: Parameters,
     latents: Float[Array, "Z *B F"],
     *,
     dilations: Sequence[int],
@@ -100,22 +98,21 @@ def decoder_stack(
 
     Args:
         x: The residual stream, [C, *B, T].
-        parameters: Of each layer, `dilated`, `condition`, `residual` and `skip`.
+        parameters: `dilated`, `condition`, `residual` and `skip` of all layers, leaves [L, ...].
         latents: Latent frames, [Z, *B, F].
         dilations: Of each layer.
         remat: What is computed once more for the gradient, as in `TrainingConfig`.
     """
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parameters)
 
     def beside(name):
-        return jnp.concatenate([stacked["residual"][name], stacked["skip"][name]], axis=-1)
+        return jnp.concatenate([parameters["residual"][name], parameters["skip"][name]], axis=-1)
 
     weights = GateWeights(
-        dilated=_join_taps(stacked["dilated"]["kernel"]),
+        dilated=_join_taps(parameters["dilated"]["kernel"]),
         outputs=beside("kernel"),
         outputs_bias=beside("bias"),
     )
-    condition_bias = stacked["condition"]["bias"] + stacked["dilated"]["bias"]
+    condition_bias = parameters["condition"]["bias"] + parameters["dilated"]["bias"]
 
     def layer(carry, layer_inputs):
         (x, skips), ((weights, kernel, bias), dilation) = carry, layer_inputs
@@ -124,8 +121,8 @@ def decoder_stack(
         residual, skip = jnp.split(gated(x, conditioning, weights, dilation), [len(x)])
         return (x + residual, skips + skip), None
 
-    skips = jnp.zeros((stacked["skip"]["bias"].shape[-1], *x.shape[1:]), x.dtype)
-    of_layers = weights, stacked["condition"]["kernel"], condition_bias
+    skips = jnp.zeros((parameters["skip"]["bias"].shape[-1], *x.shape[1:]), x.dtype)
+    of_layers = weights, parameters["condition"]["kernel"], condition_bias
     return _scan(layer, (x, skips), of_layers, dilations, remat)[1]
 
 
@@ -284,5 +281,7 @@ def _scan(
         return run(layer, carry, inputs)
     num_blocks = dilations.count(dilations[0])
     inputs = jax.tree.map(lambda leaf: leaf.reshape(num_blocks, -1, *leaf.shape[1:]), inputs)
-    block = jax.checkpoint(lambda carry, inputs: (run(layer, carry, inputs), None), prevent_cse=False)
+    block = jax.checkpoint(
+        lambda carry, inputs: (run(layer, carry, inputs), None), prevent_cse=False
+    )
     return run(block, carry, inputs)

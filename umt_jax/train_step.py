@@ -10,7 +10,7 @@ import optax
 from umt_jax import losses, train_state
 from umt_jax.dataset import Batch
 from umt_jax.networks import NetworkParameters, Networks
-from umt_jax.shapes import Array, Float, Integer, PyTree
+from umt_jax.shapes import Array, Float, Integer, Parameters, PyTree
 from umt_jax.train_state import Optimizers, TrainState
 
 Metrics = dict[str, Float[Array, "..."]]
@@ -31,7 +31,8 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Updates the classifier, then the autoencoder against the updated classifier (§3.3).
 
-    One forward pass of the encoder serves both, since the first update leaves it alone.
+    One forward pass of the encoder serves both, since the first update leaves it alone. With
+    `microbatches` each part has another one, and the gradients are those of the whole batch.
 
     Args:
         state: State before the step.
@@ -48,44 +49,54 @@ def train_step(
     if config.training.freeze_encoder:
         return _decoders_step(state, batch, networks, optimizers, mean_over_devices)
     domain = domain_labels(batch)
-    encode = functools.partial(networks.encode, codes=batch.augmented)
-    latents, pull_back = jax.vjp(encode, state.parameters.encoder)
+    num_domains, num_parts = len(batch.codes), config.training.microbatches
 
-    def classification_loss(classifier, latents):
+    def encode(part):
+        return jax.vjp(lambda p: networks.encode(p, part.augmented), state.parameters.encoder)
+
+    if num_parts == 1:
+        encoded = encode(batch)
+        latents = encoded[0]
+    else:  # The encoder runs again for each part, when its gradient is due.
+        parts = _split(batch, num_parts)
+        latents = jax.lax.map(lambda part: encode(part)[0], parts)
+        latents = jnp.moveaxis(latents, 0, 2).reshape(*domain.shape, *latents.shape[-2:])
+
+    def classification_loss(classifier, latents, domain):
         domain_logits = networks.classify(classifier, latents)
         return losses.classification(domain_logits, domain), losses.accuracy(domain_logits, domain)
 
     # The classifier sees the latents as constants: its update never reaches the encoder.
     (classification, accuracy), classifier_grads = jax.value_and_grad(
         classification_loss, has_aux=True
-    )(state.parameters.classifier, jax.lax.stop_gradient(latents))
+    )(state.parameters.classifier, jax.lax.stop_gradient(latents), domain)
     classifier_grads = mean_over_devices(classifier_grads)
     state = state.update_classifier(classifier_grads, optimizers)
 
-    def autoencoder_loss(decoders, latents):
-        reconstruction = reconstruction_loss(networks, decoders, latents, batch)
-        confusion = -classification_loss(state.parameters.classifier, latents)[0]
-        loss = jnp.mean(reconstruction) + config.training.confusion_weight * confusion
-        return loss, (reconstruction, confusion)
+    def confusion_loss(latents, domain):
+        return -classification_loss(state.parameters.classifier, latents, domain)[0]
 
-    (_, (reconstruction, confusion)), (decoder_grads, latent_grads) = jax.value_and_grad(
-        autoencoder_loss, argnums=(0, 1), has_aux=True
-    )(state.parameters.decoders, latents)
-    (encoder_grads,) = pull_back(latent_grads)
-    # The mean over domains scaled each decoder's gradient by 1/K. A decoder learns from its own
-    # domain alone, so neither its clipping nor its Adam epsilon may depend on how many there are.
-    decoder_grads = jax.tree.map(lambda grad: grad * len(batch.codes), decoder_grads)
-    grads = mean_over_devices({"encoder": encoder_grads, "decoders": decoder_grads})
+    def autoencoder_grads(part):
+        latents, pull_back = encoded if num_parts == 1 else encode(part)
+        reconstruction, (decoder_grads, latent_grads) = reconstruction_grads(
+            networks, state.parameters.decoders, latents, part
+        )
+        confusion, confusion_grads = jax.value_and_grad(confusion_loss)(
+            latents, domain_labels(part)
+        )
+        # Encoder: mean over domains. Decoders: each from its own domain, however many there are.
+        (encoder_grads,) = pull_back(
+            latent_grads / num_domains + config.training.confusion_weight * confusion_grads
+        )
+        grads = {"encoder": encoder_grads, "decoders": decoder_grads}
+        return grads, {"reconstruction": reconstruction, "confusion": confusion}
+
+    grads, metrics = _mean_over_parts(autoencoder_grads, batch, num_parts)
+    grads = mean_over_devices(grads)
     state = state.update_autoencoder(grads, optimizers, config)
 
-    metrics = mean_over_devices(
-        {
-            "reconstruction": reconstruction,
-            "classification": classification,
-            "confusion": confusion,
-            "classifier_accuracy": accuracy,
-        }
-    )
+    metrics |= {"classification": classification, "classifier_accuracy": accuracy}
+    metrics = mean_over_devices(metrics)
     metrics["encoder_gradient_norm"] = optax.tree.norm(grads["encoder"])
     metrics["decoder_gradient_norm"] = optax.tree.norm(grads["decoders"])
     metrics["classifier_gradient_norm"] = optax.tree.norm(classifier_grads)
@@ -95,18 +106,48 @@ def train_step(
 def _decoders_step(state, batch, networks, optimizers, mean_over_devices):
     """Updates the trained decoders alone: neither of the other players has anything to learn."""
     config = networks.config
-    latents = networks.encode(state.parameters.encoder, batch.augmented)
-
-    def summed_loss(decoders):
-        reconstruction = reconstruction_loss(networks, decoders, latents, batch)
-        return jnp.sum(reconstruction), reconstruction
-
     decoders = train_state.trained_parameters(state.parameters, config)["decoders"]
-    (_, reconstruction), grads = jax.value_and_grad(summed_loss, has_aux=True)(decoders)
-    reconstruction, grads = mean_over_devices((reconstruction, grads))
+
+    def decoder_grads(part):
+        latents = networks.encode(state.parameters.encoder, part.augmented)
+        reconstruction, (grads, _) = reconstruction_grads(networks, decoders, latents, part)
+        return grads, reconstruction
+
+    grads, reconstruction = mean_over_devices(
+        _mean_over_parts(decoder_grads, batch, config.training.microbatches)
+    )
     state = state.update_autoencoder({"decoders": grads}, optimizers, config)
     metrics = {"reconstruction": reconstruction, "decoder_gradient_norm": optax.tree.norm(grads)}
     return state.replace(step=state.step + 1), metrics
+
+
+def _split(batch: Batch, num_parts: int) -> Batch:
+    """Returns parts of the segments of every domain, leaves [parts, K, B / parts, T].
+
+    Every part has segments of all places in the batch, and so of all devices that share it.
+    """
+
+    def split(leaf):
+        num_domains, domain_batch, num_samples = leaf.shape
+        leaf = leaf.reshape(num_domains, domain_batch // num_parts, num_parts, num_samples)
+        return jnp.moveaxis(leaf, 2, 0)
+
+    return jax.tree.map(split, batch)
+
+
+def _mean_over_parts(function: Callable[[Batch], PyTree], batch: Batch, num_parts: int) -> PyTree:
+    """Returns the mean of `function` over parts of the batch, taken one after the other."""
+    if num_parts == 1:
+        return function(batch)
+    parts = _split(batch, num_parts)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(part)), None
+
+    total, _ = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda leaf: leaf / num_parts, total)
 
 
 def eval_step(
@@ -131,8 +172,24 @@ def eval_step(
 
 def reconstruction_loss(networks, decoders, latents, batch: Batch) -> Float[Array, "K"]:
     """Returns each domain's reconstruction loss in nats per sample."""
-    code_logits = networks.decode(decoders, batch.codes, latents)
-    return jnp.mean(losses.reconstruction(code_logits, batch.codes), axis=-1)
+    return networks.for_each_domain(
+        functools.partial(_domain_loss, networks), decoders, latents, batch.codes
+    )
+
+
+def reconstruction_grads(
+    networks, decoders, latents, batch: Batch
+) -> tuple[Float[Array, "K"], tuple[Parameters, Float[Array, "K B F Z"]]]:
+    """Returns each domain's loss, and its gradients to the domain's decoder and latents."""
+    loss = functools.partial(_domain_loss, networks)
+    return networks.for_each_domain(
+        jax.value_and_grad(loss, argnums=(0, 1)), decoders, latents, batch.codes
+    )
+
+
+def _domain_loss(networks, decoder, latents, codes):
+    code_logits = networks.decode_one(decoder, codes, latents)
+    return jnp.mean(losses.reconstruction(code_logits, codes))
 
 
 def domain_labels(batch: Batch) -> Integer[Array, "K B"]:

@@ -1,0 +1,271 @@
+"""How fast a training step is, in interleaved rounds, beside plain PyTorch and the machine.
+
+Each variant runs in a process of its own, so that its peak memory is its own; the processes step in
+turn, round after round. One domain: several cost as many times as much, one after the other.
+"""
+
+import dataclasses
+import functools
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import machine, presets
+from umt_jax import dataset, layers, mu_law, networks, train_state, train_step
+from umt_jax.config import Config, ModelConfig
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "remat=layer": {"remat": "layer"},
+    "remat=block": {"remat": "block"},
+    "bfloat16": {"compute_dtype": "bfloat16"},
+}
+PLAIN = {"plain PyTorch": False, "plain PyTorch, frugal": True}
+
+
+def define_flags() -> None:
+    """Declares the flags of this stage."""
+    flags.DEFINE_list(
+        "segments",
+        ["1x4000", "4x12000"],
+        "Batches to train on, as SEGMENTSxSAMPLES, separated by commas; the samples are rounded to "
+        "whole latent frames.",
+    )
+    flags.DEFINE_multi_enum(
+        "variant", ["float32", "remat=layer", "remat=block"], list(VARIANTS), "What to train with."
+    )
+
+
+def report() -> str:
+    """Measures as the flags say, and returns the section of this stage as Markdown."""
+    args = flags.FLAGS
+    speeds = {}
+    for preset in args.preset:
+        for batch in args.segments:
+            speeds[preset, batch] = measure(preset, batch, args)
+            print(table(speeds).splitlines()[-1], flush=True)
+    return "\n\n".join(
+        [
+            "## Training",
+            table(speeds),
+            "One domain, on random codes. GFLOP/s: of the products that the model needs, what is "
+            "computed once more not counted; of the rate: to that of one large float32 product, "
+            f"{machine.product_rate('float32') / 1e9:.0f} GFLOP/s. Peak: most resident memory of a "
+            "process that does nothing else, Python and libraries included. Start: from the "
+            "process's beginning to the state, compilation not counted. Compile: tracing included, "
+            "nothing cached; cached: from the persistent cache.",
+        ]
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """One variant at one batch.
+
+    Attributes:
+        name: Of the variant.
+        step_s: Seconds of a step, the median of the rounds.
+        samples_per_s: Audio samples trained on.
+        flops_per_s: Of the products that the model needs.
+        ratio: How many times as fast as plain PyTorch, the median over rounds; None without it.
+        peak_bytes: Most resident memory of its process.
+        start_s: Until the state is there.
+        compile_s: Tracing and compiling, nothing cached.
+        cached_s: The same from the persistent cache.
+    """
+
+    name: str
+    step_s: float
+    samples_per_s: float
+    flops_per_s: float
+    ratio: float | None
+    peak_bytes: int
+    start_s: float
+    compile_s: float | None = None
+    cached_s: float | None = None
+
+
+def measure(preset: str, batch: str, args: Any) -> list[Speed]:
+    """Times all variants, one after the other, round after round."""
+    model = presets.model(preset)
+    num_segments, _, num_samples = batch.partition("x")
+    shape = int(num_segments), int(num_samples) // model.pool_samples * model.pool_samples
+    names = [*args.variant, *(PLAIN if args.torch else [])]
+    workers = {name: _Worker(preset, shape, name) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(args.rounds):
+        for name, worker in workers.items():
+            times[name].append(worker.step())
+    plain = times.get("plain PyTorch")
+    return [
+        Speed(
+            name=name,
+            step_s=statistics.median(values),
+            samples_per_s=shape[0] * shape[1] / statistics.median(values),
+            flops_per_s=step_flops(model, *shape) / statistics.median(values),
+            ratio=statistics.median(b / a for a, b in zip(values, plain, strict=True))
+            if plain
+            else None,
+            **workers[name].close(),
+        )
+        for name, values in times.items()
+    ]
+
+
+class _Worker:
+    """A process that trains one variant, a step at a time."""
+
+    def __init__(self, preset: str, shape: tuple[int, int], name: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, preset, shape, name))
+        start = time.perf_counter()
+        self._process.start()
+        theirs.close()
+        ready = self._connection.recv()
+        self._costs = {"start_s": ready - start, **self._connection.recv()}
+
+    def step(self) -> float:
+        """Takes one step; returns its seconds."""
+        self._connection.send(True)
+        return self._connection.recv()
+
+    def close(self) -> dict[str, Any]:
+        """Ends the process; returns what it cost besides steps."""
+        self._connection.send(False)
+        self._costs["peak_bytes"] = self._connection.recv()
+        self._process.join()
+        return self._costs
+
+
+def _work(connection: Any, preset: str, shape: tuple[int, int], name: str) -> None:
+    """Is the worker's process: prepares, takes the first step, then one when told to."""
+    model = presets.model(preset)
+    training = dataclasses.replace(
+        presets.training(preset),
+        domain_batch=shape[0],
+        segment_samples=shape[1],
+        confusion_weight=0.0,
+        **VARIANTS.get(name, {}),
+    )
+    codes = np.random.default_rng(0).integers(256, size=(1, *shape)).astype(np.uint8)
+    if name in PLAIN:
+        from experiments import plain_torch_training
+
+        plain_torch_training.torch.set_num_threads(1)
+        plain = plain_torch_training.PlainTraining(model, training, 6, frugal=PLAIN[name])
+        connection.send(time.perf_counter())
+        step = functools.partial(plain.step, codes[0], codes[0], 0)
+        costs = {}
+    else:
+        state, nets, optimizers = initial_state(
+            Config(domains=("any",), model=model, training=training)
+        )
+        connection.send(time.perf_counter())
+        batch = dataset.Batch(codes=codes, augmented=codes)
+        step, costs = _compiled_step(state, batch, nets, optimizers)
+    step()
+    connection.send(costs)
+    while connection.recv():
+        start = time.perf_counter()
+        step()
+        connection.send(time.perf_counter() - start)
+    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def initial_state(config: Config) -> tuple[Any, networks.Networks, train_state.Optimizers]:
+    """Returns the state before the first step, and what steps need."""
+    nets = networks.Networks(config)
+    optimizers = train_state.make_optimizers(config.training)
+    state = train_state.create(nets.init(jax.random.key(0)), optimizers, config)
+    return jax.block_until_ready(state), nets, optimizers
+
+
+def _compiled_step(state, batch, nets, optimizers):
+    """Returns a function that takes a step, and the seconds to compile it, cold and cached."""
+
+    def compile_step():
+        start = time.perf_counter()
+        function = functools.partial(train_step.train_step, networks=nets, optimizers=optimizers)
+        compiled = jax.jit(function, donate_argnums=0).lower(state, batch).compile()
+        return compiled, time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        _, compile_s = compile_step()
+        jax.clear_caches()  # What a new process would not have.
+        compiled, cached_s = compile_step()
+
+    def step():
+        nonlocal state
+        state, metrics = compiled(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return step, {"compile_s": compile_s, "cached_s": cached_s}
+
+
+def step_flops(model: ModelConfig, domain_batch: int, segment_samples: int) -> int:
+    """Returns the FLOPs of all products that one domain's step needs, each computed once.
+
+    Products run forward, to their input's gradient and to their weights', but for the first
+    convolutions, whose inputs are codes. The classifier, at the rate of latent frames, and what is
+    done to single numbers are left out.
+    """
+    C, R, S, Z = (
+        model.encoder_channels,
+        model.residual_channels,
+        model.skip_channels,
+        model.latent_channels,
+    )
+    num_encoder, num_decoder = (
+        len(layers.dilations(blocks, number))
+        for blocks, number in (
+            (model.encoder_blocks, model.encoder_layers),
+            (model.decoder_blocks, model.decoder_layers),
+        )
+    )
+    of_codes = 3 * C + 2 * R
+    of_samples = num_encoder * (3 * C * C + C * C)
+    of_samples += num_decoder * (2 * R * 2 * R + R * (R + S))
+    of_samples += R * S + S * S + S * mu_law.NUM_LEVELS
+    of_frames = C * Z + num_decoder * Z * 2 * R + Z * S
+    per_frame = model.pool_samples * (2 * of_codes + 3 * of_samples) + 3 * of_frames
+    return 2 * per_frame * domain_batch * segment_samples // model.pool_samples
+
+
+def table(speeds: Mapping[tuple[str, str], Sequence[Speed]]) -> str:
+    """Returns all measurements by preset and batch as a Markdown table."""
+    rate = machine.product_rate("float32")
+    lines = [
+        "| preset | batch | variant | step, s | steps/s | audio samples/s | GFLOP/s | of the rate "
+        "| to plain PyTorch | peak, GB | start, s | compile, s | cached, s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (preset, batch), rows in speeds.items():
+        for speed in rows:
+            cells = (
+                preset,
+                batch,
+                speed.name,
+                f"{speed.step_s:.2f}",
+                f"{1 / speed.step_s:.3f}",
+                f"{speed.samples_per_s:,.0f}",
+                f"{speed.flops_per_s / 1e9:.0f}",
+                f"{speed.flops_per_s / rate:.0%}",
+                "" if speed.ratio is None else f"{speed.ratio:.2f}",
+                f"{speed.peak_bytes / 1e9:.2f}",
+                f"{speed.start_s:.1f}",
+                "" if speed.compile_s is None else f"{speed.compile_s:.1f}",
+                "" if speed.cached_s is None else f"{speed.cached_s:.1f}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
