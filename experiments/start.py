@@ -66,4 +66,7 @@ def check_config(config: Config, workdir: str) -> None:
 def _by_flag(config: Config) -> dict[str, Any]:
     fields = config.to_json()
     names = {name: ",".join(fields[name]) for name in ("domains", "train_domains")}
+    # These decide memory and time; the numbers are the same but for rounding.
+    for field in ("remat", "microbatches"):
+        del fields["training"][field]
     return {**names, **fields["model"], **fields["training"]}

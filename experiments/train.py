@@ -38,6 +38,7 @@ def main() -> None:
     with stopping.StopRequest() as stop:
         join_hosts()
         data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
+        command_line.use_compilation_cache()
         damage.set_aside(workdir)
         base = start.base_config(workdir)
         domains, train_domains = train_flags.domains_from_flags(data_dir, base)
@@ -180,7 +181,14 @@ def make_mesh(config: Config, layout: train_flags.Layout) -> jax.sharding.Mesh:
     num_domains = math.gcd(len(config.domains), len(config.trained_domains))
     if layout.partitioning == "pmap" and not layout.mesh:
         num_domains = 1  # It cannot split them.
-    return sharding.make_mesh(num_domains, config.training.domain_batch, layout=layout.mesh)
+    mesh = sharding.make_mesh(num_domains, config.training.domain_batch, layout=layout.mesh)
+    local_batch = config.training.domain_batch // mesh.shape["data"]
+    if local_batch % config.training.microbatches:
+        raise ValueError(
+            f"--microbatches={config.training.microbatches} must divide the {local_batch} segments "
+            f"of each domain that a device has of --domain_batch={config.training.domain_batch}."
+        )
+    return mesh
 
 
 def _check_finite(

@@ -82,6 +82,11 @@ def test_no_field_takes_a_negative_number(section):
             lambda: Config(domains=TWO, training=TrainingConfig(segment_samples=7)),
             "Nearest: --segment_samples=800\\.",
         ),
+        (lambda: TrainingConfig(remat="all"), "--remat=all is not known. Use none, layer or block"),
+        (
+            lambda: TrainingConfig(domain_batch=6, microbatches=4),
+            "--microbatches=4 must divide --domain_batch=6 evenly. Use one of 1, 2, 3, 6",
+        ),
         (lambda: Config.from_json({"domains": TWO}), "lacks 'model'"),
         (
             lambda: Config.from_json({"domains": TWO, "model": {"flux": 1}, "training": {}}),
