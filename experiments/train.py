@@ -35,8 +35,7 @@ def main() -> None:
     """Trains as the flags say."""
     logging.set_verbosity(logging.INFO)
     jax.config.update("jax_num_cpu_devices", train_flags.CPU_DEVICES.value)
-    with stopping.StopRequest() as stop:
-        join_hosts()
+    with stopping.StopRequest() as stop, joined_hosts():
         data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
         command_line.use_compilation_cache()
         damage.set_aside(workdir)
@@ -62,7 +61,7 @@ def main() -> None:
         sys.exit(stopping.EXIT_STATUS)
 
 
-def join_hosts() -> None:
+def joined_hosts() -> contextlib.AbstractContextManager[None]:
     """Joins the processes of other hosts if the flags say so; before any device is used."""
     address, number, process = (
         train_flags.COORDINATOR_ADDRESS,
@@ -70,11 +69,11 @@ def join_hosts() -> None:
         train_flags.PROCESS_ID,
     )
     if train_flags.DISTRIBUTED.value:
-        hosts.join(address.value, number.value, process.value)
-        return
+        return hosts.joined(address.value, number.value, process.value)
     for flag in (address, number, process):
         if flag.value is not None:
             raise ValueError(f"--{flag.name}={flag.value} needs --distributed.")
+    return contextlib.nullcontext()
 
 
 def run(
@@ -112,6 +111,15 @@ def run(
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir))
         newest_step = checkpoints.newest_step()
         first_step = newest_step or 0
+        hosts.check_agreement(
+            {
+                "configuration": config,
+                "schedule": schedule,
+                "layout of devices": layout,
+                "data": prepared.description,
+                "newest checkpoint in --workdir": newest_step,
+            }
+        )
         parameters = start.initial_parameters(nets, to_be_restored=newest_step is not None)
         state = train_state.create(parameters, optimizers, config)
         devices = partitioning.make(layout.partitioning, mesh, nets, optimizers, state)
