@@ -13,7 +13,7 @@ from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from experiments import hosts, pictures
+from experiments import hosts, pictures, run_folder
 from experiments.samples import Translation
 from umt_jax.config import Config
 
@@ -22,13 +22,14 @@ class MetricsLog:
     """Writes `workdir/metrics.jsonl`, `workdir/config.json` and `workdir/tensorboard/`.
 
     Each line of metrics.jsonl holds `step`, `seconds` (of training so far, over all its parts)
-    and what was measured. Losses are in nats.
+    and what was measured. Losses are in nats. On an object store all of it appears at evaluations.
     """
 
     def __init__(self, workdir: str, config: Config, first_step: int, num_steps: int) -> None:
         """Opens the files; drops what they say of steps after `first_step`, to be run again."""
         self._config, self._num_steps = config, num_steps
-        folder = Path(workdir)
+        self._folder = run_folder.RunFolder(workdir, "metrics.jsonl")
+        folder = self._folder.local
         _write_whole(folder / "config.json", json.dumps(config.to_json(), indent=1) + "\n")
         path = folder / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
@@ -53,6 +54,7 @@ class MetricsLog:
         """Closes the files."""
         self._file.close()
         self._tensorboard.close()
+        self._folder.close()
 
     def train(self, step: int, history: list[dict[str, Any]], *, learning_rate: float) -> None:
         """Records the mean of the metrics of the steps since the last call."""
@@ -90,6 +92,7 @@ class MetricsLog:
             self._per_domain("eval", means),
             _classifier("eval", means),
         )
+        self._folder.publish()
 
     def translations(self, step: int, translations: list[Translation]) -> None:
         """Records translations as audio and, beside their sources, as log-mel pictures."""
@@ -111,6 +114,7 @@ class MetricsLog:
                 step, summary.image(f"{translation.source}/log_mel", picture, dataformats="HWC")
             )
         self._tensorboard.flush()
+        self._folder.publish()
         # What translating took is no part of the training speed.
         self._last_time = time.monotonic()
 

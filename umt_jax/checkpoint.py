@@ -8,14 +8,15 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from umt_jax import storage
 from umt_jax.config import Config
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.train_state import TrainState
@@ -159,9 +160,11 @@ class Checkpoints:
             ) from error
 
 
-def folder_of(workdir: str) -> Path:
+def folder_of(workdir: str) -> epath.Path:
     """Returns where a run keeps its checkpoints, each in a folder named after its step."""
-    return Path(workdir).absolute() / "checkpoints"
+    if storage.is_local(workdir):
+        workdir = os.path.abspath(workdir)  # Orbax asks for it.
+    return storage.path(workdir) / "checkpoints"
 
 
 def has_checkpoint(workdir: str) -> bool:

@@ -34,7 +34,7 @@ def set_aside(workdir: str) -> None:
         OSError: They cannot be reached.
     """
     if jax.process_index() == 0:
-        _set_aside(epath.Path(checkpoint.folder_of(workdir)))
+        _set_aside(checkpoint.folder_of(workdir))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("set_aside")
 
