@@ -64,7 +64,7 @@ def joined(
     except ValueError as error:
         raise ValueError(
             "--distributed finds the other processes by itself only on Cloud TPU, Slurm, "
-            f"Kubernetes and Open MPI ({error}) Elsewhere {_ADVICE}."
+            f"Kubernetes and Open MPI ({str(error).rstrip('.')}). Elsewhere {_ADVICE}."
         ) from error
     except jax.errors.JaxRuntimeError as error:
         atexit.register(_leave)

@@ -36,20 +36,22 @@ def make_mesh(
     """
     devices = jax.devices() if devices is None else devices
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    possible = _layouts(num_domains, domain_batch, len(devices))
     if layout is None:
-        layout = _best_layout(num_domains, domain_batch, len(devices))
-    else:
-        _check_layout(layout, num_domains, domain_batch, len(devices))
+        layout = possible[-1]
+    elif layout not in possible:
+        _refuse(layout, num_domains, domain_batch, len(devices), possible)
     return Mesh(np.asarray(devices).reshape(layout), ("domain", "data"))
 
 
-def _best_layout(num_domains, domain_batch, num_devices):
-    widest = math.gcd(num_domains, num_devices)
-    for domain_axis in _divisors(widest)[::-1]:
-        data_axis = num_devices // domain_axis
-        if domain_batch % data_axis == 0:
-            return domain_axis, data_axis
-    multiple = num_devices // widest
+def _layouts(num_domains, domain_batch, num_devices):
+    """Returns all even layouts, those that split decoders further after the others."""
+    domain_axes = _divisors(math.gcd(num_domains, num_devices))
+    layouts = [(axis, num_devices // axis) for axis in domain_axes]
+    possible = [layout for layout in layouts if domain_batch % layout[1] == 0]
+    if possible:
+        return possible
+    multiple = layouts[-1][1]
     nearest = -(-domain_batch // multiple) * multiple
     counts = {d * b for d in _divisors(num_domains) for b in _divisors(domain_batch)}
     raise ValueError(
@@ -59,26 +61,24 @@ def _best_layout(num_domains, domain_batch, num_devices):
     )
 
 
-def _check_layout(layout, num_domains, domain_batch, num_devices):
+def _refuse(layout, num_domains, domain_batch, num_devices, possible):
     domain_axis, data_axis = layout
     given = f"--mesh={domain_axis}x{data_axis}"
+    advice = f"Use --mesh={_one_of(f'{d}x{b}' for d, b in possible)}, or leave it out."
     if domain_axis * data_axis != num_devices:
-        layouts = [f"{d}x{num_devices // d}" for d in _divisors(math.gcd(num_domains, num_devices))]
         raise ValueError(
             f"{given} is a layout of {domain_axis * data_axis} devices, but there are "
-            f"{num_devices}. Use --mesh={_one_of(layouts)}, or leave it out."
+            f"{num_devices}. {advice}"
         )
     if num_domains % domain_axis:
         raise ValueError(
-            f"{given} cannot split {num_domains} decoders over {domain_axis} devices evenly. The "
-            f"first number must be {_one_of(_divisors(num_domains))}."
+            f"{given} cannot split {num_domains} decoders over {domain_axis} devices evenly. "
+            f"{advice}"
         )
-    if domain_batch % data_axis:
-        raise ValueError(
-            f"{given} cannot split --domain_batch={domain_batch} segments over {data_axis} devices "
-            f"evenly. Use --domain_batch={-(-domain_batch // data_axis) * data_axis}, or as second "
-            f"number {_one_of(_divisors(domain_batch))}."
-        )
+    raise ValueError(
+        f"{given} cannot split --domain_batch={domain_batch} segments over {data_axis} devices "
+        f"evenly. {advice}"
+    )
 
 
 def _divisors(number):
