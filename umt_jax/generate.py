@@ -23,8 +23,6 @@ from umt_jax import layers, mu_law
 from umt_jax.config import ModelConfig
 from umt_jax.shapes import Array, Float, Integer, Key, Latents, Leaf, Parameters, PyTree, UInt8
 
-_MAX_STREAMS_FOR_BLOCKS = 4
-
 
 class Cache(struct.PyTreeNode):
     """What B streams of one decoder remember from sample to sample.
@@ -187,17 +185,6 @@ def append(inputs: Float[Array, "*B 2"], codes: Integer[Array, "*B"]) -> Float[A
 def tick(clock: Integer[Array, "*K"], config: ModelConfig, samples: int) -> Integer[Array, "*K"]:
     """Moves time on; row indices repeat after the largest dilation, a multiple of the others."""
     return jnp.mod(clock + samples, max(dilations(config)))
-
-
-def block_samples(limit: int | None, default: int, *, num_samples: int, num_streams: int) -> int:
-    """Returns how many samples share one product for the past taps of far layers.
-
-    The largest divisor of `num_samples` up to `limit`; None is `default` for a few streams, and 1
-    for many, which fill a product by themselves.
-    """
-    if limit is None:
-        limit = default if num_streams <= _MAX_STREAMS_FOR_BLOCKS else 1
-    return largest_divisor(num_samples, limit)
 
 
 def largest_divisor(samples: int, limit: int) -> int:

@@ -10,23 +10,27 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
 
 namespace {
 
-// Floats of one register, registers of one row of a panel, rows of one register block.
+// Floats of one register, registers of one row of a panel, and what a block of many rows takes of
+// these at once: rows and registers, whose sums all fit into the processor's registers.
 #if defined(__AVX512F__)
-constexpr int kWidth = 16, kRegisters = 4, kMaxRows = 6;
+constexpr int kWidth = 16, kRegisters = 4, kBlockRows = 6, kBlockRegisters = 4;
 #elif defined(__AVX2__)
-constexpr int kWidth = 8, kRegisters = 2, kMaxRows = 5;
+constexpr int kWidth = 8, kRegisters = 4, kBlockRows = 6, kBlockRegisters = 2;
 #else
-constexpr int kWidth = 4, kRegisters = 4, kMaxRows = 4;
+constexpr int kWidth = 4, kRegisters = 8, kBlockRows = 4, kBlockRegisters = 4;
 #endif
 constexpr int kPanel = kWidth * kRegisters;
 constexpr int kLevels = 256;
-constexpr int kMaxSteps = 64;  // So much of a panel, and of what it is multiplied with, stays in L1.
 
 typedef float Vector __attribute__((vector_size(4 * kWidth)));
 typedef int32_t Words __attribute__((vector_size(4 * kWidth)));
@@ -41,14 +45,16 @@ inline void Store(float* target, Vector vector) { std::memcpy(target, &vector, s
 
 inline Vector Fill(float value) { return value - Vector{}; }
 
-// One row of a panel, in registers.
+// Part of one row of a panel, in registers.
+template <int kCount>
 inline void LoadRow(const float* source, Vector* row) {
-  for (int r = 0; r < kRegisters; ++r) row[r] = Load(source + r * kWidth);
+  for (int r = 0; r < kCount; ++r) row[r] = Load(source + r * kWidth);
 }
 
 // Each 32-bit word holds one bfloat16 of two registers.
+template <int kCount>
 inline void LoadRow(const uint16_t* source, Vector* row) {
-  for (int r = 0; r < kRegisters; r += 2) {
+  for (int r = 0; r < kCount; r += 2) {
     Words words;
     std::memcpy(&words, source + r * kWidth, sizeof words);
     row[r] = (Vector)(words << 16);
@@ -56,49 +62,60 @@ inline void LoadRow(const uint16_t* source, Vector* row) {
   }
 }
 
-// Asks for numbers before they are needed.
-template <typename Number>
-inline void Prefetch(const Number* numbers, int count) {
-  for (int byte = 0; byte < count * (int)sizeof(Number); byte += 64) {
-    __builtin_prefetch(reinterpret_cast<const char*>(numbers) + byte, 0, 2);
-  }
-}
+// Asks for numbers some time before they are needed, as many at each step.
+struct Prefetch {
+  const char* next;
+  int bytes_per_step;
 
-// out[rows][kPanel] += in[rows][depth] * panel[depth][kPanel].
-template <int kRows, typename Weight>
-void AddPanel(const float* in, int64_t in_stride, int depth, const Weight* panel, float* out,
-              int64_t out_stride, bool is_first) {
-  // A single row would wait for its own sums: even and odd steps are summed apart.
-  constexpr int kChains = kRows <= 2 ? 2 : 1;
-  Vector sums[kChains][kRows][kRegisters] = {};
-  for (int m = 0; m < kRows; ++m) LoadRow(out + m * out_stride, sums[0][m]);
-  int step = 0;
-  for (; step + kChains <= depth; step += kChains) {
-    for (int chain = 0; chain < kChains; ++chain) {
-      Vector row[kRegisters];
-      LoadRow(panel + (step + chain) * kPanel, row);
-      if (kRows > 2 && is_first) Prefetch(panel + (depth + step + chain) * kPanel, kPanel);
-      for (int m = 0; m < kRows; ++m) {
-        const Vector value = Fill(in[m * in_stride + step + chain]);
-        for (int r = 0; r < kRegisters; ++r) sums[chain][m][r] += value * row[r];
-      }
-    }
+  template <int kLines>
+  void Step() {
+    for (int line = 0; line < kLines; ++line) __builtin_prefetch(next + 64 * line, 0, 2);
+    next += bytes_per_step;
   }
-  for (; step < depth; ++step) {
-    Vector row[kRegisters];
-    LoadRow(panel + step * kPanel, row);
+};
+
+// out[kRows][kCount registers] += in[kRows][depth] * panel[depth][kCount registers].
+template <int kRows, int kCount, typename Weight>
+void AddBlock(const float* in, int64_t in_stride, int depth, const Weight* panel, float* out,
+              int64_t out_stride, Prefetch prefetch) {
+  // A single row would wait for its own sums: even and odd steps are summed apart.
+  constexpr int kChains = kRows == 1 ? 2 : 1;
+  constexpr int kLines = std::max<int>(1, kCount * kWidth * sizeof(Weight) / 64);
+  Vector sums[kChains][kRows][kCount] = {};
+  for (int m = 0; m < kRows; ++m) LoadRow<kCount>(out + m * out_stride, sums[0][m]);
+  auto add = [&](int step, int chain) {
+    Vector row[kCount];
+    LoadRow<kCount>(panel + (int64_t)step * kPanel, row);
+    prefetch.Step<kLines>();
     for (int m = 0; m < kRows; ++m) {
       const Vector value = Fill(in[m * in_stride + step]);
-      for (int r = 0; r < kRegisters; ++r) sums[0][m][r] += value * row[r];
+      for (int r = 0; r < kCount; ++r) sums[chain][m][r] += value * row[r];
     }
+  };
+  int step = 0;
+  for (; step + kChains <= depth; step += kChains) {
+    for (int chain = 0; chain < kChains; ++chain) add(step + chain, chain);
   }
+  for (; step < depth; ++step) add(step, 0);
   for (int m = 0; m < kRows; ++m) {
-    for (int r = 0; r < kRegisters; ++r) {
+    for (int r = 0; r < kCount; ++r) {
       Vector sum = sums[0][m][r];
-      if (kChains == 2) sum += sums[kChains - 1][m][r];
+      for (int chain = 1; chain < kChains; ++chain) sum += sums[chain][m][r];
       Store(out + m * out_stride + r * kWidth, sum);
     }
   }
+}
+
+// Is AddBlock for `rows` rows, 1 to kRows.
+template <int kRows, typename Weight>
+void AddRows(int64_t rows, const float* in, int64_t in_stride, int depth, const Weight* panel,
+             float* out, int64_t out_stride, Prefetch prefetch) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) {
+      return AddRows<kRows - 1>(rows, in, in_stride, depth, panel, out, out_stride, prefetch);
+    }
+  }
+  AddBlock<kRows, kBlockRegisters>(in, in_stride, depth, panel, out, out_stride, prefetch);
 }
 
 // A matrix [depth, panels * kPanel] in panels.
@@ -109,24 +126,24 @@ struct Matrix {
 
   // out[rows] += in[rows] * this.
   void Add(const float* in, int64_t in_stride, int64_t rows, float* out, int64_t out_stride) const {
-    const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
-    const int max_steps = rows > kMaxRows ? kMaxSteps : depth;
-    const int chunks = (depth + max_steps - 1) / max_steps;
-    for (int i = 0; i < panels * chunks; ++i) {
-      const int p = i / chunks, first = i % chunks * max_steps;
-      const Weight* panel = data + ((int64_t)p * depth + first) * kPanel;
-      const int steps = std::min(max_steps, depth - first);
-      for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t begin = rows * block / blocks, end = rows * (block + 1) / blocks;
-        const float* from = in + begin * in_stride + first;
-        float* to = out + begin * out_stride + p * kPanel;
-        switch (end - begin) {
-          case 1: AddPanel<1>(from, in_stride, steps, panel, to, out_stride, rows > kMaxRows && block == 0); break;
-          case 2: AddPanel<2>(from, in_stride, steps, panel, to, out_stride, rows > kMaxRows && block == 0); break;
-          case 3: AddPanel<3>(from, in_stride, steps, panel, to, out_stride, rows > kMaxRows && block == 0); break;
-          case 4: AddPanel<4>(from, in_stride, steps, panel, to, out_stride, rows > kMaxRows && block == 0); break;
-          case 5: AddPanel<5>(from, in_stride, steps, panel, to, out_stride, rows > kMaxRows && block == 0); break;
-          default: AddPanel<6>(from, in_stride, steps, panel, to, out_stride, rows > kMaxRows && block == 0); break;
+    const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
+    const int passes = blocks * (kRegisters / kBlockRegisters);
+    for (int p = 0; p < panels; ++p, out += kPanel) {
+      const Weight* panel = data + (int64_t)p * depth * kPanel;
+      // While one panel is multiplied the next is fetched, be it the next matrix's first.
+      Prefetch prefetch{(const char*)(panel + (int64_t)depth * kPanel),
+                        kPanel * (int)sizeof(Weight)};
+      if (rows == 1) {
+        AddBlock<1, kRegisters>(in, in_stride, depth, panel, out, out_stride, prefetch);
+        continue;
+      }
+      prefetch.bytes_per_step /= passes;
+      for (int r = 0; r < kPanel; r += kBlockRegisters * kWidth) {
+        for (int64_t block = 0; block < blocks; ++block) {
+          const int64_t begin = rows * block / blocks, end = rows * (block + 1) / blocks;
+          AddRows<kBlockRows>(end - begin, in + begin * in_stride, in_stride, depth, panel + r,
+                              out + begin * out_stride + r, out_stride, prefetch);
+          prefetch.next += depth * prefetch.bytes_per_step;
         }
       }
     }
@@ -164,6 +181,12 @@ struct Sizes {
 
   int NumLayers() const { return blocks * layers; }
   int Dilation(int layer) const { return 1 << (layer % layers); }
+  // Rows of the layers before it.
+  int64_t FirstRow(int layer) const {
+    return (int64_t)(layer / layers) * ((1 << layers) - 1) + Dilation(layer) - 1;
+  }
+  // For so many samples the past tap is computed at once.
+  int Period(int layer) const { return std::min(Dilation(layer), block_samples); }
 };
 
 inline int Panels(int columns) { return (columns + kPanel - 1) / kPanel; }
@@ -195,10 +218,14 @@ struct Decoder {
     };
     first = take_bias(3 * c);  // Two taps and the bias.
     sums_bias = take_bias(sum_panels * kPanel);
+    layers.resize(sizes.NumLayers());
+    // Apart from the rest, which is read from end to end for every sample.
+    for (Layer& layer : layers) layer.past = take(c, gate_panels);
     skip = take(c, sum_panels);
-    for (int layer = 0; layer < sizes.NumLayers(); ++layer) {
-      layers.push_back({take(c, gate_panels), take(c, gate_panels), take(c, sum_panels),
-                        take_bias(sum_panels * kPanel)});
+    for (Layer& layer : layers) {
+      layer.present = take(c, gate_panels);
+      layer.out = take(c, sum_panels);
+      layer.bias = take_bias(sum_panels * kPanel);
     }
     head = take(sizes.skips, Panels(sizes.skips));
     logits = take(sizes.skips, Panels(kLevels));
@@ -222,102 +249,86 @@ struct Work {
     const int streams = end - begin, c = sizes.channels, num_layers = sizes.NumLayers();
     const int gate = decoder.layers[0].past.panels * kPanel;
     const int sum = decoder.skip.panels * kPanel, skips = decoder.head.panels * kPanel;
-    const int block = sizes.block_samples;
-    int num_far = 0;
-    for (int layer = 0; layer < num_layers; ++layer) num_far += IsFar(layer);
-    std::vector<float> far((size_t)num_far * block * streams * gate), h((size_t)streams * gate);
-    std::vector<float> gated((size_t)streams * gate / 2), sums((size_t)streams * sum);
-    std::vector<float> y((size_t)streams * std::max(skips, kLevels)), z((size_t)streams * skips);
-    std::vector<int64_t> first_rows;
-    for (int64_t layer = 0, row = 0; layer < num_layers; row += sizes.Dilation(layer++)) {
-      first_rows.push_back(row);
+    std::vector<std::vector<float>> pasts;  // What the past taps give, period by period.
+    for (int layer = 0; layer < num_layers; ++layer) {
+      pasts.emplace_back((size_t)sizes.Period(layer) * streams * gate);
     }
-    auto row = [&](int layer, int time) {
-      const int64_t position = first_rows[layer] + time % sizes.Dilation(layer);
-      return rows + (position * sizes.streams + begin) * c;
-    };
+    std::vector<float> gated((size_t)streams * gate / 2), sums((size_t)streams * sum);
+    std::vector<float> y((size_t)streams * kLevels), z((size_t)streams * skips);
 
-    for (int start = 0; start < sizes.samples; start += block) {
-      // Past taps of the layers for which all of this block's past lies before it.
-      for (int layer = 0, slot = 0; layer < num_layers; ++layer) {
-        if (!IsFar(layer)) continue;
-        float* out = far.data() + (size_t)slot++ * block * streams * gate;
-        const int dilation = sizes.Dilation(layer);
-        for (int t = 0; t < block * streams; ++t) CopyGates(layer, t % streams, out + t * gate);
-        for (int t = 0; t < block;) {
-          const int time = clock + start + t;
-          // Rows that follow one another, of all streams, are one matrix.
-          const int count = streams < sizes.streams
-                                ? 1
-                                : std::min(block - t, dilation - time % dilation);
-          decoder.layers[layer].past.Add(row(layer, time), c, (int64_t)count * streams,
-                                         out + (size_t)t * streams * gate, gate);
-          t += count;
+    for (int t = 0; t < sizes.samples; ++t) {
+      for (int b = 0; b < streams; ++b) {
+        const float* input = inputs + (begin + b) * 2;
+        float* x = sums.data() + b * sum;
+        for (int i = 0; i < c; ++i) {
+          const float* first = decoder.first;
+          x[i] = input[0] * first[i] + input[1] * first[c + i] + first[2 * c + i];
         }
+        std::memcpy(x + c, decoder.sums_bias + c, (sum - c) * sizeof(float));
       }
-      for (int t = 0; t < block; ++t) {
-        const int time = clock + start + t;
+      // Its columns of the residual are zero.
+      CopyInputs(sums.data(), sum, gated.data(), c, streams);
+      decoder.skip.Add(gated.data(), c, streams, sums.data(), sum);
+      for (int layer = 0; layer < num_layers; ++layer) {
+        const auto& weights = decoder.layers[layer];
+        const int period = sizes.Period(layer);
+        if (t % period == 0) AddPast(layer, t, std::min(period, sizes.samples - t), pasts[layer]);
+        float* h = pasts[layer].data() + (size_t)(t % period) * streams * gate;
+        weights.present.Add(sums.data(), sum, streams, h, gate);
+        CopyInputs(sums.data(), sum, Row(layer, clock + t), c, streams);
         for (int b = 0; b < streams; ++b) {
-          const float* input = inputs + (begin + b) * 2;
-          float* x = sums.data() + b * sum;
-          for (int i = 0; i < c; ++i) {
-            const float* first = decoder.first;
-            x[i] = input[0] * first[i] + input[1] * first[c + i] + first[2 * c + i];
-          }
-          std::memcpy(x + c, decoder.sums_bias + c, (sum - c) * sizeof(float));
-        }
-        // Its columns of the residual are zero.
-        CopyInputs(sums.data(), sum, gated.data(), c, streams);
-        decoder.skip.Add(gated.data(), c, streams, sums.data(), sum);
-        for (int layer = 0, slot = 0; layer < num_layers; ++layer) {
-          const auto& weights = decoder.layers[layer];
-          float* past = row(layer, time);
-          if (streams > kMaxRows && layer + 1 < num_layers) {
-            Prefetch(row(layer + 1, time), streams * c);
-          }
-          float* gates_of_layer = h.data();
-          if (IsFar(layer)) {
-            gates_of_layer = far.data() + ((size_t)slot++ * block + t) * streams * gate;
-          } else {
-            for (int b = 0; b < streams; ++b) CopyGates(layer, b, h.data() + b * gate);
-            weights.past.Add(past, c, streams, h.data(), gate);
-          }
-          weights.present.Add(sums.data(), sum, streams, gates_of_layer, gate);
-          CopyInputs(sums.data(), sum, past, c, streams);
-          for (int b = 0; b < streams; ++b) {
-            const float* from = gates_of_layer + b * gate;
-            float* to = gated.data() + b * gate / 2;
-            for (int p = 0; p < gate; p += kPanel) {
-              for (int r = 0; r < kPanel / 2; r += kWidth) {
-                const Vector sigmoid = Load(from + p + r), tanh = Load(from + p + r + kPanel / 2);
-                Store(to + p / 2 + r, Gate(sigmoid, tanh));
-              }
+          const float* from = h + b * gate;
+          float* to = gated.data() + b * gate / 2;
+          for (int p = 0; p < gate; p += kPanel) {
+            for (int r = 0; r < kPanel / 2; r += kWidth) {
+              const Vector sigmoid = Load(from + p + r), tanh = Load(from + p + r + kPanel / 2);
+              Store(to + p / 2 + r, Gate(sigmoid, tanh));
             }
-            float* x = sums.data() + b * sum;
-            for (int i = 0; i < c; ++i) x[i] += weights.bias[i];
           }
-          weights.out.Add(gated.data(), gate / 2, streams, sums.data(), sum);
+          float* x = sums.data() + b * sum;
+          for (int i = 0; i < c; ++i) x[i] += weights.bias[i];
         }
-        for (int b = 0; b < streams; ++b) {
-          std::memcpy(z.data() + b * skips, head + (int64_t)(begin + b) * skips,
-                      skips * sizeof(float));
-          float* x = sums.data() + b * sum + c;
-          for (int i = 0; i < sizes.skips; ++i) x[i] = std::max(x[i], 0.f);
-        }
-        decoder.head.Add(sums.data() + c, sum, streams, z.data(), skips);
-        for (float& value : z) value = std::max(value, 0.f);
-        for (int b = 0; b < streams; ++b) {
-          std::memcpy(y.data() + b * kLevels, decoder.logits_bias, kLevels * sizeof(float));
-        }
-        decoder.logits.Add(z.data(), skips, streams, y.data(), kLevels);
-        Choose(y.data(), start + t);
+        weights.out.Add(gated.data(), gate / 2, streams, sums.data(), sum);
       }
+      for (int b = 0; b < streams; ++b) {
+        std::memcpy(z.data() + b * skips, head + (int64_t)(begin + b) * skips,
+                    skips * sizeof(float));
+        float* x = sums.data() + b * sum + c;
+        for (int i = 0; i < sizes.skips; ++i) x[i] = std::max(x[i], 0.f);
+      }
+      decoder.head.Add(sums.data() + c, sum, streams, z.data(), skips);
+      for (float& value : z) value = std::max(value, 0.f);
+      for (int b = 0; b < streams; ++b) {
+        std::memcpy(y.data() + b * kLevels, decoder.logits_bias, kLevels * sizeof(float));
+      }
+      decoder.logits.Add(z.data(), skips, streams, y.data(), kLevels);
+      Choose(y.data(), t);
     }
   }
 
  private:
-  bool IsFar(int layer) const {
-    return sizes.block_samples > 1 && sizes.Dilation(layer) >= sizes.block_samples;
+  // Where a layer's input of `time` is kept, and until then that of `dilation` samples before.
+  float* Row(int layer, int time) const {
+    const int64_t position = sizes.FirstRow(layer) + time % sizes.Dilation(layer);
+    return rows + (position * sizes.streams + begin) * sizes.channels;
+  }
+
+  // Conditioning, and the products of a layer's past tap, for `count` samples from t on. All their
+  // past lies before t, and they share one reading of the matrix.
+  void AddPast(int layer, int t, int count, std::vector<float>& past) const {
+    const int streams = end - begin, gate = decoder.layers[layer].past.panels * kPanel;
+    for (int row = 0; row < count * streams; ++row) {
+      CopyGates(layer, row % streams, past.data() + (size_t)row * gate);
+    }
+    for (int done = 0; done < count;) {
+      const int time = clock + t + done, dilation = sizes.Dilation(layer);
+      // Rows that follow one another, of all streams, are one matrix.
+      const int together =
+          streams < sizes.streams ? 1 : std::min(count - done, dilation - time % dilation);
+      decoder.layers[layer].past.Add(Row(layer, time), sizes.channels, (int64_t)together * streams,
+                                     past.data() + (size_t)done * streams * gate, gate);
+      done += together;
+    }
   }
 
   void CopyGates(int layer, int b, float* out) const {
@@ -416,6 +427,20 @@ ffi::Error GenerateFrame(int64_t blocks, int64_t layers, int64_t skips, int64_t 
 }
 
 }  // namespace
+
+// Asks the system to keep memory in huge pages: the weights are read from end to end for every
+// sample, and processors fetch ahead within a page alone. Where that cannot be, nothing changes.
+extern "C" void umt_prefer_huge_pages(void* memory, uint64_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t kHugePage = 2 << 20;
+  constexpr int kHuge = 14, kCollapse = 25;  // MADV_HUGEPAGE; MADV_COLLAPSE, from Linux 6.1 on.
+  const uintptr_t begin = ((uintptr_t)memory + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = ((uintptr_t)memory + bytes) / kHugePage * kHugePage;
+  if (begin >= end) return;
+  madvise((void*)begin, end - begin, kHuge);
+  madvise((void*)begin, end - begin, kCollapse);
+#endif
+}
 
 extern "C" int umt_register_columns() { return kWidth; }
 extern "C" int umt_panel_columns() { return kPanel; }

@@ -28,7 +28,7 @@ from umt_jax.shapes import Array, Float, Leaf, Parameters, UInt8
 _SOURCE = Path(__file__).with_suffix(".cc")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w", "-pthread")
 _TARGET = "umt_generate_frame"
-_BLOCK_SAMPLES = 20
+_ROWS_AT_ONCE = 32
 
 
 @functools.cache
@@ -68,7 +68,9 @@ class NativeEngine:
 
     Attributes:
         weights: Type in which matrices are kept, `float32` or `bfloat16`; sums are float32.
-        block_samples: As in `scan_engine.ScanEngine`.
+        block_samples: Up to so many samples, and as many as the dilation allows, share one product
+            for a layer's past tap. None decides by the number of streams, of which many fill a
+            product by themselves.
     """
 
     weights: str = "float32"
@@ -77,7 +79,10 @@ class NativeEngine:
     def pack(self, decoders: Parameters, config: ModelConfig) -> PackedDecoder:
         """Lays out weights in the order in which they are read; leaves [K, ...]."""
         pack_one = functools.partial(_pack_one, config=config, dtype=jnp.dtype(self.weights))
-        return jax.jit(jax.vmap(pack_one))(decoders)
+        packed = jax.jit(jax.vmap(pack_one))(decoders)
+        memory = ctypes.c_void_p(packed.weights.unsafe_buffer_pointer())
+        library().umt_prefer_huge_pages(memory, ctypes.c_uint64(packed.weights.nbytes))
+        return packed
 
     def generate_frame(
         self,
@@ -90,9 +95,7 @@ class NativeEngine:
         """Advances all streams by one latent frame; see `generate.Engine`."""
         library()
         num_samples, _, num_streams, _ = noise.shape
-        block = generate.block_samples(
-            self.block_samples, _BLOCK_SAMPLES, num_samples=num_samples, num_streams=num_streams
-        )
+        block = self.block_samples or max(1, _ROWS_AT_ONCE // num_streams)
         inputs = (caches.rows, caches.inputs)
         codes, rows, newest = jax.ffi.ffi_call(
             _TARGET,
@@ -135,10 +138,11 @@ def _pack_one(decoder, *, config, dtype):
     decoder_layers = generate.layers_of(decoder, config)
     skips = [decoder["skip"], *(layer["skip"] for layer in decoder_layers)]
     biases.append(beside(jnp.zeros(channels), sum(skip["bias"] for skip in skips)))
+    for layer in decoder_layers:
+        add(_gate_columns(layer["dilated"]["kernel"][0]))
     add(beside(jnp.zeros((channels, channels)), decoder["skip"]["kernel"]))
     for layer in decoder_layers:
-        for tap in layer["dilated"]["kernel"]:
-            add(_gate_columns(tap))
+        add(_gate_columns(layer["dilated"]["kernel"][1]))
         add(beside(layer["residual"]["kernel"], layer["skip"]["kernel"]))
         # The skips' biases are there from the beginning.
         biases.append(beside(layer["residual"]["bias"], jnp.zeros(config.skip_channels)))

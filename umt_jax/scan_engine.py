@@ -13,6 +13,7 @@ from umt_jax.generate import Cache, Conditioning
 from umt_jax.shapes import Array, CodeLogits, Float, Leaf, Parameters, PyTree, UInt8
 
 _BLOCK_SAMPLES = 40
+_MAX_STREAMS_FOR_BLOCKS = 4
 
 
 class PackedLayer(struct.PyTreeNode):
@@ -74,9 +75,8 @@ class ScanEngine:
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
         """Advances all streams by one latent frame; see `generate.Engine`."""
         num_samples, _, num_streams, _ = noise.shape
-        block = generate.block_samples(
-            self.block_samples, _BLOCK_SAMPLES, num_samples=num_samples, num_streams=num_streams
-        )
+        default = _BLOCK_SAMPLES if num_streams <= _MAX_STREAMS_FOR_BLOCKS else 1
+        block = generate.largest_divisor(num_samples, self.block_samples or default)
 
         def generate_domain(packed, cache, conditioning, noise):
             def generate_block(cache, noise):
