@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import (
+    approximations,
     build_speed,
     generation_speed,
     input_speed,
@@ -23,6 +24,7 @@ from umt_jax import command_line
 STAGES = {
     "generate": generation_speed,
     "train": training_speed,
+    "approximations": approximations,
     "input": input_speed,
     "build": build_speed,
 }

@@ -4,12 +4,13 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import flags
 
-from experiments import machine, presets
+from experiments import first_sound, machine, presets
 from umt_jax import engines, generate, networks
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 
@@ -29,15 +30,28 @@ def define_flags() -> None:
 def report() -> str:
     """Measures as the flags say, and returns the section of this stage as Markdown."""
     args = flags.FLAGS
-    speeds = {}
+    speeds, first_sounds = {}, {}
     for preset in args.preset:
+        config = presets.model(preset)
         for num_streams in map(int, args.streams):
             speeds[preset, num_streams] = measure(
-                presets.model(preset), num_streams, num_rounds=args.rounds, with_torch=args.torch
+                config, num_streams, num_rounds=args.rounds, with_torch=args.torch
             )
             print(table(speeds).splitlines()[-1], flush=True)
+        for name, (engine, weights) in ENGINES.items():
+            first_sounds[preset, name] = first_sound.measure(config, engine, weights)
     rate = machine.matrix_rate() / 1e9
-    return f"## Generation\n\n{table(speeds)}\n\nMatrix product: {rate:.0f} GFLOP/s."
+    return "\n\n".join(
+        [
+            "## Generation",
+            table(speeds),
+            f"Matrix product: {rate:.0f} GFLOP/s. Of the floor: of the samples/s at which the "
+            "machine can read all weights at its rate for so many bytes, those of a past tap once "
+            "in as many samples as its dilation, or multiply them at that of a large product, "
+            "whichever takes longer.",
+            first_sound.table(first_sounds),
+        ]
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,16 +62,17 @@ class Speed:
         engine: Its name, or "plain PyTorch".
         samples_per_s: Of all streams together; the median of the rounds.
         ratio: To plain PyTorch, the median over rounds; None without it.
-        floor: Fraction of what the machine's own rates allow, were all weights read and multiplied
-            once a sample. (Past taps of several samples at once read less.)
+        floor: Fraction of what the machine's own rates allow.
         compile_s: Time to compile, nothing cached.
+        load_s: Time to load the same program from the persistent cache.
     """
 
     engine: str
     samples_per_s: float
-    ratio: float | None
-    floor: float | None
-    compile_s: float | None
+    ratio: float | None = None
+    floor: float | None = None
+    compile_s: float | None = None
+    load_s: float | None = None
 
 
 def measure(
@@ -66,8 +81,11 @@ def measure(
     """Times all engines with random weights, one after the other, round after round."""
     runs: dict[str, Callable[[], int]] = {}
     compile_s: dict[str, float] = {}
+    load_s: dict[str, float] = {}
     for name, choice in ENGINES.items():
-        runs[name], compile_s[name] = _prepare(config, engines.choose(*choice), num_streams)
+        runs[name], compile_s[name], load_s[name] = _prepare(
+            config, engines.choose(*choice), num_streams
+        )
     if with_torch:
         runs["plain PyTorch"] = _prepare_torch(config, num_streams)
     speeds: dict[str, list[float]] = {name: [] for name in runs}
@@ -87,32 +105,37 @@ def measure(
             else None,
             floor=statistics.median(values) / floors[name] if name in floors else None,
             compile_s=compile_s.get(name),
+            load_s=load_s.get(name),
         )
         for name, values in speeds.items()
     ]
 
 
-def step_bytes_and_flops(config: ModelConfig, weight_bytes: int) -> tuple[int, int]:
-    """Returns what one sample needs: bytes of weights, and FLOPs for each stream."""
+def step_weights(config: ModelConfig) -> tuple[int, float]:
+    """Returns how many weights a sample is multiplied with, and the fewest it has to read.
+
+    The past tap of a layer of dilation d can be computed for d samples at once, no more.
+    """
     C, S = config.residual_channels, config.skip_channels
-    num_layers = len(generate.dilations(config))
-    num_weights = num_layers * (4 * C * C + C * C + C * S) + C * S + S * S + S * 256
-    return num_weights * weight_bytes, 2 * num_weights
+    dilations = generate.dilations(config)
+    past = 2 * C * C
+    rest = len(dilations) * (2 * C * C + C * C + C * S) + C * S + S * S + S * 256
+    return rest + past * len(dilations), rest + sum(past / dilation for dilation in dilations)
 
 
 def _floor(config: ModelConfig, num_streams: int, engine: str) -> float:
-    """Returns the samples/s at which weights can be read once a sample, and multiplied."""
-    num_bytes, flops = step_bytes_and_flops(config, 2 if "bfloat16" in engine else 4)
-    seconds = max(
-        num_bytes / machine.read_bandwidth(num_bytes), num_streams * flops / machine.matrix_rate()
-    )
-    return num_streams / seconds
+    """Returns the samples/s at which weights can be read, and multiplied."""
+    multiplied, read = step_weights(config)
+    num_bytes = round(read * (2 if "bfloat16" in engine else 4))
+    reading = num_bytes / machine.read_bandwidth(num_bytes)
+    multiplying = num_streams * 2 * multiplied / machine.matrix_rate()
+    return num_streams / max(reading, multiplying)
 
 
 def _prepare(
     config: ModelConfig, engine: generate.Engine, num_streams: int
-) -> tuple[Callable[[], int], float]:
-    """Returns a function that generates one latent frame and its samples, and the compile time."""
+) -> tuple[Callable[[], int], float, float]:
+    """Returns a function that generates one latent frame, and the times to compile and to load."""
     training = TrainingConfig(confusion_weight=0.0, segment_samples=config.pool_samples)
     nets = networks.Networks(Config(domains=("any",), model=config, training=training))
     weights = generate.pack(nets.init(jax.random.key(0)).decoders, config, engine)
@@ -121,10 +144,12 @@ def _prepare(
     latents = jax.random.normal(jax.random.key(1), (num_streams, 1, config.latent_channels))
     keys = jax.random.split(jax.random.key(2), (1, num_streams))
     arguments = latents, keys, jnp.float32(1)
-    start = time.perf_counter()
-    lowered = generate.generate.lower(weights, caches, *arguments, config=config, engine=engine)
-    compiled = lowered.compile()
-    seconds = time.perf_counter() - start
+
+    def compile_generate() -> Any:
+        lowered = generate.generate.lower(weights, caches, *arguments, config=config, engine=engine)
+        return lowered.compile()
+
+    compiled, compile_s, load_s = machine.compile_times(compile_generate)
 
     def run() -> int:
         nonlocal caches
@@ -133,7 +158,7 @@ def _prepare(
         return codes.size
 
     run()
-    return run, seconds
+    return run, compile_s, load_s
 
 
 def _prepare_torch(config: ModelConfig, num_streams: int) -> Callable[[], int]:
@@ -157,20 +182,27 @@ def _prepare_torch(config: ModelConfig, num_streams: int) -> Callable[[], int]:
 def table(speeds: Mapping[tuple[str, int], Sequence[Speed]]) -> str:
     """Returns all measurements by preset and streams as a Markdown table."""
     lines = [
-        "| preset | streams | engine | samples/s in all | to plain PyTorch | of the floor "
-        "| compile, s |",
-        "|---|---|---|---|---|---|---|",
+        "| preset | streams | engine | samples/s in all | times real time, each | to plain PyTorch "
+        "| of the floor | compile, s | from cache, s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+
+    def cell(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
     for (preset, num_streams), rows in speeds.items():
+        rate_hz = presets.model(preset).sample_rate_hz
         for speed in rows:
             cells = (
                 preset,
                 str(num_streams),
                 speed.engine,
                 f"{speed.samples_per_s:,.0f}",
-                "" if speed.ratio is None else f"{speed.ratio:.1f}",
-                "" if speed.floor is None else f"{speed.floor:.0%}",
-                "" if speed.compile_s is None else f"{speed.compile_s:.1f}",
+                f"{speed.samples_per_s / num_streams / rate_hz:.3f}",
+                cell(speed.ratio, ".1f"),
+                cell(speed.floor, ".0%"),
+                cell(speed.compile_s, ".1f"),
+                cell(speed.load_s, ".1f"),
             )
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

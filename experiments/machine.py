@@ -4,13 +4,17 @@ import datetime
 import functools
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+T = TypeVar("T")
 
 
 def describe() -> str:
@@ -46,9 +50,38 @@ def product_rate(dtype: str) -> float:
 
 def read_bandwidth(num_bytes: int) -> float:
     """Returns the measured rate of reading an array of that size again and again, in bytes/s."""
-    array = np.ones(num_bytes // 4, np.float32).reshape(-1, 1024)
+    array = np.ones((max(1, num_bytes // 4096), 1024), np.float32)
     ones = np.ones(1024, np.float32)
     return array.nbytes / best_time(lambda: array @ ones)
+
+
+def compile_times(compile_program: Callable[[], T]) -> tuple[T, float, float]:
+    """Returns what is compiled, and the seconds that took with nothing cached and from the cache.
+
+    The persistent cache is a folder of its own, which is gone at the end.
+    """
+    settings: dict[str, Any] = {
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        settings["jax_compilation_cache_dir"] = folder
+        before = {name: getattr(jax.config, name) for name in settings}
+        seconds = []
+        try:
+            for name, value in settings.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()  # Whichever folder was used before.
+            for _ in range(2):
+                jax.clear_caches()  # What a new process would not have.
+                start = time.perf_counter()
+                compiled = compile_program()
+                seconds.append(time.perf_counter() - start)
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+    return compiled, seconds[0], seconds[1]
 
 
 def best_time(function: Callable[[], Any]) -> float:

@@ -43,6 +43,11 @@ def log_mel(waveform: Waveform, sample_rate_hz: int) -> Float32[np.ndarray, "M N
     return (10 * np.log10(np.maximum(power, _FLOOR_POWER))).astype(np.float32)
 
 
+def column_of(sample: int, sample_rate_hz: int) -> int:
+    """Returns the column of `log_mel` whose middle is nearest to a sample."""
+    return round(sample / round(_HOP_S * sample_rate_hz))
+
+
 def mel_centres_hz(sample_rate_hz: int) -> Float32[np.ndarray, "M"]:
     """Returns the frequency in the middle of each row of `log_mel`."""
     edges_hz = librosa.mel_frequencies(NUM_MELS + 2, fmin=0.0, fmax=sample_rate_hz / 2)

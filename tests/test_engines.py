@@ -71,16 +71,7 @@ def test_the_native_engine_takes_any_number_of_streams(rng, tiny_parameters, num
 
 def test_bfloat16_weights_give_the_codes_of_rounded_weights(rng, tiny_parameters):
     decoders = tiny_parameters.decoders
-    # Only kernels of what happens at every sample are rounded: not the conditioning, the first
-    # convolution or any bias.
-    rounded = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: (
-            leaf.astype("bfloat16").astype("float32")
-            if path[-1].key == "kernel" and not {"first", "condition"} & {key.key for key in path}
-            else leaf
-        ),
-        decoders,
-    )
+    rounded = generate.round_kernels(decoders, "bfloat16")
     latents = rng.normal(size=(1, 4, TINY_MODEL.latent_channels)).astype(np.float32)
     codes = []
     for weights, type_ in ((decoders, "bfloat16"), (rounded, "float32")):

@@ -51,15 +51,8 @@ def test_generation_lowers_to_one_kernel_for_tpus(config, num_streams, weights):
 def test_bfloat16_weights_give_the_codes_and_the_cache_of_scan_with_rounded_kernels(
     rng, tiny_parameters
 ):
-    def rounded(path, leaf):
-        names = [entry.key for entry in path]
-        # The first convolution is no matrix product, and latents are projected by no engine.
-        if names[-1] != "kernel" or names[0] == "first" or "condition" in names:
-            return leaf
-        return leaf.astype(jnp.bfloat16).astype(np.float32)
-
     decoders = tiny_parameters.decoders
-    rounded_decoders = jax.tree_util.tree_map_with_path(rounded, decoders)
+    rounded_decoders = generate.round_kernels(decoders, "bfloat16")
     num_layers = len(generate.dilations(TINY_MODEL))
     channels, skips = TINY_MODEL.residual_channels, TINY_MODEL.skip_channels
     conditioning = generate.Conditioning(

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import DTypeLike
 
 from umt_jax import layers, mu_law
 from umt_jax.config import ModelConfig
@@ -203,6 +204,22 @@ def gumbel_noise(
         return jax.vmap(lambda key: jax.random.gumbel(key, (mu_law.NUM_LEVELS,)))(sample_keys)
 
     return jax.vmap(jax.vmap(stream_noise, out_axes=1), out_axes=1)(keys, sample_index)
+
+
+def round_kernels(decoders: Parameters, dtype: DTypeLike) -> Parameters:
+    """Returns decoders as an engine computes them that keeps its weights in `dtype`.
+
+    That are the kernels of what happens at every sample: not the conditioning, the first
+    convolution or any bias.
+    """
+
+    def rounded(path, leaf):
+        names = {key.key for key in path}
+        if "kernel" not in names or names & {"first", "condition"}:
+            return leaf
+        return jnp.asarray(leaf, dtype).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(rounded, decoders)
 
 
 def dilations(config: ModelConfig) -> tuple[int, ...]:

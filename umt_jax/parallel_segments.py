@@ -60,6 +60,18 @@ def fade_samples(config: ModelConfig) -> int:
     return min(round(FADE_SECONDS * config.sample_rate_hz), warm_up)
 
 
+def segment_bounds(num_frames: int, *, num_segments: int, shortest: int) -> list[int]:
+    """Returns the latent frames at which segments begin, and the end of the last.
+
+    Args:
+        num_frames: Latent frames of the recording.
+        num_segments: How many segments there shall be.
+        shortest: Fewest latent frames of one; where they would be shorter, there are fewer.
+    """
+    count = max(1, min(num_segments, num_frames // shortest))
+    return [num_frames * index // count for index in range(count + 1)]
+
+
 def cut(
     recording: int,
     windows: Iterable[Window],
@@ -91,9 +103,9 @@ def cut(
     window_frames = len(encoded[0][0])
     latents = np.concatenate([window for window, _ in encoded])
     num_samples = sum(samples for _, samples in encoded)
-    shortest = max(window_frames, warm_up_frames)
-    count = max(1, min(num_segments, len(latents) // shortest))
-    bounds = [len(latents) * index // count for index in range(count + 1)]
+    bounds = segment_bounds(
+        len(latents), num_segments=num_segments, shortest=max(window_frames, warm_up_frames)
+    )
     for index, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
         warm_up = warm_up_frames if index else 0
         fade = fade_samples if index else 0

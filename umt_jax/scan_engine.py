@@ -17,16 +17,14 @@ _MAX_STREAMS_FOR_BLOCKS = 4
 
 
 class PackedLayer(struct.PyTreeNode):
-    """One layer's kernels, the two taps of the dilated convolution apart.
+    """One layer's kernels.
 
     Attributes:
-        past: Of the tap `dilation` samples ago, [C, 2 C].
-        present: Of the newest tap, [C, 2 C].
+        taps: Of the tap `dilation` samples ago, and below it of the newest, [2 C, 2 C].
         residual: Kernel and bias.
     """
 
-    past: Leaf
-    present: Leaf
+    taps: Leaf
     residual: PyTree
 
 
@@ -107,15 +105,17 @@ def _generate_block(packed, cache, conditioning, noise, config):
 
     far_positions = jax.vmap(lambda clock: positions(clock, far))(clocks)
     far_rows = cache.rows[far_positions]  # [T, far, B, C]
-    far_past = [far_rows[:, slot] @ packed.layers[index].past for slot, index in enumerate(far)]
+    channels = far_rows.shape[-1]
+    far_products = [
+        far_rows[:, slot] @ packed.layers[index].taps[:channels] for slot, index in enumerate(far)
+    ]
 
     def generate_sample(cache, inputs):
-        clock, noise, far_past = inputs
+        clock, noise, far_products = inputs
         near_rows = cache.rows[positions(clock, near)]
-        past = dict(zip(far, far_past, strict=True))
-        for slot, index in enumerate(near):
-            past[index] = near_rows[slot] @ packed.layers[index].past
-        logits, layer_inputs = _next_logits(packed, cache.inputs, past, conditioning)
+        rows = {index: near_rows[slot] for slot, index in enumerate(near)}
+        products = dict(zip(far, far_products, strict=True))
+        logits, layer_inputs = _next_logits(packed, cache.inputs, rows, products, conditioning)
         codes = jnp.argmax(logits + noise, axis=-1)
         cache = cache.replace(
             rows=_write(cache.rows, positions(clock, near), [layer_inputs[i] for i in near]),
@@ -123,28 +123,32 @@ def _generate_block(packed, cache, conditioning, noise, config):
         )
         return cache, (codes.astype(jnp.uint8), [layer_inputs[i] for i in far])
 
-    cache, (codes, far_inputs) = jax.lax.scan(generate_sample, cache, (clocks, noise, far_past))
+    cache, (codes, far_inputs) = jax.lax.scan(generate_sample, cache, (clocks, noise, far_products))
     return cache.replace(
         rows=_write(cache.rows, far_positions, far_inputs, axis=1),
         clock=generate.tick(cache.clock, config, num_samples),
     ), codes
 
 
-def _next_logits(packed, inputs, past, conditioning) -> tuple[CodeLogits, list]:
+def _next_logits(packed, inputs, rows, products, conditioning) -> tuple[CodeLogits, list]:
     """Scores each stream's next code, [B, Q]; returns as well each layer's input, [B, C].
 
     Args:
         packed: One decoder.
         inputs: The last two scaled codes, [B, 2].
-        past: What the past tap gives each layer's gate, [B, 2 C].
+        rows: By layer, the input that its past tap reads, [B, C].
+        products: By layer, for the others, what the past tap gives, [B, 2 C].
         conditioning: This latent frame's.
     """
     x = layers.affine(inputs, packed.first["kernel"][:, 0, :], packed.first["bias"])
     skip_inputs, layer_inputs = [x], []
     for index, layer in enumerate(packed.layers):
         layer_inputs.append(x)
-        h = past[index] + x @ layer.present + conditioning.gates[:, index]
-        gated = layers.gate(h)
+        if index in rows:
+            h = jnp.concatenate([rows[index], x], axis=-1) @ layer.taps
+        else:
+            h = products[index] + x @ layer.taps[x.shape[-1] :]
+        gated = layers.gate(h + conditioning.gates[:, index])
         skip_inputs.append(gated)
         x = x + layers.affine(gated, **layer.residual)
     # All layers' skips, and their sum, as one matrix product.
@@ -167,8 +171,7 @@ def _pack_one(decoder, config):
     return PackedDecoder(
         layers=tuple(
             PackedLayer(
-                past=layer["dilated"]["kernel"][0],
-                present=layer["dilated"]["kernel"][1],
+                taps=jnp.concatenate(list(layer["dilated"]["kernel"])),
                 residual=layer["residual"],
             )
             for layer in decoder_layers
