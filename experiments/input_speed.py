@@ -13,7 +13,7 @@ from etils import epath
 from data_prep import builder
 from data_prep.recipe import Recipe
 from data_prep.segments import Example
-from experiments import generation_speed, machine, presets
+from experiments import machine, presets, training_speed
 from umt_jax import dataset
 from umt_jax.config import TrainingConfig
 
@@ -47,7 +47,7 @@ def report() -> str:
     return (
         f"## Input pipeline\n\nNothing but batches of {len(domains)} domains; segments of a second "
         f"with {Recipe.num_variants} variants, from a local disk, read before. No step takes "
-        f"more than its decoder's products allow: {here / 1e9:.0f} GFLOP/s on this machine, and "
+        f"more than its products allow: {here / 1e9:.0f} GFLOP/s on this machine, and "
         f"{_ACCELERATOR_FLOPS / 1e12:.0f} TFLOP/s on an H200 at 0.4 of its rate (not run)."
         f"\n\n{table(rates, here)}"
     )
@@ -94,12 +94,9 @@ def measure(prepared: dataset.Dataset, preset: str, num_threads: int, *, num_rou
 
 
 def most_taken(preset: str, flops_per_s: float) -> float:
-    """Returns the segments/s that training can take at most on a device of such a rate.
-
-    Forward and backward passes take three times the decoder's products, not counting the rest.
-    """
-    _, sample_flops = generation_speed.step_bytes_and_flops(presets.model(preset), weight_bytes=4)
-    return flops_per_s / (3 * sample_flops * presets.training(preset).segment_samples)
+    """Returns the segments/s that training can take at most on a device of such a rate."""
+    segment_samples = presets.training(preset).segment_samples
+    return flops_per_s / training_speed.step_flops(presets.model(preset), 1, segment_samples)
 
 
 def _batches_per_s(batches: Iterator[dataset.Batch]) -> float:

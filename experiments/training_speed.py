@@ -9,7 +9,6 @@ import functools
 import multiprocessing
 import resource
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -192,18 +191,11 @@ def initial_state(config: Config) -> tuple[Any, networks.Networks, train_state.O
 def _compiled_step(state, batch, nets, optimizers):
     """Returns a function that takes a step, and the seconds to compile it, cold and cached."""
 
-    def compile_step():
-        start = time.perf_counter()
+    def compile_step() -> Any:
         function = functools.partial(train_step.train_step, networks=nets, optimizers=optimizers)
-        compiled = jax.jit(function, donate_argnums=0).lower(state, batch).compile()
-        return compiled, time.perf_counter() - start
+        return jax.jit(function, donate_argnums=0).lower(state, batch).compile()
 
-    with tempfile.TemporaryDirectory() as folder:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        _, compile_s = compile_step()
-        jax.clear_caches()  # What a new process would not have.
-        compiled, cached_s = compile_step()
+    compiled, compile_s, cached_s = machine.compile_times(compile_step)
 
     def step():
         nonlocal state
