@@ -1,5 +1,6 @@
 """Any number of devices, split by either partitioning, trains as one device does."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -61,9 +62,11 @@ def gradient_descent_with_moments():
     return optax.GradientTransformation(adam.init, update)
 
 
-def train(name, num_domains, devices, layout=None):
+def train(name, num_domains, devices, layout=None, microbatches=1):
     """Returns the state and the metrics after two steps, and the metrics of an evaluation."""
     config, parameters, batches = small(num_domains)
+    training = dataclasses.replace(config.training, microbatches=microbatches)
+    config = dataclasses.replace(config, training=training)
     mesh = sharding.make_mesh(num_domains, 8, devices, layout=layout)
     nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
     optimizer = gradient_descent_with_moments()
@@ -116,6 +119,14 @@ def test_gradients_moments_and_metrics_are_those_of_one_device(name, num_devices
             assert leaf.addressable_shards[0].data.shape == shape
     for tree in (state.parameters.encoder, moments["encoder"], state.parameters.classifier):
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", partitioning.NAMES)
+def test_microbatches_on_many_devices_have_the_gradients_of_one_device(name):
+    layout = (1, 4) if name == "pmap" else (2, 2)
+    trained = train(name, 4, jax.devices()[:4], layout, microbatches=2)
+    assert_same(trained, on_one_device(4))
 
 
 def test_pmap_cannot_split_domains():
