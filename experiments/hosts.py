@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -50,15 +51,28 @@ def joined(
 
     Raises:
         ValueError: The arguments are needed here, or make no sense.
-        ConnectionError: The others did not come, or one of them was lost.
+        ConnectionError: One of the others was lost. (If they do not come, this process ends.)
     """
     _check(coordinator_address, num_processes, process_id)
+    others = "the" if num_processes is None else f"the {num_processes}"
+    # JAX would end the process from C++, with a page of addresses.
+    in_vain = threading.Timer(
+        START_TIMEOUT_SECONDS,
+        _give_up,
+        [
+            f"Not all of {others} processes came within {START_TIMEOUT_SECONDS} s. Start the same "
+            "command on every host, each with its own --process_id where that is given, and see "
+            "that they reach process 0."
+        ],
+    )
+    in_vain.daemon = True
+    in_vain.start()
     try:
         jax.distributed.initialize(
             coordinator_address,
             num_processes,
             process_id,
-            initialization_timeout=START_TIMEOUT_SECONDS,
+            initialization_timeout=2 * START_TIMEOUT_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS,
         )
     except ValueError as error:
@@ -66,13 +80,8 @@ def joined(
             "--distributed finds the other processes by itself only on Cloud TPU, Slurm, "
             f"Kubernetes and Open MPI ({str(error).rstrip('.')}). Elsewhere {_ADVICE}."
         ) from error
-    except jax.errors.JaxRuntimeError as error:
-        atexit.register(_leave)
-        raise ConnectionError(
-            f"Not all processes came within {START_TIMEOUT_SECONDS} s ({_first_line(error)}). "
-            "Start the same command on every host, each with its own --process_id where that is "
-            "given, and see that they reach process 0."
-        ) from error
+    finally:
+        in_vain.cancel()
     if not writes():
         logging.set_verbosity(logging.WARNING)
     try:
@@ -141,6 +150,11 @@ def check_agreement(facts: dict[str, Any]) -> None:
                 f"Process {process} differs from process 0 in {' and '.join(differ)}. Start the "
                 "same command on every host, with a --workdir and --data_dir that all of them see."
             )
+
+
+def _give_up(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    _leave()
 
 
 def _leave(after_seconds: float = 0.0) -> None:
