@@ -1,7 +1,6 @@
 """Runs that start from another run's weights: --init_from, --train_domains, --freeze_encoder."""
 
 import dataclasses
-import functools
 import re
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from conftest import PREPARED, random_parameters, write_domain
 import umt_jax
 from experiments import start, train
 from experiments.flags import Schedule
-from umt_jax import checkpoint, dataset, losses, networks, sharding, train_state, train_step
+from umt_jax import checkpoint, dataset, losses, networks, partitioning, sharding, train_state
 from umt_jax.dataset import Batch
 
 
@@ -35,8 +34,9 @@ def flute_dir(tmp_path_factory):
 
 
 def adding_flute(run_config, trained_dir):
+    # Of one new domain every one of the tests' eight devices needs a segment.
     training = dataclasses.replace(
-        run_config.training, init_from=str(trained_dir), freeze_encoder=True
+        run_config.training, init_from=str(trained_dir), freeze_encoder=True, domain_batch=8
     )
     return dataclasses.replace(
         run_config,
@@ -118,8 +118,9 @@ def test_a_resumed_addition_is_the_one_never_stopped_and_needs_the_first_run_no_
     def read(init_from):
         raise AssertionError("The first run is read again.")
 
-    monkeypatch.setattr(train, "initial_parameters", read)
-    run(config, flute_dir, tmp_path, num_steps=4)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "restore_parameters", read)
+        run(config, flute_dir, tmp_path, num_steps=4)
     first, second = (
         checkpoint.restore_parameters(str(workdir), 4) for workdir in (tmp_path, extended_dir)
     )
@@ -139,10 +140,8 @@ def test_a_step_with_a_frozen_encoder_descends_each_trained_decoders_own_gradien
         # The model's three domains and the two in training leave no axis to split.
         mesh = sharding.make_mesh(1, 4, devices)
         state = train_state.create(parameters, optimizers, config)
-        shardings = sharding.state_shardings(state, mesh)
-        step = functools.partial(train_step.train_step, networks=nets, optimizers=optimizers)
-        step = jax.jit(step, out_shardings=(shardings, None))
-        return step(jax.device_put(state, shardings), sharding.put_batch(batch, mesh))
+        on_devices = partitioning.make("jit", mesh, nets, optimizers, state)
+        return on_devices.train_step(on_devices.put_state(state), on_devices.put_batch(batch))
 
     def loss(decoder, k):
         latents = nets.encode(parameters.encoder, batch.augmented[k])
