@@ -27,7 +27,9 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", None, "For approximations: folder of a training run.")
     flags.DEFINE_string("input", None, "For approximations: a sound file.")
     flags.DEFINE_float("seconds", 24.0, "For approximations: how much of it to use.", 1.0)
-    flags.DEFINE_integer("segments", 8, "For approximations: --parallel_segments to measure.", 2)
+    flags.DEFINE_integer(
+        "parallel_segments", 8, "For approximations: segments to cut the recording into.", 2
+    )
 
 
 def report() -> str:
@@ -63,16 +65,16 @@ def report() -> str:
         )
     lines += [
         "",
-        f"Seams of {args.segments} parallel segments: where the change of the spectrum at a seam "
-        "ranks among all places of the translation made in one piece (50% is a place like any "
-        "other), and the distance of the second after it to the translation in one piece, beside "
-        "that of two such translations with different seeds.",
+        f"Seams of {args.parallel_segments} parallel segments: where the change of the spectrum at "
+        "a seam ranks among all places of the translation made in one piece (50% is a place like "
+        "any other), and the distance of the second after it to the translation in one piece, "
+        "beside that of two such translations with different seeds.",
         "",
         "| domain | rank, median | rank, highest | log-mel distance, dB | of two seeds, dB |",
         "|---|---|---|---|---|",
     ]
     for domain in translator.domains:
-        ranks, apart, natural = measure_seams(translator, waveform, domain, args.segments)
+        ranks, apart, natural = measure_seams(translator, waveform, domain, args.parallel_segments)
         lines.append(
             f"| {domain} | {np.median(ranks):.0%} | {ranks.max():.0%} | {apart:.1f} "
             f"| {natural:.1f} |"

@@ -37,7 +37,8 @@ def report() -> str:
             speeds[preset, num_streams] = measure(
                 config, num_streams, num_rounds=args.rounds, with_torch=args.torch
             )
-            print(table(speeds).splitlines()[-1], flush=True)
+            newest = {(preset, num_streams): speeds[preset, num_streams]}
+            print("\n".join(table(newest).splitlines()[2:]), flush=True)
         for name, (engine, weights) in ENGINES.items():
             first_sounds[preset, name] = first_sound.measure(config, engine, weights)
     rate = machine.matrix_rate() / 1e9
