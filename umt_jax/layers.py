@@ -4,9 +4,22 @@ from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 from umt_jax.shapes import Array, Codes, Features, Float, Parameters
+
+
+def uniform_kernel(batch_axis: Sequence[int] | int = ()) -> Initializer:
+    """Returns the initializer of all kernels: uniform within 1 / sqrt(inputs of an output).
+
+    It is a third of the variance that keeps a product's size, as in the published code. With all of
+    it residual streams grow from layer to layer, and training begins at 134 nats instead of 5.6.
+
+    Args:
+        batch_axis: Axes of the kernel that count layers.
+    """
+    return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=batch_axis)
 
 
 class Conv(nn.Module):
@@ -31,7 +44,7 @@ class Conv(nn.Module):
         """Returns the filtered features, [*B, T, channels]."""
         taps, width = len(self.offsets), x.shape[-1]
         kernel = self.param(
-            "kernel", nn.initializers.lecun_normal(), (taps, width, self.channels), jnp.float32
+            "kernel", uniform_kernel(), (taps, width, self.channels), jnp.float32
         )
         bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
@@ -53,7 +66,7 @@ class Affines(nn.Module):
     @nn.compact
     def __call__(self) -> Parameters:
         """Returns `kernel`, [L, ...], and `bias`, [L, D], float32."""
-        init = nn.initializers.lecun_normal(batch_axis=0)
+        init = uniform_kernel(batch_axis=0)
         shapes = (self.num_layers, *self.shape), (self.num_layers, self.shape[-1])
         kernel = self.param("kernel", init, shapes[0], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shapes[1], jnp.float32)
