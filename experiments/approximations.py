@@ -13,8 +13,16 @@ import numpy as np
 from absl import flags
 
 import umt_jax
-from experiments import pictures
-from umt_jax import audio, checkpoint, generate, mu_law, networks, parallel_segments, streams
+from umt_jax import (
+    audio,
+    checkpoint,
+    generate,
+    mu_law,
+    networks,
+    parallel_segments,
+    pictures,
+    streams,
+)
 from umt_jax.config import ModelConfig
 from umt_jax.shapes import Array, Codes, Float, Latents, Waveform
 

@@ -13,8 +13,9 @@ from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from experiments import hosts, pictures, run_folder
+from experiments import hosts, run_folder
 from experiments.samples import Translation
+from umt_jax import pictures
 from umt_jax.config import Config
 
 

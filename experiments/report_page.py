@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import soundfile
 
-from experiments import pictures
-from umt_jax import mu_law
+from experiments import curves
+from umt_jax import mu_law, pictures
 from umt_jax.config import Config
 from umt_jax.shapes import Waveform
 
@@ -48,12 +48,12 @@ def page(config: Config, metrics: Sequence[Mapping[str, float]], pieces: Sequenc
         headline = f"{_words(sources[0])}, played back as {_join(targets)}"
     else:
         headline = "Recordings, played back as other instruments"
-    curves = pictures.to_png(pictures.loss_curves(metrics, config.trained_domains))
+    losses = pictures.to_png(curves.loss_curves(metrics, config.trained_domains))
     return _PAGE.format(
         headline=html.escape(headline),
         picture_s=PICTURE_S,
         pieces="\n".join(_piece_section(piece, rate_hz) for piece in pieces),
-        curves=_image(curves, "Curves of losses and accuracy; the table below has the last values"),
+        curves=_image(losses, "Curves of losses and accuracy; the table below has the last values"),
         training=_training(config, metrics),
     )
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     0: ["shapes", "config", "sound_file", "command_line", "storage"],
-    1: ["mu_law", "audio", "pcm", "prepared", "records"],
+    1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures"],
     2: ["layers", "stacks", "places"],
     3: ["encoder", "decoder", "classifier", "parallel_segments"],
     4: ["networks", "seams"],

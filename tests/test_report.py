@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments import pictures, report, report_page
-from umt_jax import audio
+from experiments import report, report_page
+from umt_jax import audio, pictures
 from umt_jax.config import Config
 
 RATE_HZ = 16_000

@@ -43,9 +43,7 @@ class Conv(nn.Module):
     def __call__(self, x: Features) -> Float[Array, "*B T D"]:
         """Returns the filtered features, [*B, T, channels]."""
         taps, width = len(self.offsets), x.shape[-1]
-        kernel = self.param(
-            "kernel", uniform_kernel(), (taps, width, self.channels), jnp.float32
-        )
+        kernel = self.param("kernel", uniform_kernel(), (taps, width, self.channels), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         inputs = jnp.concatenate([shift(x, -offset) for offset in self.offsets], axis=-1)
