@@ -22,7 +22,13 @@ _FREQUENCY_TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
 
 # Okabe and Ito's palette, which the colour-blind tell apart; the dashes do so in black and white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
+_DASHES = (
+    "-",
+    (0.0, (5.0, 1.5)),
+    (0.0, (1.0, 1.0)),
+    (0.0, (5.0, 1.5, 1.0, 1.5)),
+    (0.0, (9.0, 2.0)),
+)
 
 
 def look(index: int) -> tuple[str, str | tuple[float, tuple[float, ...]]]:
