@@ -20,18 +20,31 @@ class PackedLayer(struct.PyTreeNode):
     """One layer's kernels.
 
     Attributes:
-        taps: Of the tap `dilation` samples ago, and below it of the newest, [2 C, 2 C].
+        newest: Of the tap that reads the newest sample, [C, 2 C].
         residual: Kernel and bias.
     """
 
-    taps: Leaf
+    newest: Leaf
     residual: PyTree
+
+
+class PastTaps(struct.PyTreeNode):
+    """Kernels of the taps that read `dilation` samples ago, [_, C, 2 C].
+
+    Attributes:
+        near: Of layers whose dilation is shorter than a block of samples.
+        far: Of the others.
+    """
+
+    near: Leaf
+    far: Leaf
 
 
 class PackedDecoder(struct.PyTreeNode):
     """One decoder's weights.
 
     Attributes:
+        past: Of all layers' taps that read `dilation` samples ago, [L, C, 2 C].
         layers: Tuple of `PackedLayer`. Not stacked: XLA would copy each out, every sample.
         skip: One kernel for the first convolution's output and all layers', [(1 + L) C, S], and
             the sum of their biases, [S].
@@ -40,6 +53,7 @@ class PackedDecoder(struct.PyTreeNode):
         logits: Kernel and bias.
     """
 
+    past: Leaf
     layers: PyTree
     skip: PyTree
     first: PyTree
@@ -72,83 +86,85 @@ class ScanEngine:
         config: ModelConfig,
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
         """Advances all streams by one latent frame; see `generate.Engine`."""
-        num_samples, _, num_streams, _ = noise.shape
+        num_samples, num_domains, num_streams, _ = noise.shape
         default = _BLOCK_SAMPLES if num_streams <= _MAX_STREAMS_FOR_BLOCKS else 1
         block = generate.largest_divisor(num_samples, self.block_samples or default)
 
         def generate_domain(packed, cache, conditioning, noise):
-            def generate_block(cache, noise):
-                return _generate_block(packed, cache, conditioning, noise, config)
-
+            # Once a frame: within the loops it would be copied for every sample.
+            near, far = _near_and_far(block, config)
+            past_taps = PastTaps(near=packed.past[near], far=packed.past[far])
             blocks = noise.reshape(-1, block, *noise.shape[1:])
-            cache, codes = jax.lax.scan(generate_block, cache, blocks)
+            cache, codes = jax.lax.scan(
+                lambda cache, noise: _generate_block(
+                    packed, past_taps, cache, conditioning, noise, config
+                ),
+                cache,
+                blocks,
+            )
             return cache, codes.reshape(-1, codes.shape[-1])
 
+        # Without vmap for a single domain: XLA on CPU would copy what enters batched products.
+        if num_domains == 1:
+            arguments = jax.tree.map(lambda leaf: leaf[0], (packed, caches, conditioning))
+            cache, codes = generate_domain(*arguments, noise[:, 0])
+            return jax.tree.map(lambda leaf: leaf[None], cache), codes[:, None]
         return jax.vmap(generate_domain, in_axes=(0, 0, 0, 1), out_axes=(0, 1))(
             packed, caches, conditioning, noise
         )
 
 
-def _generate_block(packed, cache, conditioning, noise, config):
-    """Generates consecutive samples, [T, B]."""
+def _generate_block(packed, past_taps, cache, conditioning, noise, config):
+    """Generates consecutive samples, [T, B]; `past_taps` are those of near and of far layers."""
     num_samples = len(noise)
+    near, far = _near_and_far(num_samples, config)
     dilations = np.asarray(generate.dilations(config), np.int32)
     starts = generate.first_rows(config)
-    # None of the block's samples is the past of another one in a far layer, so that all their past
-    # taps are there when it begins.
-    is_far = (dilations >= num_samples) & (num_samples > 1)
-    near, far = np.flatnonzero(~is_far), np.flatnonzero(is_far)
     clocks = generate.tick(cache.clock + jnp.arange(num_samples), config, 0)
 
     def positions(clock, which):
         return starts[which] + jnp.mod(clock, dilations[which])
 
     far_positions = jax.vmap(lambda clock: positions(clock, far))(clocks)
-    far_rows = cache.rows[far_positions]  # [T, far, B, C]
-    channels = far_rows.shape[-1]
-    far_products = [
-        far_rows[:, slot] @ packed.layers[index].taps[:channels] for slot, index in enumerate(far)
-    ]
+    far_products = jnp.einsum("tlbc,lcd->tlbd", cache.rows[far_positions], past_taps.far)
 
     def generate_sample(cache, inputs):
         clock, noise, far_products = inputs
-        near_rows = cache.rows[positions(clock, near)]
-        rows = {index: near_rows[slot] for slot, index in enumerate(near)}
-        products = dict(zip(far, far_products, strict=True))
-        logits, layer_inputs = _next_logits(packed, cache.inputs, rows, products, conditioning)
+        near_positions = positions(clock, near)
+        near_products = jnp.einsum("lbc,lcd->lbd", cache.rows[near_positions], past_taps.near)
+        products = dict(zip(near, near_products, strict=True)) | dict(
+            zip(far, far_products, strict=True)
+        )
+        logits, layer_inputs = _next_logits(packed, cache.inputs, products, conditioning)
         codes = jnp.argmax(logits + noise, axis=-1)
         cache = cache.replace(
-            rows=_write(cache.rows, positions(clock, near), [layer_inputs[i] for i in near]),
+            rows=_write(cache.rows, near_positions, _stack(layer_inputs, near)),
             inputs=generate.append(cache.inputs, codes),
         )
-        return cache, (codes.astype(jnp.uint8), [layer_inputs[i] for i in far])
+        return cache, (codes.astype(jnp.uint8), _stack(layer_inputs, far))
 
     cache, (codes, far_inputs) = jax.lax.scan(generate_sample, cache, (clocks, noise, far_products))
     return cache.replace(
-        rows=_write(cache.rows, far_positions, far_inputs, axis=1),
+        rows=_write(cache.rows, far_positions, far_inputs),
         clock=generate.tick(cache.clock, config, num_samples),
     ), codes
 
 
-def _next_logits(packed, inputs, rows, products, conditioning) -> tuple[CodeLogits, list]:
+def _next_logits(packed, inputs, products, conditioning) -> tuple[CodeLogits, list]:
     """Scores each stream's next code, [B, Q]; returns as well each layer's input, [B, C].
 
     Args:
         packed: One decoder.
         inputs: The last two scaled codes, [B, 2].
-        rows: By layer, the input that its past tap reads, [B, C].
-        products: By layer, for the others, what the past tap gives, [B, 2 C].
+        products: By layer, what the past tap gives, [B, 2 C].
         conditioning: This latent frame's.
     """
     x = layers.affine(inputs, packed.first["kernel"][:, 0, :], packed.first["bias"])
     skip_inputs, layer_inputs = [x], []
     for index, layer in enumerate(packed.layers):
         layer_inputs.append(x)
-        if index in rows:
-            h = jnp.concatenate([rows[index], x], axis=-1) @ layer.taps
-        else:
-            h = products[index] + x @ layer.taps[x.shape[-1] :]
-        gated = layers.gate(h + conditioning.gates[:, index])
+        h = x @ layer.newest + products[index] + conditioning.gates[:, index]
+        gated = layers.gate(h)
         skip_inputs.append(gated)
         x = x + layers.affine(gated, **layer.residual)
     # All layers' skips, and their sum, as one matrix product.
@@ -157,11 +173,20 @@ def _next_logits(packed, inputs, rows, products, conditioning) -> tuple[CodeLogi
     return layers.affine(y, **packed.logits), layer_inputs
 
 
-def _write(rows, positions, values, axis=0):
-    """Overwrites rows with `values`, one array for each layer along `axis`."""
-    if not values:
-        return rows
-    values = jnp.stack(values, axis=axis)
+def _near_and_far(block, config):
+    """Returns the indices of layers whose past may, and may not, lie in one block of samples."""
+    dilations = np.asarray(generate.dilations(config))
+    is_far = (dilations >= block) & (block > 1)
+    return np.flatnonzero(~is_far), np.flatnonzero(is_far)
+
+
+def _stack(layer_inputs, which):
+    """Returns the inputs of some layers, [which, B, C]."""
+    empty = jnp.zeros((0, *layer_inputs[0].shape))
+    return jnp.concatenate([empty, *(layer_inputs[index][None] for index in which)])
+
+
+def _write(rows, positions, values):
     return rows.at[positions].set(values, unique_indices=True, mode="promise_in_bounds")
 
 
@@ -169,9 +194,10 @@ def _pack_one(decoder, config):
     decoder_layers = generate.layers_of(decoder, config)
     skips = [decoder["skip"], *(layer["skip"] for layer in decoder_layers)]
     return PackedDecoder(
+        past=jnp.stack([layer["dilated"]["kernel"][0] for layer in decoder_layers]),
         layers=tuple(
             PackedLayer(
-                taps=jnp.concatenate(list(layer["dilated"]["kernel"])),
+                newest=layer["dilated"]["kernel"][1],
                 residual=layer["residual"],
             )
             for layer in decoder_layers
