@@ -9,14 +9,14 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     0: ["shapes", "config", "sound_file", "command_line", "storage"],
-    1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures"],
-    2: ["layers", "stacks", "places"],
+    1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures", "latent_file"],
+    2: ["layers", "stacks", "places", "arguments"],
     3: ["encoder", "decoder", "classifier", "parallel_segments"],
     4: ["networks", "seams"],
     5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "damage", "published_arrays"],
     6: ["train_step", "generate"],
     7: ["partitioning", "scan_engine", "native_engine", "pallas_engine", "engines"],
-    8: ["streams", "schedule", "translator", "outputs", "infer", "published"],
+    8: ["streams", "schedule", "translator", "outputs", "infer_flags", "infer", "published"],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 
@@ -36,6 +36,7 @@ NEIGHBOURS = [
     ("outputs", "translator"),
     ("infer", "translator"),
     ("infer", "outputs"),
+    ("infer", "infer_flags"),
 ]
 
 

@@ -28,9 +28,12 @@ def music(tmp_path, rng):
 
 
 def arguments(checkpoint, inputs, output, *flags, domain="all"):
+    wanted = {"domain": domain, "output": output}
     return [
         *(sys.executable, "-m", "umt_jax.infer", f"--checkpoint={checkpoint}", "--engine=scan"),
-        *(f"--input={inputs}", f"--domain={domain}", f"--output={output}", *flags),
+        f"--input={inputs}",
+        *(f"--{name}={value}" for name, value in wanted.items() if value is not None),
+        *flags,
     ]
 
 
@@ -143,15 +146,74 @@ def test_a_resumed_run_makes_what_is_missing_and_nothing_else(tmp_path, music, m
     assert (again.returncode, again.stdout) == (0, "Nothing is left to do: all outputs exist.\n")
 
 
+def test_saved_latents_translate_as_the_sound_they_come_from(tmp_path, music, trained_dir):
+    (music / "text.wav").write_text("not a sound " * 100)
+    encoded = command(
+        trained_dir, music, None, f"--save_latents={tmp_path / 'latents'}", domain=None
+    )
+    # What cannot be read stops nothing else.
+    assert (encoded.returncode, encoded.stdout) == (1, "")
+    assert encoded.stderr.startswith("error: 1 of 3 inputs could not be encoded: ")
+    assert names(tmp_path / "latents") == ["a.npz", "disc 1/b.npz"]
+    (music / "text.wav").unlink()
+
+    from_sound = command(trained_dir, music, tmp_path / "sound", f"--save_latents={music / 'new'}")
+    from_latents = command(trained_dir, tmp_path / "latents", tmp_path / "out")
+    assert (from_sound.returncode, from_latents.returncode) == (0, 0)
+    files = names(tmp_path / "out")
+    assert files == names(tmp_path / "sound") and len(files) == 4
+    for name in files:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "sound" / name).read_bytes()
+    for name in names(tmp_path / "latents"):
+        with np.load(tmp_path / "latents" / name) as one, np.load(music / "new" / name) as other:
+            np.testing.assert_array_equal(one["latents"], other["latents"])
+            assert str(one["source"]) == {"a.npz": "a.wav", "disc 1/b.npz": "b.ogg"}[name]
+
+
+def test_a_resumed_run_goes_on_from_latents_that_are_there(tmp_path, music):
+    sources = places.find_inputs([str(music)], [])
+    jobs = places.plan(sources, ["Piano"], str(tmp_path), "wav", latents=str(tmp_path))
+    assert places.unfinished(jobs) == jobs
+    (tmp_path / "a.npz").touch()
+    (tmp_path / "disc 1").mkdir()
+    (tmp_path / "disc 1" / "b.Piano.wav").touch()
+    assert places.unfinished(jobs) == [
+        places.Job(tmp_path / "a.npz", {"Piano": tmp_path / "a.Piano.wav"}),
+        places.Job(music / "disc 1" / "b.ogg", {}, tmp_path / "disc 1" / "b.npz"),
+    ]
+    (tmp_path / "a.Piano.wav").touch()
+    (tmp_path / "disc 1" / "b.npz").touch()
+    assert places.unfinished(jobs) == []
+
+
+def test_latents_of_another_encoder_are_named_and_others_translated(tmp_path, rng, model):
+    latents = rng.normal(size=(30, 8)).astype(np.float32)
+    model.save_latents(tmp_path / "good.npz", latents, num_samples=291)
+    model.save_latents(tmp_path / "bad.npz", latents)
+    with np.load(tmp_path / "bad.npz") as arrays:
+        np.savez(tmp_path / "bad.npz", **(dict(arrays) | {"encoder": "0123456789abcdef"}))
+    sources = places.find_inputs([str(tmp_path)], [])
+    jobs = places.plan(sources, model.domains, str(tmp_path), "wav")
+    (failure,) = infer.translate(model, jobs, temperature=1.0, seed=0, num_streams=2)
+    assert failure.startswith(f"{tmp_path}/bad.npz holds latents of another encoder")
+    assert [name for name in names(tmp_path) if name.endswith("wav")] == [
+        "good.Cello.wav",
+        "good.Piano.wav",
+    ]
+    written, _ = soundfile.read(tmp_path / "good.Piano.wav")
+    expected = model.generate(latents, domain="Piano")[:291]
+    np.testing.assert_allclose(written, expected, atol=1e-4)
+
+
 def test_outputs_within_the_folder_of_inputs_are_no_inputs(tmp_path, music):
-    found = places.find_inputs([str(music)], str(music / "out"))
+    found = places.find_inputs([str(music)], [str(music / "out")])
     for place in ("a.Piano.wav", "disc 1/b.Piano.wav"):
         (music / "out" / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(music / "a.wav", music / "out" / place)
-    assert places.find_inputs([str(music)], str(music / "out")) == found
-    assert len(places.find_inputs([str(music)], str(tmp_path / "elsewhere"))) == 4
+    assert places.find_inputs([str(music)], [str(music / "out")]) == found
+    assert len(places.find_inputs([str(music)], [str(tmp_path / "elsewhere")])) == 4
     # What is named is meant.
-    assert len(places.find_inputs([str(music / "out")], str(music / "out"))) == 2
+    assert len(places.find_inputs([str(music / "out")], [str(music / "out")])) == 2
 
 
 def unknown_domain(arguments, folder):
@@ -223,6 +285,18 @@ def with_flags(message, *flags, **changes):
             inputs="-",
         ),
         with_flags(
+            "Nothing is asked for. Name --domain and --output to translate, --save_latents to keep "
+            "latents, or all three.",
+            domain=None,
+            output=None,
+        ),
+        with_flags(
+            "--save_latents keeps latents of files; --input=- has no name and no end. Leave one "
+            "out.",
+            "--save_latents=latents",
+            inputs="-",
+        ),
+        with_flags(
             "--output=- takes one translation, not 2 inputs in 1 domains. Name one --input and "
             "one --domain.",
             output="-",
@@ -250,7 +324,7 @@ def test_inputs_of_one_name_do_not_collide(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     inputs = [tmp_path / "x", tmp_path / "y", tmp_path / "z", tmp_path / "x" / "a.wav"]
-    found = places.find_inputs([str(path) for path in inputs], str(tmp_path / "out"))
+    found = places.find_inputs([str(path) for path in inputs], [str(tmp_path / "out")])
     taken = [place.as_posix() for _, place in found]
     assert len(set(taken)) == len(taken) == 7
     assert taken[0] == "a.mp3"  # Sorted within a folder.
@@ -288,7 +362,7 @@ def test_what_is_no_sound_has_no_length(tmp_path):
 def test_a_folder_without_sound_is_an_error(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match="is a folder without any sound file"):
-        places.find_inputs([str(tmp_path)], "out")
+        places.find_inputs([str(tmp_path)], ["out"])
 
 
 def test_ogg_files_are_as_long_as_their_source(tmp_path, music, model):

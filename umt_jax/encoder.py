@@ -1,12 +1,21 @@
 """The encoder, shared by all domains: codes -> latents (§3.1)."""
 
+import dataclasses
+import hashlib
+import json
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
 from umt_jax import layers, stacks
 from umt_jax.config import ModelConfig
-from umt_jax.shapes import Array, Bool, Codes, Latents
+from umt_jax.shapes import Array, Bool, Codes, Latents, Parameters
+
+_OF_DECODERS = ("decoder_", "residual_", "skip_", "classifier_")
+"""How the names of sizes begin that decide nothing here."""
 
 
 class Encoder(nn.Module):
@@ -57,3 +66,21 @@ class Encoder(nn.Module):
         # The average commutes with the 1x1 convolution, which so runs at the rate of the frames.
         frames = layers.pool(h, config.pool_samples)
         return nn.Dense(config.latent_channels, name="latent")(frames)
+
+
+def fingerprint(parameters: Parameters, config: ModelConfig) -> str:
+    """Returns 16 hexadecimal digits that tell encoders apart, trained arrays and sizes together.
+
+    Decoders trained on a frozen encoder so share the latents of the run that it came from.
+    """
+    sizes = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if not name.startswith(_OF_DECODERS)
+    }
+    digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]

@@ -3,98 +3,44 @@
     python -m umt_jax.infer --checkpoint=runs/demo --input=song.mp3 --domain=all --output=out
 
 writes out/song.<Domain>.wav for every domain. Folders are searched for sound files, and keep their
-subfolders in the output. `-` stands for standard input or output, signed 16-bit little-endian mono
+subfolders in the output. --save_latents=DIR keeps their latents, which --input takes as well. `-`
+stands for standard input or output, signed 16-bit little-endian mono
 samples without a header, translated as they come:
 
     ... | python -m umt_jax.infer --checkpoint=runs/demo --input=- --domain=Cello --output=- | ...
 """
 
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import tqdm
 from absl import flags
 
-from umt_jax import audio, checkpoint, command_line, outputs, pcm, places, translator
+from umt_jax import (
+    arguments,
+    audio,
+    checkpoint,
+    command_line,
+    infer_flags,
+    latent_file,
+    outputs,
+    pcm,
+    places,
+    translator,
+)
+from umt_jax.parallel_segments import Window
 
 # Without the total: it is a guess from the files' headers, and tqdm drops it once it is exceeded.
 _BAR_FORMAT = "{l_bar}{bar}| {n:.1f} s of sound [{elapsed}<{remaining}]"
 
 
-def define_flags() -> None:
-    """Declares this command's flags."""
-    flags.DEFINE_string(
-        "checkpoint", None, "Folder of a training run (its --workdir).", required=True
-    )
-    flags.DEFINE_integer(
-        "step", None, "Step of the checkpoint to use. Default: the best by validation loss."
-    )
-    flags.DEFINE_list(
-        "input",
-        None,
-        "Sound files, and folders of them, separated by commas; or '-', raw samples on standard "
-        "input.",
-        required=True,
-    )
-    flags.DEFINE_integer(
-        "input_rate",
-        None,
-        "Samples per second of --input=-. Default: the model's rate.",
-        lower_bound=1,
-    )
-    flags.DEFINE_list(
-        "domain", None, "Domains to translate to, separated by commas, or 'all'.", required=True
-    )
-    flags.DEFINE_string(
-        "output",
-        None,
-        "Folder to write to, made if need be; or '-', raw samples at the model's rate on standard "
-        "output.",
-        required=True,
-    )
-    flags.DEFINE_float(
-        "temperature",
-        1.0,
-        "Scale of the randomness; 0 takes the likeliest code every time.",
-        lower_bound=0.0,
-    )
-    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
-    flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg"], "Format of the output.")
-    flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
-    flags.DEFINE_bool(
-        "resume",
-        False,
-        "Go on with a run that was stopped: outputs that exist are whole and stay as they are, "
-        "whatever they were made with. A recording whose output is not there is begun again.",
-    )
-    flags.DEFINE_integer(
-        "streams",
-        8,
-        "Recordings, or segments of them, translated at once. More are faster in total, and each "
-        "is done later.",
-        lower_bound=1,
-    )
-    flags.DEFINE_integer(
-        "parallel_segments",
-        1,
-        "Cut each long recording into so many segments, translated at once. An approximation: what "
-        "a segment knows of the one before is the latents of up to a second, and a cross-fade "
-        "of 20 ms hides the seam.",
-        lower_bound=1,
-    )
-    flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
-    flags.DEFINE_string(
-        "weights", "float32", "Type in which native and pallas keep weights: float32 or bfloat16."
-    )
-
-
 def main() -> None:
     """Translates as the flags say."""
     args = flags.FLAGS
-    _check_flags(args)
+    infer_flags.check_flags(args)
     command_line.use_compilation_cache()
     config = checkpoint.read_config(args.checkpoint, args.step)
     jobs = _plan(args, config.domains)
@@ -102,19 +48,21 @@ def main() -> None:
         print("Nothing is left to do: all outputs exist.")
         return
     standard_output = pcm.take_standard_output() if args.output == "-" else None
+    domains = [name for name in config.domains if any(name in job.outputs for job in jobs)]
     model = translator.load(
         args.checkpoint,
-        domains=[name for name in config.domains if any(name in job.outputs for job in jobs)],
+        domains=domains,
         step=args.step,
-        engine=args.engine,
+        engine=args.engine if domains else "scan",
         weights=args.weights,
     )
     for folder in sorted({path.parent for path in places.files_of(jobs)}):
         folder.mkdir(parents=True, exist_ok=True)
+    left, failures = save_latents(model, jobs)
     try:
-        translate(
+        failures += translate(
             model,
-            jobs,
+            left,
             temperature=args.temperature,
             seed=args.seed,
             num_streams=args.streams,
@@ -124,50 +72,70 @@ def main() -> None:
         )
     except BrokenPipeError:
         print("Ended: whatever read --output=- has closed it.", file=sys.stderr)
-
-
-def _check_flags(args: flags.FlagValues) -> None:
-    """Raises `ValueError` for flags that cannot go together."""
-    for name in ("input", "domain"):
-        if not args[name].value:
-            raise ValueError(f"--{name} is empty. {args[name].help}")
-    if args.overwrite and args.resume:
+    if failures:
         raise ValueError(
-            "--overwrite makes all outputs again, --resume none that exists. Pass one."
+            f"{len(failures)} of {len(jobs)} inputs could not be "
+            f"{'translated' if domains else 'encoded'}: " + "; ".join(failures)
         )
-    if "-" in args.input and len(args.input) > 1:
-        raise ValueError("--input=- is standard input, and goes alone. Write a file - as ./-.")
-    if args.input == ["-"] and args.parallel_segments > 1:
-        raise ValueError(
-            "--parallel_segments cuts recordings whose end is known; --input=- has none. Leave it "
-            "out."
-        )
-    if args.input != ["-"] and args.input_rate is not None:
-        raise ValueError("--input_rate is for --input=-. Sound files say their rate themselves.")
-    if args.output == "-" and os.isatty(1):
-        raise ValueError("--output=- would write samples to a terminal. Pipe it into something.")
 
 
 def _plan(args: flags.FlagValues, all_domains: Sequence[str]) -> list[places.Job]:
     """Returns what to translate and to write, by the flags."""
-    domains = all_domains if args.domain == ["all"] else tuple(dict.fromkeys(args.domain))
-    translator.check_domains(domains, all_domains)
+    domains = all_domains if args.domain == ["all"] else tuple(dict.fromkeys(args.domain or ()))
+    arguments.check_domains(domains, all_domains)
     sources: list[tuple[Path | None, Path]] = [(None, Path("stdin"))]
     if args.input != ["-"]:
-        sources = list(places.find_inputs(args.input, args.output))
-    if args.output == "-":
-        if len(sources) > 1 or len(domains) > 1:
-            raise ValueError(
-                f"--output=- takes one translation, not {len(sources)} inputs in {len(domains)} "
-                "domains. Name one --input and one --domain."
-            )
-        return [places.Job(sources[0][0], {domains[0]: None})]
-    jobs = places.plan(sources, domains, args.output, args.format)
+        sources = list(places.find_inputs(args.input, [args.output, args.save_latents]))
+    if args.output == "-" and (len(sources) > 1 or len(domains) > 1):
+        raise ValueError(
+            f"--output=- takes one translation, not {len(sources)} inputs in {len(domains)} "
+            "domains. Name one --input and one --domain."
+        )
+    encoded = [path for path, _ in sources if path and latent_file.is_latent_file(path)]
+    if args.save_latents and encoded:
+        raise ValueError(f"{encoded[0]} holds latents already. Leave out it, or --save_latents.")
+    jobs = places.plan(sources, domains, args.output, args.format, latents=args.save_latents)
     if args.resume:
         return places.unfinished(jobs)
     if not args.overwrite:
         places.check_absent(jobs)
     return jobs
+
+
+def save_latents(
+    model: translator.Translator, jobs: Sequence[places.Job]
+) -> tuple[list[places.Job], list[str]]:
+    """Writes the latents that jobs ask for.
+
+    Returns:
+        The jobs that have more to do, from those files; and what is wrong with recordings that
+        cannot be read: these leave no file, and their jobs are dropped.
+    """
+    left, failures = [], []
+    seconds = sum(_seconds(job.source, model) for job in jobs if job.latents)
+    with tqdm.tqdm(total=seconds, bar_format=_BAR_FORMAT, disable=None) as progress:
+        for job in jobs:
+            if job.latents is None:
+                left.append(job)
+                continue
+            assert job.source is not None
+            parts, num_samples = [], 0
+            try:
+                for latents, count in _windows(model, job.source, None):
+                    parts.append(latents)
+                    num_samples += count
+                    progress.update(count / model.sample_rate_hz)
+            except (ValueError, OSError) as error:
+                failures.append(str(error))
+                continue
+            model.save_latents(
+                job.latents,
+                np.concatenate(parts),
+                source=job.source.name,
+                num_samples=num_samples,
+            )
+            left.append(places.from_latents(job))
+    return [job for job in left if job.outputs], failures
 
 
 def translate(
@@ -180,16 +148,19 @@ def translate(
     parallel_segments: int = 1,
     standard_input: pcm.Reader | None = None,
     standard_output: int | None = None,
-) -> None:
+) -> list[str]:
     """Writes the translations of every job's recording.
 
-    A recording that cannot be read leaves no output and does not stop the others.
+    Returns:
+        What is wrong with recordings that cannot be read: these leave no output, and do not stop
+        the others.
 
     Raises:
-        ValueError: Some could not be read; says which, after the others are written.
         BrokenPipeError: Nobody reads standard output any more.
     """
     rate_hz = model.sample_rate_hz
+    if not jobs:
+        return []
     is_live = any(job.source is None or None in job.outputs.values() for job in jobs)
     if is_live:
         print(
@@ -197,9 +168,9 @@ def translate(
             file=sys.stderr,
             flush=True,
         )
-    seconds_there = (audio.duration_seconds(job.source) for job in jobs if job.source)
-    pieces = model.translate_recordings(
-        (_blocks(job, standard_input, rate_hz) for job in jobs),
+    seconds_there = (_seconds(job.source, model) for job in jobs)
+    pieces = model.generate_recordings(
+        (_windows(model, job.source, standard_input) for job in jobs),
         temperature=temperature,
         seed=seed,
         num_streams=min(num_streams, parallel_segments * len(jobs)),
@@ -229,19 +200,34 @@ def translate(
         f"{made_seconds:.1f} s of sound in {seconds:.1f} s, "
         f"{made_seconds / seconds:.2f} times real time."
     )
-    if failures:
-        raise ValueError(
-            f"{len(failures)} of {len(jobs)} inputs could not be translated: " + "; ".join(failures)
-        )
+    return failures
 
 
-def _blocks(job, standard_input, rate_hz):
-    """Returns a recording's blocks at the given rate."""
-    if job.source is None:
-        return audio.resample_blocks(standard_input.decode(), to_hz=rate_hz)
-    return audio.read_blocks(job.source, sample_rate_hz=rate_hz)
+def _windows(
+    model: translator.Translator, source: Path | None, standard_input: pcm.Reader | None
+) -> Iterator[Window]:
+    """Yields a recording's latents, window by window."""
+    if source is None:
+        assert standard_input is not None
+        blocks = audio.resample_blocks(standard_input.decode(), to_hz=model.sample_rate_hz)
+        yield from model.encode_blocks(blocks)
+    elif latent_file.is_latent_file(source):
+        file = latent_file.read(source, encoder=model.encoder_fingerprint)
+        yield from model.windows(file.latents, file.num_samples)
+    else:
+        blocks = audio.read_blocks(source, sample_rate_hz=model.sample_rate_hz)
+        yield from model.encode_blocks(blocks)
+
+
+def _seconds(source: Path | None, model: translator.Translator) -> float:
+    """Returns how long a source says it is; 0 where it does not."""
+    if source is None:
+        return 0.0
+    if latent_file.is_latent_file(source):
+        return latent_file.num_samples(source) / model.sample_rate_hz
+    return audio.duration_seconds(source)
 
 
 if __name__ == "__main__":
-    define_flags()
+    infer_flags.define_flags()
     command_line.run(main)

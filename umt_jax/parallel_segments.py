@@ -72,6 +72,15 @@ def segment_bounds(num_frames: int, *, num_segments: int, shortest: int) -> list
     return [num_frames * index // count for index in range(count + 1)]
 
 
+def windows_of(
+    latents: Float[Array, "F Z"], num_samples: int, *, window_frames: int, pool_samples: int
+) -> Iterator[Window]:
+    """Cuts latents that stand for `num_samples` samples into windows."""
+    for start in range(0, len(latents), window_frames):
+        window = latents[start : start + window_frames]
+        yield window, min(len(window) * pool_samples, num_samples - start * pool_samples)
+
+
 def cut(
     recording: int,
     windows: Iterable[Window],
@@ -112,11 +121,11 @@ def cut(
         first_sample = (start - warm_up) * pool_samples
         yield Segment(
             recording,
-            _windows(
+            windows_of(
                 latents[start - warm_up : end],
                 min(end * pool_samples, num_samples) - first_sample,
-                window_frames,
-                pool_samples,
+                window_frames=window_frames,
+                pool_samples=pool_samples,
             ),
             index=index,
             first_sample=first_sample,
@@ -125,12 +134,6 @@ def cut(
             next_fade_samples=fade_samples if end < len(latents) else 0,
             is_last=end == len(latents),
         )
-
-
-def _windows(latents, num_samples, window_frames, pool_samples) -> Iterator[Window]:
-    for start in range(0, len(latents), window_frames):
-        window = latents[start : start + window_frames]
-        yield window, min(len(window) * pool_samples, num_samples - start * pool_samples)
 
 
 def _raise(error: Exception) -> Iterator[Window]:

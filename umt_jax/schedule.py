@@ -9,7 +9,7 @@ import numpy as np
 from umt_jax import parallel_segments as segments
 from umt_jax import seams, streams
 from umt_jax.config import ModelConfig
-from umt_jax.shapes import Array, Float
+from umt_jax.shapes import Float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +29,17 @@ class Piece:
     error: ValueError | OSError | None = None
 
 
-def translate(
-    recordings: Iterable[Iterable[Float[Array, "_"]]],
-    encoder: streams.WindowEncoder,
+def generate(
+    recordings: Iterable[Iterable[segments.Window]],
     generator: streams.Streams,
     *,
     seed: int,
     parallel_segments: int,
 ) -> Iterator[Piece]:
-    """Translates recordings; see `Translator.translate_recordings`."""
+    """Generates from recordings' latents; see `Translator.generate_recordings`."""
     if parallel_segments < 1:
         raise ValueError(f"parallel_segments={parallel_segments} must be 1 or more.")
-    waiting = _segments(recordings, encoder, generator.config, parallel_segments)
+    waiting = _segments(recordings, generator.config, parallel_segments)
     under_way: dict[int, segments.Segment] = {}
     with seams.Joiner(generator.num_domains) as joiner:
         while True:
@@ -72,16 +71,12 @@ def translate(
 
 
 def _segments(
-    recordings: Iterable[Iterable[Float[Array, "_"]]],
-    encoder: streams.WindowEncoder,
-    config: ModelConfig,
-    count: int,
+    recordings: Iterable[Iterable[segments.Window]], config: ModelConfig, count: int
 ) -> Iterator[segments.Segment]:
     """Yields what is to be generated as one stream each, in the order of the recordings."""
-    for recording, blocks in enumerate(recordings):
-        windows = encoder.encode(blocks)
+    for recording, windows in enumerate(recordings):
         if count == 1:
-            yield segments.Segment(recording, windows)
+            yield segments.Segment(recording, iter(windows))
         else:
             yield from segments.cut(
                 recording,

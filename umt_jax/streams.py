@@ -24,13 +24,17 @@ def window_frames(config: ModelConfig) -> int:
 
 
 class WindowEncoder:
-    """Encodes recordings window by window, with exactly the latents of the whole recording."""
+    """Encodes recordings window by window, with exactly the latents of the whole recording.
+
+    Attributes:
+        parameters: The encoder's.
+    """
 
     def __init__(self, nets: networks.Networks, parameters: Parameters) -> None:
         """Takes the encoder's parameters."""
         self._nets, self._config = nets, nets.config.model
         self._reach_frames = nets.encoder_reach
-        self._parameters = parameters
+        self.parameters = parameters
 
     @property
     def latency_samples(self) -> int:
@@ -89,7 +93,7 @@ class WindowEncoder:
         samples = (frames + 2 * self._reach_frames) * self._config.pool_samples
         codes = codes[..., :samples]
         inside = np.broadcast_to(inside[:samples], codes.shape)
-        latents = np.asarray(networks.encode(self._nets, self._parameters, codes, inside))
+        latents = np.asarray(networks.encode(self._nets, self.parameters, codes, inside))
         return latents[..., self._reach_frames : self._reach_frames + frames, :]
 
 

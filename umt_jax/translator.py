@@ -1,12 +1,26 @@
 """Translator: a checkpoint's encoder, decoders and codes behind one object."""
 
+import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from umt_jax import audio, checkpoint, engines, generate, networks, schedule, streams
+from umt_jax import (
+    arguments,
+    checkpoint,
+    encoder,
+    engines,
+    generate,
+    latent_file,
+    networks,
+    schedule,
+    streams,
+)
+from umt_jax import parallel_segments as segments
 from umt_jax.config import Config
 from umt_jax.networks import NetworkParameters, Networks
+from umt_jax.parallel_segments import Window
 from umt_jax.shapes import Array, CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
 
 
@@ -32,18 +46,9 @@ def load(
         ValueError: It is none of this project's, lacks a domain, or the engine does not run here.
     """
     config = checkpoint.read_config(workdir, step)
-    check_domains(domains or (), config.domains)
+    arguments.check_domains(domains or (), config.domains)
     parameters = checkpoint.restore_parameters(workdir, step)
     return Translator(config, parameters, domains=domains, engine=engine, weights=weights)
-
-
-def check_domains(wanted: Sequence[str], there: Sequence[str]) -> None:
-    """Raises `ValueError` if a wanted domain is not there."""
-    for domain in wanted:
-        if domain not in there:
-            raise ValueError(
-                f"There is no domain {domain!r} in this model. There are: {', '.join(there)}."
-            )
 
 
 class Translator:
@@ -69,7 +74,7 @@ class Translator:
         """Takes trained arrays; keeps only the decoders of `domains` (None: all). See `load`."""
         self.config = config
         self.domains = tuple(domains or config.domains)
-        check_domains(self.domains, config.domains)
+        arguments.check_domains(self.domains, config.domains)
         self._networks = Networks(config)
         self._decoders = networks.select(
             parameters.decoders, [config.domains.index(domain) for domain in self.domains]
@@ -94,7 +99,7 @@ class Translator:
 
         A last, incomplete latent frame is filled up with silence.
         """
-        return self._encode(self._resample(waveform, sample_rate_hz))
+        return self._encode(self._at_own_rate(waveform, sample_rate_hz))
 
     def generate(
         self, latents: Latents, *, domain: str, temperature: float = 1.0, seed: int = 0
@@ -114,8 +119,8 @@ class Translator:
         self, latents: Latents, *, domain: str, temperature: float = 1.0, seed: int = 0
     ) -> Iterator[Waveform]:
         """Yields the result of `generate` piece by piece, as soon as each is there."""
-        check_domains([domain], self.domains)
-        latents = self._check_latents(latents)
+        arguments.check_domains([domain], self.domains)
+        latents = self._checked(latents)
         batch = latents.reshape(-1, *latents.shape[-2:])
         generator = self._streams([domain], len(batch), temperature)
         for stream in range(len(batch)):
@@ -135,8 +140,8 @@ class Translator:
         seed: int = 0,
     ) -> Float[Array, "*B U"]:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
-        check_domains([domain], self.domains)
-        resampled = self._resample(waveform, sample_rate_hz)
+        arguments.check_domains([domain], self.domains)
+        resampled = self._at_own_rate(waveform, sample_rate_hz)
         latents = self._encode(resampled)
         audio_out = self.generate(latents, domain=domain, temperature=temperature, seed=seed)
         return audio_out[..., : resampled.shape[-1]]
@@ -171,12 +176,98 @@ class Translator:
         Yields:
             Pieces, those of one recording in order.
         """
-        domains = tuple(domains or self.domains)
-        check_domains(domains, self.domains)
-        generator = self._streams(domains, num_streams, temperature)
-        yield from schedule.translate(
-            recordings, self._encoder, generator, seed=seed, parallel_segments=parallel_segments
+        yield from self.generate_recordings(
+            map(self.encode_blocks, recordings),
+            domains=domains,
+            temperature=temperature,
+            seed=seed,
+            num_streams=num_streams,
+            parallel_segments=parallel_segments,
         )
+
+    def encode_blocks(self, blocks: Iterable[Float[Array, "_"]]) -> Iterator[Window]:
+        """Encodes a recording that comes in blocks, [any], at `self.sample_rate_hz`.
+
+        Yields:
+            Latents of a window, [F, Z], and how many samples they stand for: the recording may end
+            inside the last latent frame.
+        """
+        yield from self._encoder.encode(blocks)
+
+    def windows(
+        self, latents: Float[Array, "F Z"], num_samples: int | None = None
+    ) -> Iterator[Window]:
+        """Cuts latents into windows for `generate_recordings`.
+
+        Args:
+            latents: Latents, [F, Z].
+            num_samples: How many samples they stand for; None for whole latent frames.
+        """
+        model, latents = self.config.model, self._checked(latents)
+        return segments.windows_of(
+            latents,
+            len(latents) * model.pool_samples if num_samples is None else num_samples,
+            window_frames=streams.window_frames(model),
+            pool_samples=model.pool_samples,
+        )
+
+    def generate_recordings(
+        self,
+        recordings: Iterable[Iterable[Window]],
+        *,
+        domains: Sequence[str] | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        num_streams: int = 1,
+        parallel_segments: int = 1,
+    ) -> Iterator[schedule.Piece]:
+        """Is `translate_recordings` from latents: `windows` of them, or from `encode_blocks`."""
+        domains = tuple(domains or self.domains)
+        arguments.check_domains(domains, self.domains)
+        generator = self._streams(domains, num_streams, temperature)
+        yield from schedule.generate(
+            recordings, generator, seed=seed, parallel_segments=parallel_segments
+        )
+
+    @functools.cached_property
+    def encoder_fingerprint(self) -> str:
+        """What tells this encoder from others, in files of latents."""
+        return encoder.fingerprint(self._encoder.parameters, self.config.model)
+
+    def save_latents(
+        self,
+        path: str | os.PathLike[str],
+        latents: Float[Array, "F Z"],
+        *,
+        source: str = "",
+        num_samples: int | None = None,
+    ) -> None:
+        """Writes a recording's latents to an .npz file; see `latent_file.write`.
+
+        Args:
+            path: The file, which is replaced if it is there.
+            latents: Latents, [F, Z].
+            source: Name of the recording, for whoever reads the file.
+            num_samples: Length of the recording at `self.sample_rate_hz`; None for whole frames.
+        """
+        latents, model = self._checked(latents), self.config.model
+        file = latent_file.LatentFile(
+            latents=latents,
+            num_samples=num_samples or len(latents) * model.pool_samples,
+            source=source,
+            encoder=self.encoder_fingerprint,
+            model=model,
+        )
+        latent_file.write(path, file)
+
+    def load_latents(self, path: str | os.PathLike[str]) -> Latents:
+        """Returns the latents of a file, [F, Z]; refuses those of another encoder.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no such file, is damaged, or its latents are another encoder's.
+        """
+        return latent_file.read(path, encoder=self.encoder_fingerprint).latents
 
     def code_logits(self, codes: Codes, latents: Latents, *, domain: str) -> CodeLogits:
         """Scores a recording's codes, each given those before it, [*B, T, Q] (teacher-forced).
@@ -186,21 +277,15 @@ class Translator:
             latents: Latents, [*B, F, Z].
             domain: Name of the decoder.
         """
-        check_domains([domain], self.domains)
-        latents, codes = self._check_latents(latents), np.asarray(codes)
-        *batch, num_frames, _ = latents.shape
-        expected = (*batch, num_frames * self.config.model.pool_samples)
-        if codes.shape != expected:
-            raise ValueError(
-                f"codes of shape {codes.shape} do not fit {num_frames} latent frames of "
-                f"{self.config.model.pool_samples} samples: give {expected}."
-            )
+        arguments.check_domains([domain], self.domains)
+        latents = self._checked(latents)
+        codes = arguments.checked_codes(codes, latents, self.config.model)
         decoder = networks.select(self._decoders, self.domains.index(domain))
         return np.asarray(networks.decode_one(self._networks, decoder, codes, latents))
 
     def classify(self, latents: Latents) -> DomainLogits:
         """Returns the classifier's logits, one for each of `config.domains`, [*B, K]."""
-        latents = self._check_latents(latents)
+        latents = self._checked(latents)
         return np.asarray(self._networks.classify(self._classifier, latents))
 
     def _encode(self, waveform):
@@ -221,36 +306,8 @@ class Translator:
             temperature=temperature,
         )
 
-    def _resample(self, waveform, sample_rate_hz):
-        """Checks type and shape of a waveform and returns it at the model's rate."""
-        if np.issubdtype(np.asarray(waveform).dtype, np.integer):
-            raise ValueError(
-                "The waveform holds integers, not amplitudes in [-1, 1]. Divide 16-bit samples by "
-                "32768."
-            )
-        if not sample_rate_hz > 0:
-            raise ValueError(f"sample_rate_hz={sample_rate_hz} must be above 0.")
-        waveform = np.asarray(waveform, np.float32)
-        if waveform.ndim not in (1, 2) or 0 in waveform.shape:
-            raise ValueError(
-                f"A waveform of shape {waveform.shape} is not [T], mono, or [B, T]. Average the "
-                "channels of stereo first."
-            )
-        # Whether its values are finite the encoder checks: resampling keeps those that are not.
-        resampled = audio.resample(waveform, from_hz=sample_rate_hz, to_hz=self.sample_rate_hz)
-        if not resampled.size:
-            raise ValueError(
-                f"{waveform.shape[-1]} samples at {sample_rate_hz} Hz are less than one at "
-                f"{self.sample_rate_hz} Hz."
-            )
-        return resampled
+    def _at_own_rate(self, waveform, sample_rate_hz):
+        return arguments.resampled(waveform, sample_rate_hz, to_hz=self.sample_rate_hz)
 
-    def _check_latents(self, latents):
-        """Returns latents as float32, [F, Z] or [B, F, Z]."""
-        latents = np.asarray(latents, np.float32)
-        channels = self.config.model.latent_channels
-        if latents.ndim not in (2, 3) or latents.shape[-1] != channels or 0 in latents.shape:
-            raise ValueError(
-                f"latents of shape {latents.shape} are not [F, {channels}] or [B, F, {channels}]."
-            )
-        return latents
+    def _checked(self, latents):
+        return arguments.checked_latents(latents, self.config.model)
