@@ -106,8 +106,10 @@ class ScanEngine:
 
         # Without vmap for a single domain: XLA on CPU would copy what enters batched products.
         if num_domains == 1:
-            arguments = jax.tree.map(lambda leaf: leaf[0], (packed, caches, conditioning))
-            cache, codes = generate_domain(*arguments, noise[:, 0])
+            packed, caches, conditioning = jax.tree.map(
+                lambda leaf: leaf[0], (packed, caches, conditioning)
+            )
+            cache, codes = generate_domain(packed, caches, conditioning, noise[:, 0])
             return jax.tree.map(lambda leaf: leaf[None], cache), codes[:, None]
         return jax.vmap(generate_domain, in_axes=(0, 0, 0, 1), out_axes=(0, 1))(
             packed, caches, conditioning, noise
