@@ -9,7 +9,7 @@ import pytest
 from conftest import random_parameters
 
 import umt_jax
-from umt_jax import checkpoint, networks, sharding, train_state
+from umt_jax import checkpoint, damage, networks, sharding, train_state
 
 
 def make_state(config, step):
@@ -99,6 +99,22 @@ def test_parameters_are_read_without_the_optimizers(tmp_path, saved, run_config)
     shutil.rmtree(workdir / "checkpoints" / "2" / "optimizers")
     expected = make_state(run_config, 2).parameters
     assert_same(checkpoint.restore_parameters(str(workdir)), expected)
+
+
+def test_an_export_is_the_best_checkpoint_in_float16(tmp_path, saved, run_config):
+    output = str(tmp_path / "small")
+    step, _ = checkpoint.export(str(saved), output)
+    parameters = checkpoint.restore_parameters(str(saved))
+    exported = checkpoint.restore_parameters(output)
+    for there, here in zip(jax.tree.leaves(parameters), jax.tree.leaves(exported), strict=True):
+        assert here.dtype == np.float32
+        np.testing.assert_array_equal(here, np.asarray(there, np.float16).astype(np.float32))
+    assert checkpoint.read_config(output) == run_config
+    assert (checkpoint.folder_of(output) / str(step)).is_dir()
+    with pytest.raises(ValueError, match="weights alone.*--init_from"):
+        damage.set_aside(output)
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        checkpoint.export(str(saved), output)
 
 
 def test_a_state_may_be_donated_while_it_is_saved(tmp_path, run_config):

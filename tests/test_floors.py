@@ -16,7 +16,16 @@ FLOORS = {
     5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "damage", "published_arrays"],
     6: ["train_step", "generate"],
     7: ["partitioning", "scan_engine", "native_engine", "pallas_engine", "engines"],
-    8: ["streams", "schedule", "translator", "outputs", "infer_flags", "infer", "published"],
+    8: [
+        "streams",
+        "schedule",
+        "translator",
+        "outputs",
+        "infer_flags",
+        "infer",
+        "published",
+        "export",
+    ],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 

@@ -204,6 +204,49 @@ def restore_parameters(workdir: str, step: int | None = None) -> NetworkParamete
     return _read(workdir, step, parameters=ocp.args.StandardRestore(abstract))["parameters"]
 
 
+def export(workdir: str, output: str, step: int | None = None) -> tuple[int, float]:
+    """Copies a checkpoint without its optimizers, weights in float16, a twelfth of its size.
+
+    Weights are small numbers: float16 rounds them eight times as finely as bfloat16. The copy loads
+    as any other, in float32; training goes on from it with --init_from.
+
+    Args:
+        workdir: Folder of the run.
+        output: Folder to make.
+        step: Which checkpoint; None for the best.
+
+    Returns:
+        Its step, and its validation loss in nats per sample.
+
+    Raises:
+        FileExistsError: The output holds a run already.
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: It cannot be read, or float16 cannot hold a weight of it.
+    """
+    if has_checkpoint(output):
+        raise FileExistsError(f"--output={output} holds a run already. Name another folder.")
+    with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
+        step = manager.best_step() if step is None else step
+        metrics = {_METRIC: manager.metrics(step)[_METRIC], _UNLOGGED: []}
+    parameters = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float16), restore_parameters(workdir, step)
+    )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)):
+        raise ValueError(f"--checkpoint={workdir} has weights beyond float16, step {step}.")
+    dataset = _read(workdir, step, dataset=ocp.args.JsonRestore())["dataset"]
+    with ocp.CheckpointManager(folder_of(output)) as manager:
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                parameters=ocp.args.StandardSave(parameters),
+                config=ocp.args.JsonSave(read_config(workdir, step).to_json()),
+                dataset=ocp.args.JsonSave(dataset),
+            ),
+            metrics=metrics,
+        )
+    return step, metrics[_METRIC]
+
+
 def _optimizers(state):
     return {
         "step": state.step,
@@ -220,9 +263,7 @@ def _read(workdir, step, **parts):
             f"--checkpoint={workdir} is not the folder of a training run: it has no folder "
             "'checkpoints'. Give what was --workdir in training."
         )
-    # Writes nothing. Orbax's option `read_only` would say so in two lines at every opening.
-    options = ocp.CheckpointManagerOptions(create=False, best_fn=_reconstruction, best_mode="min")
-    with ocp.CheckpointManager(folder, options=options) as manager:
+    with ocp.CheckpointManager(folder, options=_reading()) as manager:
         there = manager.all_steps()
         if not there:
             raise FileNotFoundError(f"--checkpoint={workdir} holds no finished checkpoint yet.")
@@ -239,3 +280,8 @@ def _read(workdir, step, **parts):
                 f"{folder if step is None else folder / str(step)} is damaged, or holds a "
                 f"checkpoint of another program: its {' and '.join(parts)} cannot be read."
             ) from error
+
+
+def _reading():
+    # Writes nothing. Orbax's option `read_only` would say so in two lines at every opening.
+    return ocp.CheckpointManagerOptions(create=False, best_fn=_reconstruction, best_mode="min")

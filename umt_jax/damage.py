@@ -64,6 +64,10 @@ def _set_aside(folder: epath.Path) -> None:
 
 def _damage(checkpoint_folder: epath.Path) -> str | None:
     """Returns why a checkpoint cannot be loaded; None if it can."""
+    if (checkpoint_folder / "parameters").is_dir() and not (
+        checkpoint_folder / "optimizers"
+    ).is_dir():
+        return "weights alone, as umt_jax.export writes them; give them as --init_from"
     try:
         for part in checkpoint.ARRAYS:
             _read_arrays(checkpoint_folder / part)
