@@ -17,6 +17,7 @@ from experiments import (
     input_speed,
     machine,
     presets,
+    training_memory,
     training_speed,
 )
 from umt_jax import command_line
@@ -24,6 +25,7 @@ from umt_jax import command_line
 STAGES = {
     "generate": generation_speed,
     "train": training_speed,
+    "memory": training_memory,
     "approximations": approximations,
     "input": input_speed,
     "build": build_speed,
