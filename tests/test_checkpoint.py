@@ -70,6 +70,20 @@ def test_a_state_is_restored_to_the_devices_where_it_will_live(saved, run_config
         assert leaf.sharding == wanted.sharding
 
 
+def test_a_state_of_other_arrays_is_refused_in_one_line(saved, run_config):
+    target = make_state(run_config, 0)
+    layers = target.parameters.encoder["layers"]
+    unstacked = {"layers_0": layers, "layers_1": layers}
+    encoder = {**target.parameters.encoder, "layers": unstacked}
+    target = target.replace(parameters=target.parameters.replace(encoder=encoder))
+    message = "3 does not hold the arrays of this model.*Start anew in another --workdir"
+    with (
+        checkpoint.Checkpoints(str(saved)) as checkpoints,
+        pytest.raises(ValueError, match=message),
+    ):
+        checkpoints.restore(3, target)
+
+
 def test_what_is_read_is_the_best_unless_a_step_is_named(saved, run_config):
     best, newest = (make_state(run_config, step).parameters for step in (2, 3))
     assert_same(checkpoint.restore_parameters(str(saved)), best)

@@ -185,6 +185,19 @@ def test_storage_that_cannot_be_reached_is_named(path, message, monkeypatch):
         storage.path(path)
 
 
+def test_storage_without_credentials_is_named(store, monkeypatch):
+    class NoCredentialsError(Exception):
+        """As those of cloud libraries, none of Python's own kinds."""
+
+    def refuse(*_, **__):
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(object_store.ObjectStore, "ls", refuse)
+    message = r"gs://private/music cannot be reached: Unable to locate credentials\. Check the"
+    with pytest.raises(OSError, match=message):
+        storage.path("gs://private/music")
+
+
 def test_a_file_appears_as_a_whole_or_not_at_all(tmp_path, store):
     for target in (epath.Path(tmp_path / "a"), epath.Path("gs://bucket/a")):
         with pytest.raises(RuntimeError), storage.whole_file(target) as path:

@@ -114,15 +114,26 @@ class Checkpoints:
             )
 
     def restore(self, step: int, target: TrainState) -> TrainState:
-        """Returns the state saved at `step`, on the devices where `target`'s arrays live."""
+        """Returns the state saved at `step`, on the devices where `target`'s arrays live.
+
+        Raises:
+            ValueError: It has other arrays than `target`.
+        """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                parameters=ocp.args.StandardRestore(abstract.parameters),
-                optimizers=ocp.args.StandardRestore(_optimizers(abstract)),
-            ),
-        )
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    parameters=ocp.args.StandardRestore(abstract.parameters),
+                    optimizers=ocp.args.StandardRestore(_optimizers(abstract)),
+                ),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"{self._manager.directory / str(step)} does not hold the arrays of this model: it "
+                "was written by another version of umt_jax, or by another program. Start anew in "
+                "another --workdir."
+            ) from error
         return TrainState(parameters=restored["parameters"], **restored["optimizers"])
 
     def unlogged(self, step: int) -> list[dict[str, Any]]:

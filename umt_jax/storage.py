@@ -4,6 +4,7 @@ Paths are those of `etils.epath`: local ones, gs://, s3://, az:// and hf://.
 """
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -31,6 +32,7 @@ def path(text: str) -> epath.Path:
 
     Raises:
         ValueError: It is on a file system that is not known here, or not installed.
+        OSError: That file system does not let us in.
     """
     scheme, separator, _ = text.partition("://")
     if separator:
@@ -42,7 +44,22 @@ def path(text: str) -> epath.Path:
             fsspec.get_filesystem_class(protocol)
         except ImportError as error:
             raise ValueError(f"{text} needs a package: pip install {package}") from error
+        _check_reachable(text)
     return epath.Path(text)
+
+
+@functools.cache
+def _check_reachable(url: str) -> None:
+    """Asks for a path, so that a missing network or key is told here, and in one line."""
+    try:
+        epath.Path(url).stat()
+    except FileNotFoundError:
+        pass  # It may be made yet.
+    except Exception as error:  # Of any kind: each storage's library has its own.
+        raise OSError(
+            f"{url} cannot be reached: {error or type(error).__name__}. Check the network and the "
+            "credentials of this kind of storage."
+        ) from error
 
 
 def is_local(place: str | os.PathLike[str]) -> bool:
