@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo torch test test-slow test-beam lint format clean
+.PHONY: help demo torch test test-slow test-beam test-studio lint format clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
@@ -13,6 +13,7 @@ help:
 	@echo "make torch      install PyTorch into .venv"
 	@echo "make test-slow  all tests, also those marked slow"
 	@echo "make test-beam  install Apache Beam into .venv, and its tests"
+	@echo "make test-studio  install Gradio and chromium, and the tests of the studio"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove .venv and demo/"
@@ -47,12 +48,21 @@ test: .venv/installed
 	$(RUN) pytest --numprocesses=auto --dist=loadfile
 
 test-slow: .venv/installed
-	$(RUN) pytest -m "not device"
+	$(RUN) pytest -m "not device and not studio"
 
 # Apache Beam wants an older protobuf and pyarrow than the rest would get: it comes last.
 test-beam: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check "apache-beam>=2.60"
 	$(RUN) pytest tests/test_pipeline.py
+
+# Chromium comes from Debian: as root it is installed where it is missing.
+test-studio: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[studio,browser]"
+	@test -x /usr/bin/chromium || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || { \
+	  echo "error: the tests of the studio need /usr/bin/chromium, and apt-get could not install it."; \
+	  echo "Install the package chromium (Debian, as root: apt-get install chromium)."; exit 1; }
+	$(RUN) pytest -m studio tests/test_studio.py
 
 lint: .venv/installed
 	$(RUN) ruff check .

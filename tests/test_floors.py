@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: ["shapes", "config", "sound_file", "command_line", "storage"],
-    1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures", "latent_file"],
-    2: ["layers", "stacks", "places", "arguments"],
+    0: ["shapes", "config", "sound_file", "command_line", "storage", "demo_model"],
+    1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures", "latent_file", "aac"],
+    2: ["layers", "stacks", "places", "arguments", "uploads"],
     3: ["encoder", "decoder", "classifier", "parallel_segments"],
     4: ["networks", "seams"],
     5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "damage", "published_arrays"],
@@ -26,6 +26,10 @@ FLOORS = {
         "published",
         "export",
     ],
+    9: ["takes"],
+    10: ["studio_parts"],
+    11: ["studio_page"],
+    12: ["studio"],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 

@@ -1,0 +1,97 @@
+"""What the studio makes of sounds."""
+
+import io
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+
+import umt_jax
+from umt_jax import audio, takes
+
+RATE_HZ = 16_000
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_config, tiny_parameters):
+    model = umt_jax.Translator(tiny_config, tiny_parameters, engine="scan")
+    return takes.Studio(model, max_seconds=3.0)
+
+
+@pytest.fixture
+def sounds(tmp_path, rng):
+    """Paths of two sounds, 0.75 s and 0.6 s."""
+    paths = []
+    for name, num_samples in (("a", 12_000), ("b", 9_600)):
+        paths.append(str(tmp_path / f"{name}.wav"))
+        soundfile.write(paths[-1], 0.1 * rng.normal(size=num_samples), RATE_HZ)
+    return paths
+
+
+def whole(take):
+    return np.concatenate([progress.piece for progress in takes.play(take)], axis=-1)
+
+
+def read(path):
+    return audio.read(path, sample_rate_hz=RATE_HZ)
+
+
+def test_translations_are_those_of_the_translator_in_its_order(studio, sounds):
+    take = studio.translate(sounds[0], ["Piano", "Flute", "Cello"], temperature=1.0, seed=5)
+    assert take.domains == ("Cello", "Flute", "Piano")
+    made = whole(take)
+    for domain, waveform in zip(take.domains, made, strict=True):
+        expected = studio.model.translate(read(sounds[0]), RATE_HZ, domain=domain, seed=5)
+        np.testing.assert_array_equal(waveform, expected)
+
+
+def test_blends_run_from_the_first_sound_to_the_second(studio, sounds):
+    settings = {"domain": "Piano", "temperature": 0.0, "seed": 0}
+    for weight, path in ((0.0, sounds[0]), (1.0, sounds[1])):
+        made = whole(studio.blend(*sounds, weight=weight, **settings))
+        expected = studio.model.translate(
+            read(path)[:9600], RATE_HZ, domain="Piano", temperature=0.0
+        )
+        np.testing.assert_array_equal(made, expected[None])
+    halves = [studio.model.encode(read(path)[:9600], RATE_HZ) for path in sounds]
+    made = whole(studio.blend(*sounds, weight=0.5, **settings))
+    expected = studio.model.generate((halves[0] + halves[1]) / 2, domain="Piano", temperature=0.0)
+    np.testing.assert_array_equal(made, expected[None, :9600])
+
+
+def test_no_domain_is_refused(studio, sounds):
+    with pytest.raises(ValueError, match="Choose at least one"):
+        studio.translate(sounds[0], [], temperature=1.0, seed=0)
+
+
+def test_time_left_is_that_of_the_pieces_after_the_first(monkeypatch):
+    # The first one takes a minute, each of the others two seconds.
+    clock = iter([60.0, 62.0, 64.0, 66.0])
+    monkeypatch.setattr(takes.time, "monotonic", lambda: next(clock))
+    pieces = iter([np.zeros((2, 100), np.float32)] * 4)
+    take = takes.Take({}, ("A", "B"), "name", 400, pieces)
+    progress = list(takes.play(take))
+    assert [p.num_samples for p in progress] == [100, 200, 300, 400]
+    assert [p.seconds_left for p in progress] == [None, 4.0, 2.0, 0.0]
+
+
+def test_files_hold_the_sounds_and_pictures_in_one_scale(tmp_path, rng):
+    source = 0.1 * rng.normal(size=8000).astype(np.float32)
+    made = np.stack([source / 2, np.zeros_like(source)])
+    take = takes.Take({"Source": source}, ("Flute", "Piano"), "my song", 8000, iter([]))
+    sources, tracks = takes.write(take, made, tmp_path, sample_rate_hz=RATE_HZ)
+    assert [track.title for track in sources + tracks] == ["Source", "Flute", "Piano"]
+    for track, waveform in zip(sources + tracks, [source, *made], strict=True):
+        assert track.sound == tmp_path / f"my song.{track.title}.wav"
+        written, rate_hz = soundfile.read(track.sound)
+        assert rate_hz == RATE_HZ
+        np.testing.assert_allclose(written, waveform, atol=1e-4)
+    images = [
+        matplotlib.image.imread(io.BytesIO(track.picture.read_bytes()))
+        for track in sources + tracks
+    ]
+    assert images[0].shape == images[1].shape == images[2].shape
+    # By one scale silence is all dark, and half the amplitude a little darker.
+    lightness = [image[..., :3].mean() for image in images]
+    assert lightness[0] > lightness[1] > lightness[2]
