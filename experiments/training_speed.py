@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from experiments import machine, presets
-from umt_jax import dataset, layers, mu_law, networks, train_state, train_step
+from umt_jax import command_line, dataset, layers, mu_law, networks, train_state, train_step
 from umt_jax.config import Config, ModelConfig
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -165,6 +165,7 @@ def _work(connection: Any, preset: str, shape: tuple[int, int], name: str) -> No
         step = functools.partial(plain.step, codes[0], codes[0], 0)
         costs = {}
     else:
+        command_line.keep_freed_memory()  # As experiments.train does.
         state, nets, optimizers = initial_state(
             Config(domains=("any",), model=model, training=training)
         )

@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 
@@ -26,6 +27,20 @@ def run(body, *arguments, **environment):
 def test_a_command_that_ends_well_has_exit_status_0():
     finished = run("print(flags.FLAGS.count)", "--count=3")
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "3\n", "")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_memory_that_was_freed_is_not_asked_of_the_system_again():
+    touch = (
+        "import concurrent.futures, resource, numpy\n"
+        "    fill = lambda: numpy.ones(40_000_000, numpy.uint8).sum()\n"
+        "    faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    with concurrent.futures.ThreadPoolExecutor(1) as thread:\n"
+        "        thread.submit(fill).result(); before = faults()\n"
+        "        thread.submit(fill).result(); print(faults() - before)"
+    )
+    finished = run(touch)
+    assert int(finished.stdout) < 1000  # Of 9,766 pages.
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How every command of this project starts and how it reports bad input."""
 
+import ctypes
 import logging as pylogging
 import os
 import signal
@@ -11,6 +12,10 @@ from typing import Any
 
 from absl import app, logging
 
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_NEVER = 2**31 - 1  # A size that no allocation is compared with as too large.
+
 _PACKAGES = ("umt_jax", "experiments", "data_prep")
 
 
@@ -20,6 +25,7 @@ def run(main: Callable[[], None]) -> None:
     Bad input is what `main` raises as `ValueError` (values) or `OSError` (paths, full disks).
     `--verbosity=1` shows the traceback as well.
     """
+    keep_freed_memory()
 
     def checked_main(argv: Sequence[str]) -> None:
         if logging.get_verbosity() <= logging.INFO:  # --verbosity=1 shows all.
@@ -41,6 +47,21 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(f"error: {' '.join(str(error).split())}")
 
     app.run(checked_main)
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep freed memory for the next allocation; to be called before threads start.
+
+    A compiled program allocates its temporaries anew at every call. By default large ones come from
+    the system page by page, each cleared, which took an eighth to a fifth of a training step on a
+    CPU. Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        # Threads would get arenas of their own, which cannot hold large blocks.
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _NEVER)
+        mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
 def use_compilation_cache() -> None:
