@@ -8,6 +8,8 @@ stands for standard input or output, signed 16-bit little-endian mono
 samples without a header, translated as they come:
 
     ... | python -m umt_jax.infer --checkpoint=runs/demo --input=- --domain=Cello --output=- | ...
+
+Without --checkpoint the model that ships with umt_jax translates.
 """
 
 import sys
@@ -24,6 +26,7 @@ from umt_jax import (
     audio,
     checkpoint,
     command_line,
+    demo_model,
     infer_flags,
     latent_file,
     outputs,
@@ -42,7 +45,8 @@ def main() -> None:
     args = flags.FLAGS
     infer_flags.check_flags(args)
     command_line.use_compilation_cache()
-    config = checkpoint.read_config(args.checkpoint, args.step)
+    workdir = args.checkpoint or demo_model.path()
+    config = checkpoint.read_config(workdir, args.step)
     jobs = _plan(args, config.domains)
     if not jobs:
         print("Nothing is left to do: all outputs exist.")
@@ -50,7 +54,7 @@ def main() -> None:
     standard_output = pcm.take_standard_output() if args.output == "-" else None
     domains = [name for name in config.domains if any(name in job.outputs for job in jobs)]
     model = translator.load(
-        args.checkpoint,
+        workdir,
         domains=domains,
         step=args.step,
         engine=args.engine if domains else "scan",

@@ -8,7 +8,9 @@ from absl import flags
 def define_flags() -> None:
     """Declares this command's flags."""
     flags.DEFINE_string(
-        "checkpoint", None, "Folder of a training run (its --workdir).", required=True
+        "checkpoint",
+        None,
+        "Folder of a training run (its --workdir). Default: the model that ships with umt_jax.",
     )
     flags.DEFINE_integer(
         "step", None, "Step of the checkpoint to use. Default: the best by validation loss."
