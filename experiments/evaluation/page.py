@@ -1,0 +1,290 @@
+"""The page about an evaluation, as HTML that needs no other file."""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import curves, page_parts
+from experiments.evaluation import decoys, summary, tables
+from experiments.evaluation.measuring import Pair
+from experiments.evaluation.run import Evaluation
+from umt_jax import pictures
+from umt_jax.shapes import Waveform
+
+HEARD_S = 12.0
+"""The page plays, and shows, this much of a piece."""
+
+_MAIN = (*tables.MAIN, "pitch_accuracy")
+
+
+def page(
+    evaluation: Evaluation, facts: Mapping[str, Any], metrics: Sequence[Mapping[str, float]]
+) -> str:
+    """Returns the whole page as HTML.
+
+    Args:
+        evaluation: What is on it.
+        facts: What its JSON holds.
+        metrics: What the checkpoint's run recorded, for curves; may be empty.
+    """
+    pairs = list(evaluation.results)
+    measured = [name for name in evaluation.overall if name not in decoys.EXPLANATIONS]
+    return _PAGE.format(
+        style=page_parts.STYLE + _STYLE,
+        lead=_lead(evaluation, facts, measured),
+        overall=_table(evaluation.overall, _MAIN, "Mean over all pairs"),
+        legend=_legend(),
+        heat=_heat_map(evaluation, measured),
+        checkpoint=_checkpoint(facts["checkpoint"], evaluation, metrics),
+        pairs="\n".join(_pair_section(evaluation, pair) for pair in pairs),
+        decoys=_decoys_section(evaluation, pairs[0]),
+        everything="\n".join(
+            f"<h3>{_arrow(pair)}</h3>"
+            + _table(_with_frechet(evaluation, pair), tuple(tables.COLUMNS), "Every measure")
+            for pair in pairs
+        ),
+        setting=_setting(facts),
+    )
+
+
+def _lead(evaluation: Evaluation, facts: Mapping[str, Any], measured: Sequence[str]) -> str:
+    if not measured:
+        return "<p>Decoys alone: what measures say of sounds that are no translations.</p>"
+    estimate = evaluation.overall[measured[0]][summary.HEADLINE]
+    what = f"step {evaluation.step}" if evaluation.config else "outputs"
+    return (
+        f'<p class="headline"><strong>{estimate.mean:.2f}</strong> '
+        f"<span>[{estimate.low:.2f}, {estimate.high:.2f}]</span></p>"
+        f"<p>The headline of {what}, mean over {len(evaluation.results)} pairs of domains and "
+        f"{facts['clips']} clips: 0 is no better than the worst decoy in content or in timbre, 1 "
+        "as good as the true pair in both.</p>"
+    )
+
+
+def _table(table: summary.Table, names: Sequence[str], caption: str) -> str:
+    names = [name for name in names if any(name in by_name for by_name in table.values())]
+    head = "".join(
+        f'<th scope="col" title="{html.escape(tables.COLUMNS[name].explanation)}">'
+        f"{html.escape(tables.COLUMNS[name].title)}</th>"
+        for name in names
+    )
+    rows = []
+    for system in tables.order(table):
+        kind = "decoy" if system in decoys.EXPLANATIONS else "measured"
+        cells = "".join(f"<td>{_cell(table[system], name)}</td>" for name in names)
+        rows.append(f'<tr class="{kind}"><th scope="row">{html.escape(system)}</th>{cells}</tr>')
+    return (
+        f'<div class="wide"><table><caption>{html.escape(caption)}</caption><thead><tr><th></th>'
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _cell(by_name: Mapping[str, summary.Estimate], name: str) -> str:
+    estimate = by_name.get(name)
+    if estimate is None or np.isnan(estimate.mean):
+        return "–"
+    digits = tables.COLUMNS[name].digits
+    interval = (
+        ""
+        if np.isnan(estimate.low)
+        else f"<small>{estimate.low:.{digits}f}–{estimate.high:.{digits}f}</small>"
+    )
+    return f"{estimate.mean:.{digits}f}{interval}"
+
+
+def _with_frechet(evaluation: Evaluation, pair: Pair) -> summary.Table:
+    return tables.with_frechet(evaluation.by_pair[pair], evaluation.results[pair].frechet)
+
+
+def _legend() -> str:
+    rows = (
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
+        for name, text in decoys.EXPLANATIONS.items()
+    )
+    columns = (
+        f"<dt>{html.escape(column.title)}</dt><dd>{html.escape(column.explanation)}</dd>"
+        for column in tables.COLUMNS.values()
+    )
+    return (
+        f"<details><summary>What the rows and columns are</summary>"
+        f"<dl>{''.join(rows)}</dl><dl>{''.join(columns)}</dl></details>"
+    )
+
+
+def _heat_map(evaluation: Evaluation, measured: Sequence[str]) -> str:
+    """Returns the headline of every pair as a coloured table, source by target."""
+    system = measured[0] if measured else decoys.EQ_TRANSFER
+    sources = list(dict.fromkeys(source for source, _ in evaluation.by_pair))
+    targets = list(dict.fromkeys(target for _, target in evaluation.by_pair))
+    head = "".join(f'<th scope="col">to {html.escape(page_parts.words(t))}</th>' for t in targets)
+    rows = []
+    for source in sources:
+        cells = []
+        for target in targets:
+            table = evaluation.by_pair.get((source, target))
+            if table is None:
+                cells.append("<td>–</td>")
+                continue
+            scores = {name: table[system][name].mean for name in summary.NORMALISED}
+            share = round(100 * scores[summary.HEADLINE])
+            cells.append(
+                f'<td class="heat" style="--share: {share}%"><strong>'
+                f"{scores[summary.HEADLINE]:.2f}</strong><small>content "
+                f"{scores[summary.CONTENT]:.2f}, timbre {scores[summary.TIMBRE]:.2f}</small></td>"
+            )
+        name = html.escape(page_parts.words(source))
+        rows.append(f'<tr><th scope="row">from {name}</th>{"".join(cells)}</tr>')
+    return (
+        f'<div class="wide"><table class="map"><caption>Headline of {html.escape(system)} by pair'
+        f"</caption><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        "</div>"
+    )
+
+
+def _checkpoint(
+    scores: Mapping[str, Any] | None,
+    evaluation: Evaluation,
+    metrics: Sequence[Mapping[str, float]],
+) -> str:
+    """Returns losses by domain and split, what classifiers find in the latents, and the curves."""
+    if scores is None or evaluation.config is None:
+        return ""
+    domains = evaluation.config.trained_domains
+    head = "".join(f'<th scope="col">{html.escape(page_parts.words(d))}</th>' for d in domains)
+    rows = []
+    for split, of_split in scores["splits"].items():
+        cells = "".join(
+            f"<td>{of_split['nats_per_sample'][d]:.3f}<small>"
+            f"{of_split['bits_per_sample'][d]:.3f} bits</small></td>"
+            for d in domains
+        )
+        accuracy = of_split["classifier_accuracy"]
+        own = "–" if accuracy is None else f"{accuracy:.0%}"
+        probe = scores["fresh_probe_accuracy"].get(split)
+        fresh = "–" if probe is None else f"{probe:.0%}"
+        rows.append(
+            f'<tr><th scope="row">{html.escape(split)}</th>{cells}<td>{own}</td>'
+            f"<td>{fresh}</td></tr>"
+        )
+    table = (
+        '<div class="wide"><table><caption>Reconstruction loss, nats per sample, and how often '
+        f"the domain is told from the latents (chance: {scores['chance']:.0%})</caption><thead><tr>"
+        f'<th></th>{head}<th scope="col">Own classifier</th><th scope="col">Fresh probe</th></tr>'
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+    if metrics:
+        png = pictures.to_png(curves.loss_curves(metrics, domains))
+        table += (
+            f'<div class="curves">{page_parts.image(png, "Curves of losses in training")}</div>'
+        )
+    return f"<h2>The checkpoint itself</h2>{table}"
+
+
+def _pair_section(evaluation: Evaluation, pair: Pair) -> str:
+    """Returns the sounds of a pair beside each other, and its table."""
+    source, target = pair
+    music = evaluation.music
+    piece = next(iter(music.recordings[source]))
+    cards = [(f"{page_parts.words(source)}, the source", music.recordings[source][piece])]
+    for system, by_piece in evaluation.outputs.get(pair, {}).items():
+        cards.append((f"{page_parts.words(target)}, {system}", by_piece[piece]))
+    if music.paired:
+        cards.append(
+            (f"{page_parts.words(target)}, the true pair", music.recordings[target][piece])
+        )
+    return f"<h2>{_arrow(pair)}</h2>{_cards(cards, piece, music.sample_rate_hz)}" + _table(
+        evaluation.by_pair[pair], _MAIN, "This pair"
+    )
+
+
+def _decoys_section(evaluation: Evaluation, pair: Pair) -> str:
+    """Returns the sounds of the decoys of one pair."""
+    music = evaluation.music
+    piece = next(iter(music.recordings[pair[0]]))
+    cards = list(evaluation.decoys.items())
+    return (
+        f"<h2>What the decoys sound like</h2><p>{_arrow(pair)}.</p>"
+        f"{_cards(cards, piece, music.sample_rate_hz)}"
+    )
+
+
+def _cards(sounds: Sequence[tuple[str, Waveform]], piece: str, rate_hz: int) -> str:
+    cut = {title: decoys.at_level(sound[: round(HEARD_S * rate_hz)]) for title, sound in sounds}
+    loudest_db = max(float(pictures.log_mel(sound, rate_hz).max()) for sound in cut.values())
+    seconds = max(len(sound) for sound in cut.values()) / rate_hz
+    cards = []
+    for title, sound in cut.items():
+        log_mel = pictures.log_mel_row({"": sound}, rate_hz, seconds=seconds, loudest_db=loudest_db)
+        cards.append(
+            f'<section class="card"><h3>{html.escape(title)}</h3>'
+            + page_parts.player(sound, rate_hz, f"{title}: {piece}")
+            + page_parts.image(pictures.to_png(log_mel), f"Log-mel spectrogram of {title}")
+            + "</section>"
+        )
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _setting(facts: Mapping[str, Any]) -> str:
+    """Says what was measured and how."""
+    pieces = sorted({piece for names in facts["pieces"].values() for piece in names})
+    left_out = "; ".join(facts["left_out"]) or "nothing"
+    options = facts["options"]
+    return (
+        f"<p>{html.escape(', '.join(pieces))}, at {facts['sample_rate_hz']:,} Hz, in clips of "
+        f"{options['clip_s']:g} s; left out: {html.escape(left_out)}. Temperature "
+        f"{options['temperature']:g}, seed {options['seed']}. The judge of timbre learned from "
+        f"{html.escape(facts['judged_by'])}. Intervals: 95 % of {options['resamples']:,} bootstrap "
+        f"resamples of clips. It took {facts['seconds']:.0f} s.</p>"
+    )
+
+
+def _arrow(pair: Pair) -> str:
+    source, target = (html.escape(page_parts.words(name)) for name in pair)
+    return f"{source} → {target}"
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Translation quality</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+<h1>Translation quality</h1>
+{lead}
+{overall}
+{legend}
+<h2>By pair of domains</h2>
+{heat}
+{pairs}
+{checkpoint}
+{decoys}
+<h2>Every measure</h2>
+{everything}
+<h2>How it was measured</h2>
+{setting}
+</main>
+</body>
+</html>
+"""
+
+_STYLE = """.headline strong { font-size: 3rem; }
+.headline span, small { color: var(--quiet); }
+td small { display: block; font-size: .75rem; white-space: nowrap; }
+.wide { overflow-x: auto; margin-top: 1rem; }
+th, td { padding-right: .9rem; vertical-align: top; }
+tr.measured { font-weight: 600; }
+td.heat { background: color-mix(in srgb, #009E73 var(--share), transparent);
+  padding: .6rem .9rem; text-align: center; }
+dt { font-weight: 600; margin-top: .4rem; }
+dd { margin: 0 0 0 1.5rem; color: var(--quiet); }
+details { margin: .5rem 0 1rem; }
+.cards { grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); margin-top: 1rem; }
+"""
