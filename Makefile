@@ -35,13 +35,16 @@ help:
 demo: .venv/installed
 	$(RUN) data_prep.render --output=demo --instruments=Piano,Flute,Cello --melody \
 	  --sample_rate_hz=8000 --overwrite
+	# By the model that ships with umt_jax, at once; then a fresh one, trained for some minutes.
+	$(RUN) umt_jax.infer --input=demo/pairs/Piano --domain=Flute,Cello --temperature=0.7 \
+	  --output=demo/shipped/Piano --overwrite
 	$(RUN) data_prep.build --audio_dir=demo/music --data_dir=demo/data --sample_rate_hz=8000
 	$(RUN) experiments.train --flagfile=experiments/configs/demo.flags \
 	  --data_dir=demo/data --workdir=demo/run
 	$(RUN) umt_jax.infer --checkpoint=demo/run --input=demo/pairs/Piano --domain=Flute,Cello \
 	  --temperature=0.7 --output=demo/translations/Piano --overwrite
 	$(RUN) experiments.report --workdir=demo/run --translations=demo/translations \
-	  --pairs=demo/pairs --output=demo/report.html
+	  --shipped=demo/shipped --pairs=demo/pairs --output=demo/report.html
 
 torch: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0

@@ -4,7 +4,8 @@
 
 The page needs no network and no other file. Translations are <SourceDomain>/<piece>.<Domain>.wav,
 as `umt_jax.infer --input=PAIRS` names them; sources and true pairs are <Domain>/<piece>.wav, as
-`data_prep.render` names them.
+`data_prep.render` names them. --shipped=DIR, of the same names, holds what the model that ships
+with umt_jax made of the same sources, to be heard beside them.
 """
 
 import collections
@@ -20,9 +21,14 @@ from umt_jax.shapes import Waveform
 
 
 def read_pieces(
-    translations: pathlib.Path, pairs: pathlib.Path, *, config: Config, seconds: float
+    translations: pathlib.Path,
+    pairs: pathlib.Path,
+    *,
+    config: Config,
+    seconds: float,
+    shipped: pathlib.Path | None = None,
 ) -> list[report_page.Piece]:
-    """Reads the first seconds of every translation, its source and its true pair.
+    """Reads the first seconds of every translation, its source, its true pair, and its like.
 
     Raises:
         FileNotFoundError: There are no translations, or a source or pair is missing.
@@ -62,6 +68,11 @@ def read_pieces(
                 source=read(pairs / source_domain / f"{name}.wav"),
                 translations={domain: read(paths[domain]) for domain in made},
                 true_pairs={domain: read(pairs / domain / f"{name}.wav") for domain in made},
+                shipped={
+                    domain: read(shipped / source_domain / paths[domain].name)
+                    for domain in made
+                    if shipped
+                },
             )
         )
     return pieces
@@ -97,6 +108,9 @@ def define_flags() -> None:
         "translations", None, "Folder of <SourceDomain>/<piece>.<Domain>.wav.", required=True
     )
     flags.DEFINE_string("pairs", None, "Folder of <Domain>/<piece>.wav.", required=True)
+    flags.DEFINE_string(
+        "shipped", None, "Folder of the shipped model's translations, named as --translations."
+    )
     flags.DEFINE_string("output", None, "The page to write, an .html file.", required=True)
     flags.DEFINE_float(
         "seconds", 60.0, "How many seconds of each piece the page holds.", lower_bound=1
@@ -115,6 +129,7 @@ def main() -> None:
         pathlib.Path(args.pairs),
         config=config,
         seconds=args.seconds,
+        shipped=pathlib.Path(args.shipped) if args.shipped else None,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(report_page.page(config, metrics, pieces), encoding="utf-8")

@@ -24,6 +24,7 @@ class Piece:
         source: The recording, [T].
         translations: By target domain, [T].
         true_pairs: By target domain, [T].
+        shipped: By target domain, [T]: translations by the model that ships with umt_jax, if any.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Piece:
     source: Waveform
     translations: dict[str, Waveform]
     true_pairs: dict[str, Waveform]
+    shipped: dict[str, Waveform] = dataclasses.field(default_factory=dict)
 
 
 def page(config: Config, metrics: Sequence[Mapping[str, float]], pieces: Sequence[Piece]) -> str:
@@ -57,7 +59,12 @@ def page(config: Config, metrics: Sequence[Mapping[str, float]], pieces: Sequenc
 
 
 def _piece_section(piece: Piece, rate_hz: int) -> str:
-    sounds = [piece.source, *piece.translations.values(), *piece.true_pairs.values()]
+    sounds = [
+        piece.source,
+        *piece.translations.values(),
+        *piece.true_pairs.values(),
+        *piece.shipped.values(),
+    ]
     num_samples = round(PICTURE_S * rate_hz)
     loudest_db = max(
         float(pictures.log_mel(sound[:num_samples], rate_hz).max()) for sound in sounds
@@ -83,12 +90,17 @@ def _piece_section(piece: Piece, rate_hz: int) -> str:
         cards.append(
             card("made", f"{target}, by the network", "What it made of the original.", translation)
         )
+        if domain in piece.shipped:
+            note = "What the model that ships with umt_jax made of it."
+            title = f"{target}, by the shipped model"
+            cards.append(card("shipped", title, note, piece.shipped[domain]))
         if domain != piece.source_domain:
             note = "The same notes on that instrument."
             cards.append(card("true", f"{target}, for comparison", note, piece.true_pairs[domain]))
     return _SECTION.format(
         title=html.escape(page_parts.words(piece.name)),
         num_targets=len(piece.translations),
+        num_columns=4 if piece.shipped else 3,
         cards="\n".join(cards),
     )
 
@@ -153,7 +165,7 @@ heard those. The pictures show the first {picture_s:g} seconds, low notes at the
 """
 
 _SECTION = """<h2>{title}</h2>
-<div class="cards" style="--targets: {num_targets}">
+<div class="cards" style="--targets: {num_targets}; --columns: {num_columns}">
 {cards}
 </div>"""
 
@@ -186,9 +198,10 @@ the <code>--decay_steps</code>, in a <code>--workdir</code> of its own.</p>
 </table>"""
 
 _STYLE = """@media (min-width: 56rem) {
-  .cards { grid-template-columns: repeat(3, minmax(0, 1fr)); align-items: start; }
+  .cards { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); align-items: start; }
   .source { grid-column: 1; grid-row: 1 / span var(--targets); position: sticky; top: 1rem; }
   .made { grid-column: 2; }
-  .true { grid-column: 3; }
+  .shipped { grid-column: 3; }
+  .true { grid-column: var(--columns); }
 }
 """

@@ -114,6 +114,28 @@ def test_every_sound_on_the_page_decodes_to_what_it_was_made_from(demo):
     np.testing.assert_allclose(heard, [440, 1000, 550, 1000, 660], atol=2)
 
 
+def test_translations_by_the_shipped_model_are_beside_those_of_the_run(demo):
+    shipped = demo / "shipped"
+    for domain in CONFIG.domains[1:]:
+        path = shipped / "Piano" / f"a_song.{domain}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        audio.write(path, tone(800), sample_rate_hz=RATE_HZ)
+    (piece,) = report.read_pieces(
+        demo / "translations", demo / "pairs", config=CONFIG, seconds=60.0, shipped=shipped
+    )
+    page = report_page.page(CONFIG, METRICS, [piece])
+    heard = [
+        peak_hz(soundfile.read(decode(player["src"])[1])[0]) for player in Tags(page).named("audio")
+    ]
+    np.testing.assert_allclose(heard, [440, 1000, 800, 550, 1000, 800, 660], atol=2)
+    assert page.count("by the shipped model</h3>") == 2
+    (shipped / "Piano" / "a_song.Strings.wav").unlink()
+    with pytest.raises(FileNotFoundError, match=r"shipped/Piano/a_song\.Strings\.wav"):
+        report.read_pieces(
+            demo / "translations", demo / "pairs", config=CONFIG, seconds=60.0, shipped=shipped
+        )
+
+
 def test_the_page_needs_no_network_and_no_other_file(demo):
     page = report_page.page(CONFIG, METRICS, read_pieces(demo))
     tags = Tags(page)
