@@ -117,14 +117,14 @@ def test_parameters_are_read_without_the_optimizers(tmp_path, saved, run_config)
 
 def test_an_export_is_the_best_checkpoint_in_float16(tmp_path, saved, run_config):
     output = str(tmp_path / "small")
-    step, _ = checkpoint.export(str(saved), output)
+    assert checkpoint.export(str(saved), output) == (2, 1.0)
+    assert checkpoint.export(output, str(tmp_path / "again")) == (2, 1.0)
     parameters = checkpoint.restore_parameters(str(saved))
     exported = checkpoint.restore_parameters(output)
     for there, here in zip(jax.tree.leaves(parameters), jax.tree.leaves(exported), strict=True):
         assert here.dtype == np.float32
         np.testing.assert_array_equal(here, np.asarray(there, np.float16).astype(np.float32))
     assert checkpoint.read_config(output) == run_config
-    assert (checkpoint.folder_of(output) / str(step)).is_dir()
     with pytest.raises(ValueError, match="weights alone.*--init_from"):
         damage.set_aside(output)
     with pytest.raises(FileExistsError, match="holds a run already"):

@@ -251,7 +251,9 @@ def export(workdir: str, output: str, step: int | None = None) -> tuple[int, flo
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)):
         raise ValueError(f"--checkpoint={workdir} has weights beyond float16, step {step}.")
     dataset = _read(workdir, step, dataset=ocp.args.JsonRestore())["dataset"]
-    with ocp.CheckpointManager(folder_of(output)) as manager:
+    # Without `best_fn` Orbax does not save the metrics.
+    options = ocp.CheckpointManagerOptions(best_fn=_reconstruction, best_mode="min")
+    with ocp.CheckpointManager(folder_of(output), options=options) as manager:
         manager.save(
             step,
             args=ocp.args.Composite(
