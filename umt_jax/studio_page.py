@@ -9,6 +9,7 @@ import html
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -51,12 +52,12 @@ class _Page:
         with gr.Row():
             with gr.Column(min_width=320):
                 with gr.Tab("Translate"):
-                    self.source = studio_parts.recorder("Sound")
+                    self.source = studio_parts.recorder("Sound", "sound")
                     self.domains = gr.CheckboxGroup(domains, value=domains, label="Play it as")
                     self.translate = gr.Button("Translate", variant="primary")
                 with gr.Tab("Blend"):
-                    self.first = studio_parts.recorder("First sound")
-                    self.second = studio_parts.recorder("Second sound")
+                    self.first = studio_parts.recorder("First sound", "first")
+                    self.second = studio_parts.recorder("Second sound", "second")
                     self.weight = gr.Slider(
                         0, 1, 0.5, step=0.05, label="Blend (0 is the first, 1 the second)"
                     )
@@ -175,10 +176,13 @@ class _Page:
                 shown |= self.made[track.title].show(track)
             yield shown
 
-    def _files(self, take: takes.Take) -> Iterator[list[str]]:
+    def _files(self, take: takes.Take) -> Iterator[Any]:
         """Yields the finished sounds, which Gradio copies before it goes on."""
-        made = [state.piece for state in takes.play(take)]
-        with _written(take, made, self.studio.model.sample_rate_hz) as (_, tracks):
+        pieces = []
+        for progress in takes.play(take):
+            pieces.append(progress.piece)
+            yield gr.skip()  # Here a caller, or the end of the server, may cancel it.
+        with _written(take, pieces, self.studio.model.sample_rate_hz) as (_, tracks):
             yield [str(track.sound) for track in tracks]
 
 

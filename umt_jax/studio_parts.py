@@ -16,7 +16,10 @@ THEME = gr.themes.Soft(
 CSS = """
 #cards {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(270px, 100%), 1fr))}
 #status {min-height: 60px}
-#status progress {display: block; width: 100%}
+#status progress {display: block; width: 100%; background: var(--border-color-primary)}
+#status progress::-webkit-progress-bar {background: var(--border-color-primary)}
+#status progress::-webkit-progress-value {background: var(--color-accent)}
+#status progress::-moz-progress-bar {background: var(--color-accent)}
 """
 
 Updates = dict[Any, Any]
@@ -59,9 +62,9 @@ def player_of_frames() -> gr.Audio:
     return player
 
 
-def recorder(label: str) -> gr.Audio:
-    """A place to drop a file or to record; the file comes as it is."""
-    return gr.Audio(type="filepath", label=label, editable=False, buttons=[])
+def recorder(label: str, name: str) -> gr.Audio:
+    """Returns a place to drop a file or to record; the file comes as it is."""
+    return gr.Audio(type="filepath", label=label, editable=False, buttons=[], elem_id=name)
 
 
 class Card:
