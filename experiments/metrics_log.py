@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+from matplotlib.figure import Figure
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
@@ -96,8 +97,9 @@ class MetricsLog:
         self._folder.publish()
 
     def translations(self, step: int, translations: list[Translation]) -> None:
-        """Records translations as audio and, beside their sources, as log-mel pictures."""
-        rate_hz = self._config.model.sample_rate_hz
+        """Records translations as audio and as log-mel pictures, and the latents between them."""
+        model = self._config.model
+        rate_hz, frame_rate_hz = model.sample_rate_hz, model.sample_rate_hz / model.pool_samples
         for translation in translations:
             waveforms = {"source": translation.waveform} | {
                 f"as_{domain}": waveform for domain, waveform in translation.by_domain.items()
@@ -110,14 +112,19 @@ class MetricsLog:
                 | {f"as {domain}": wave for domain, wave in translation.by_domain.items()},
                 rate_hz,
             )
-            picture = pictures.to_rgb(figure)
-            self._tensorboard.write(
-                step, summary.image(f"{translation.source}/log_mel", picture, dataformats="HWC")
+            self._draw(step, f"{translation.source}/log_mel", figure)
+            lines = pictures.latent_lines(
+                translation.latents, frame_rate_hz, f"Latents of {translation.source}"
             )
+            self._draw(step, f"{translation.source}/latents", lines)
         self._tensorboard.flush()
         self._folder.publish()
         # What translating took is no part of the training speed.
         self._last_time = time.monotonic()
+
+    def _draw(self, step: int, name: str, figure: Figure) -> None:
+        picture = pictures.to_rgb(figure)
+        self._tensorboard.write(step, summary.image(name, picture, dataformats="HWC"))
 
     def _named(self, prefix: str, means: dict[str, Any]) -> dict[str, float]:
         """Returns scalars by name, the reconstruction loss for each domain and their mean."""

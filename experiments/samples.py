@@ -9,7 +9,7 @@ from umt_jax import mu_law
 from umt_jax.config import Config
 from umt_jax.dataset import Dataset
 from umt_jax.networks import NetworkParameters
-from umt_jax.shapes import Float
+from umt_jax.shapes import Array, Float
 from umt_jax.translator import Translator
 
 
@@ -20,11 +20,13 @@ class Translation:
     Attributes:
         source: Domain of the excerpt, one of those in training.
         waveform: The excerpt, [T].
+        latents: Its latents, [F, Z].
         by_domain: Its translation into each domain, its own included, [T].
     """
 
     source: str
     waveform: Float[np.ndarray, "T"]
+    latents: Float[Array, "F Z"]
     by_domain: dict[str, Float[np.ndarray, "T"]]
 
 
@@ -58,6 +60,7 @@ class Translations:
             Translation(
                 source=source,
                 waveform=excerpt,
+                latents=translator.encode(excerpt, translator.sample_rate_hz),
                 by_domain=dict(
                     zip(translator.domains, np.concatenate(waveforms, axis=-1), strict=True)
                 ),

@@ -9,8 +9,9 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     0: ["shapes", "config", "sound_file", "command_line", "storage", "demo_model"],
-    1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures", "latent_file", "aac"],
-    2: ["layers", "stacks", "places", "arguments", "uploads"],
+    1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures", "latent_file", "aac"]
+    + ["blending"],
+    2: ["layers", "stacks", "places", "arguments", "uploads", "rainbowgram"],
     3: ["encoder", "decoder", "classifier", "parallel_segments"],
     4: ["networks", "seams"],
     5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "damage", "published_arrays"],
@@ -19,6 +20,7 @@ FLOORS = {
     8: [
         "streams",
         "schedule",
+        "morph",
         "translator",
         "outputs",
         "infer_flags",
@@ -43,6 +45,8 @@ NEIGHBOURS = [
     ("engines", "native_engine"),
     ("engines", "pallas_engine"),
     ("schedule", "streams"),
+    ("morph", "streams"),
+    ("translator", "morph"),
     ("translator", "streams"),
     ("translator", "schedule"),
     ("outputs", "schedule"),

@@ -66,6 +66,41 @@ def test_seconds_and_loudest_db_fix_the_axes():
     assert figure.axes[0].images[0].get_clim() == (-90.0, -10.0)
 
 
+def test_tables_share_scale_of_colours_and_name_rows_and_columns():
+    rows = {
+        "Cello": {"source": sine(200), "as Piano": sine(400, amplitude=0.01)},
+        "Flute": {"source": sine(900), "as Piano": sine(1200, seconds=0.5)},
+    }
+    figure = pictures.log_mel_matrix(rows, RATE_HZ, seconds=0.9)
+    *table, colour_bar = figure.axes
+    assert len({axes.images[0].get_clim() for axes in table}) == 1
+    assert {axes.get_xlim() for axes in table} == {(0, 0.9)}
+    assert [axes.get_title() for axes in table] == ["source", "as Piano", "", ""]
+    assert [axes.get_xlabel() for axes in table] == ["", "", "Time (s)", "Time (s)"]
+    assert table[2].get_ylabel() == "Flute\nFrequency (kHz)"
+    expected = pictures.log_mel(sine(400, amplitude=0.01)[: round(0.9 * RATE_HZ)], RATE_HZ)
+    np.testing.assert_array_equal(table[1].images[0].get_array(), expected)
+
+
+def test_lines_of_latents_have_their_channels_heights_and_one_scale(rng):
+    latents = rng.normal(size=(30, 5)).astype(np.float32) + np.arange(5)
+    (axes,) = pictures.latent_lines(latents, 20.0, "a song").axes
+    assert len(axes.lines) == 5
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), (np.arange(30) + 0.5) / 20)
+    heights = np.stack([line.get_ydata() for line in axes.lines], axis=1)
+    np.testing.assert_allclose(heights.mean(axis=0), np.arange(5), atol=1e-5)
+    deviations = latents - latents.mean(axis=0)
+    scale = (heights - np.arange(5))[3, 2] / deviations[3, 2]
+    np.testing.assert_allclose(heights - np.arange(5), scale * deviations, atol=1e-4)
+    assert f"{1 / scale:.2g}" in axes.get_ylabel()
+    assert (axes.get_xlabel(), axes.get_title()) == ("Time (s)", "a song")
+
+
+def test_latents_that_do_not_change_are_flat_lines():
+    (axes,) = pictures.latent_lines(np.ones((1, 3), np.float32), 20.0).axes
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[0], [1], [2]]
+
+
 def test_png_and_rgb_show_the_same_figure():
     figure = pictures.log_mel_row({"a": sine(500)}, RATE_HZ)
     rgb = pictures.to_rgb(figure, dots_per_inch=100)

@@ -139,7 +139,8 @@ def test_a_run_records_all_it_promises(trained_dir, run_config):
     for source in run_config.domains:
         for name in ("source", "as_Cello", "as_Piano"):
             expected[f"{source}/{name}"] = ("audio", at_evaluations)
-        expected[f"{source}/log_mel"] = ("image", at_evaluations)
+        for name in ("log_mel", "latents"):
+            expected[f"{source}/{name}"] = ("image", at_evaluations)
     assert tags == expected
 
     lines = metrics(trained_dir)

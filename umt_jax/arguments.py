@@ -18,6 +18,18 @@ def check_domains(wanted: Sequence[str], there: Sequence[str]) -> None:
             )
 
 
+def check_temperature(temperature: float) -> None:
+    """Raises `ValueError` if randomness cannot be scaled by it."""
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature} must be a finite number, 0 or more.")
+
+
+def check_seed(seed: int) -> None:
+    """Raises `ValueError` if the seed has more than 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed} must lie in 0..{2**32 - 1}.")
+
+
 def resampled(waveform: Array, sample_rate_hz: int, *, to_hz: int) -> Float[Array, "*B U"]:
     """Checks type and shape of a waveform and returns it at another rate, float32."""
     if np.issubdtype(np.asarray(waveform).dtype, np.integer):
@@ -66,3 +78,16 @@ def checked_codes(codes: Codes, latents: Latents, config: ModelConfig) -> Codes:
             f"{config.pool_samples} samples: give {expected}."
         )
     return codes
+
+
+def checked_weights(weights: Array, latents: Latents) -> Float[Array, "F"]:
+    """Returns a weight in [0, 1] for each latent frame of one recording, float32."""
+    weights = np.asarray(weights, np.float32)
+    if latents.ndim != 2 or weights.shape != latents.shape[:1]:
+        raise ValueError(
+            f"weights of shape {weights.shape} do not fit latents of shape {latents.shape}: give "
+            "latents [F, Z] and weights [F]."
+        )
+    if not ((weights >= 0) & (weights <= 1)).all():
+        raise ValueError("weights must lie in [0, 1]: 0 is the first domain, 1 the second.")
+    return weights

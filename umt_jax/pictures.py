@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
-from umt_jax.shapes import Float32, UInt8, Waveform
+from umt_jax.shapes import Array, Float, Float32, UInt8, Waveform
 
 NUM_MELS = 96
 DYNAMIC_RANGE_DB = 80.0
@@ -94,20 +95,60 @@ def log_mel_row(
     figure = Figure(figsize=(3.2 * len(pictures) + 1.2, 2.7), layout="constrained")
     all_axes = figure.subplots(1, len(pictures), squeeze=False, sharey=True)[0]
     for axes, (title, picture) in zip(all_axes, pictures.items(), strict=True):
-        image = axes.imshow(
-            picture,
-            origin="lower",
-            aspect="auto",
-            extent=(0, picture.shape[1] * _HOP_S, -0.5, NUM_MELS - 0.5),
-            cmap="magma",
-            vmin=loudest_db - DYNAMIC_RANGE_DB,
-            vmax=loudest_db,
-        )
-        # Nothing is drawn where a shorter sound has ended.
-        axes.set(title=title, xlabel="Time (s)", xlim=(0, seconds))
+        image = _draw_log_mel(axes, picture, seconds, loudest_db)
+        axes.set(title=title, xlabel="Time (s)")
     _label_frequencies(all_axes[0], sample_rate_hz)
     figure.colorbar(image, ax=list(all_axes), label="Power (dB)", pad=0.01)
     return figure
+
+
+def log_mel_matrix(
+    rows: Mapping[str, Mapping[str, Waveform]], sample_rate_hz: int, *, seconds: float
+) -> Figure:
+    """Draws the log-mel spectrograms of sounds as a table, in one scale of colours.
+
+    Args:
+        rows: By the title of a row, sounds [T] by the title of a column; the same columns in all.
+        sample_rate_hz: Rate of all of them.
+        seconds: How much of each is drawn, from its beginning.
+    """
+    num_samples = max(1, round(seconds * sample_rate_hz))
+    pictures = [
+        [log_mel(waveform[:num_samples], sample_rate_hz) for waveform in row.values()]
+        for row in rows.values()
+    ]
+    loudest_db = max(float(picture.max()) for row in pictures for picture in row)
+    columns = list(next(iter(rows.values())))
+    figure = Figure(figsize=(1.9 * len(columns) + 1.6, 1.5 * len(rows) + 0.9), layout="constrained")
+    table = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
+    for axes_of_row, title, row in zip(table, rows, pictures, strict=True):
+        for axes, picture in zip(axes_of_row, row, strict=True):
+            image = _draw_log_mel(axes, picture, seconds, loudest_db)
+        _label_frequencies(axes_of_row[0], sample_rate_hz)
+        axes_of_row[0].set_ylabel(f"{title}\nFrequency (kHz)")
+    for axes, title in zip(table[0], columns, strict=True):
+        axes.set_title(title)
+    for axes in table[-1]:
+        axes.set_xlabel("Time (s)")
+    figure.colorbar(image, ax=table.ravel().tolist(), label="Power (dB)", pad=0.01)
+    return figure
+
+
+def _draw_log_mel(
+    axes: Axes, picture: Float32[np.ndarray, "M N"], seconds: float, loudest_db: float
+) -> AxesImage:
+    image = axes.imshow(
+        picture,
+        origin="lower",
+        aspect="auto",
+        extent=(0, picture.shape[1] * _HOP_S, -0.5, NUM_MELS - 0.5),
+        cmap="magma",
+        vmin=loudest_db - DYNAMIC_RANGE_DB,
+        vmax=loudest_db,
+    )
+    # Nothing is drawn where a shorter sound has ended.
+    axes.set_xlim(0, seconds)
+    return image
 
 
 def _label_frequencies(axes: Axes, sample_rate_hz: int) -> None:
@@ -115,6 +156,39 @@ def _label_frequencies(axes: Axes, sample_rate_hz: int) -> None:
     rows = np.interp(ticks_hz, mel_centres_hz(sample_rate_hz), np.arange(NUM_MELS))
     axes.set_yticks(rows, [f"{tick / 1000:g}" for tick in ticks_hz])
     axes.set_ylabel("Frequency (kHz)")
+
+
+def latent_lines(latents: Float[Array, "F Z"], frame_rate_hz: float, title: str = "") -> Figure:
+    """Draws each channel of latents as a line over time, one above the other.
+
+    Every line has its mean at the height of its channel, and all have one scale.
+
+    Args:
+        latents: Latents, [F, Z].
+        frame_rate_hz: Latent frames in a second.
+        title: What they are of.
+    """
+    deviations = latents - np.mean(latents, axis=0, keepdims=True)
+    step = float(2 * np.abs(deviations).max()) or 1.0
+    num_frames, channels = latents.shape
+    # The tallest line overlaps its neighbours, so that the others are more than flat.
+    lines = 2.5 * deviations / step + np.arange(channels)[None]
+    times_s = (np.arange(num_frames) + 0.5) / frame_rate_hz
+    figure = Figure(figsize=(7.5, 0.13 * channels + 1.4), layout="constrained")
+    axes = figure.subplots()
+    for channel in range(channels):
+        # Two colours in turn, to follow a line between others.
+        axes.plot(times_s, lines[:, channel], color=_COLOURS[channel % 2], linewidth=0.9)
+    axes.set(
+        title=title,
+        xlabel="Time (s)",
+        ylabel=f"Latent channel (spacing: {step / 2.5:.2g})",
+        xlim=(0, num_frames / frame_rate_hz),
+        ylim=(-1.5, channels + 0.5),
+    )
+    axes.set_yticks(range(0, channels, 4 if channels <= 32 else 8))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def to_png(figure: Figure, *, dots_per_inch: int = 130) -> bytes:

@@ -46,7 +46,7 @@ def find_inputs(inputs: Sequence[str], outputs: Sequence[str | None]) -> list[tu
             found.append((path, Path(path.name)))
         else:
             raise FileNotFoundError(f"--input={name} is neither a file nor a folder.")
-    return _without_collisions(found)
+    return without_collisions(found)
 
 
 def _outside(files: list[Path], folder: Path, written: Sequence[Path]) -> list[Path]:
@@ -55,7 +55,7 @@ def _outside(files: list[Path], folder: Path, written: Sequence[Path]) -> list[P
     return [file for file in files if within.isdisjoint(file.resolve().parents)]
 
 
-def _without_collisions(found: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+def without_collisions(found: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
     """Drops extensions where that leaves names apart; numbers what would still collide."""
     stems = collections.Counter(place.with_suffix("") for _, place in found)
     taken: set[Path] = set()

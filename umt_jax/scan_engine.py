@@ -116,6 +116,31 @@ class ScanEngine:
         )
 
 
+def score_next(
+    packed: PackedDecoder, cache: Cache, conditioning: Conditioning, config: ModelConfig
+) -> tuple[Float[Array, "B Q"], Cache]:
+    """Scores each stream's next code, for whoever chooses it in another way than an engine.
+
+    Args:
+        packed: One decoder.
+        cache: Its streams' past.
+        conditioning: That of the latent frame, with a leading axis B.
+        config: Sizes.
+
+    Returns:
+        The logits, and the cache after that sample but for `inputs`, which lack the code, and
+        `sample_index`.
+    """
+    dilations = np.asarray(generate.dilations(config), np.int32)
+    positions = generate.first_rows(config) + jnp.mod(cache.clock, dilations)
+    products = jnp.einsum("lbc,lcd->lbd", cache.rows[positions], packed.past)
+    logits, layer_inputs = _next_logits(packed, cache.inputs, products, conditioning)
+    return logits, cache.replace(
+        rows=_write(cache.rows, positions, jnp.stack(layer_inputs)),
+        clock=generate.tick(cache.clock, config, 1),
+    )
+
+
 def _generate_block(packed, past_taps, cache, conditioning, noise, config):
     """Generates consecutive samples, [T, B]; `past_taps` are those of near and of far layers."""
     num_samples = len(noise)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from umt_jax import generate, mu_law, networks
+from umt_jax import arguments, generate, mu_law, networks
 from umt_jax.config import ModelConfig
 from umt_jax.shapes import Array, Float, Parameters
 
@@ -127,8 +127,7 @@ class Streams:
             num_streams: B.
             temperature: Scale of the randomness; 0 takes the likeliest code.
         """
-        if not 0 <= temperature < float("inf"):
-            raise ValueError(f"temperature={temperature} must be a finite number, 0 or more.")
+        arguments.check_temperature(temperature)
         self.config, self.num_domains, self.num_streams = config, len(domain_indices), num_streams
         self._weights, self._engine = weights, engine
         self._domain_indices = np.asarray(domain_indices, np.uint32)
@@ -151,8 +150,7 @@ class Streams:
         Raises:
             ValueError: JAX would fold the seed into 32 bits and so repeat another one's numbers.
         """
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed} must lie in 0..{2**32 - 1}.")
+        arguments.check_seed(seed)
         self._keys = _seed(self._keys, self._domain_indices, np.int32(stream), np.uint32(seed))
         caches = generate.restart(self._caches, stream, self.config)
         sample_index = caches.sample_index.at[:, stream].set(np.uint32(first_sample % 2**32))

@@ -13,6 +13,7 @@ from umt_jax import (
     engines,
     generate,
     latent_file,
+    morph,
     networks,
     schedule,
     streams,
@@ -90,6 +91,11 @@ class Translator:
         return self.config.model.sample_rate_hz
 
     @property
+    def frame_rate_hz(self) -> float:
+        """Latent frames in a second."""
+        return self.sample_rate_hz / self.config.model.pool_samples
+
+    @property
     def latency_seconds(self) -> float:
         """How much of a recording must be there before its translation begins."""
         return self._encoder.latency_samples / self.sample_rate_hz
@@ -129,6 +135,42 @@ class Translator:
         for start in range(0, batch.shape[1], window):
             waveforms = generator.advance(batch[:, start : start + window])[0]
             yield waveforms.reshape(*latents.shape[:-2], -1)
+
+    def morph(
+        self,
+        latents: Float[Array, "F Z"],
+        *,
+        domains: tuple[str, str],
+        weights: Float[Array, "_"],
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[Waveform]:
+        """Yields a waveform between two decoders piece by piece, [F * pool_samples] in all.
+
+        Each code is drawn from both decoders' distributions, mixed by weight. Slower than
+        `generate`.
+
+        Args:
+            latents: Latents, [F, Z].
+            domains: Names of the two.
+            weights: Of the second at each latent frame, in [0, 1], [F]; see `blending`.
+            temperature: Scale of the randomness; 0 takes the likeliest code every time.
+            seed: Decides the random numbers.
+        """
+        arguments.check_domains(domains, self.domains)
+        arguments.check_temperature(temperature)
+        arguments.check_seed(seed)
+        latents = self._checked(latents)
+        weights = arguments.checked_weights(weights, latents)
+        return morph.morph(
+            networks.select(self._decoders, [self.domains.index(domain) for domain in domains]),
+            latents,
+            weights,
+            config=self.config.model,
+            domain_indices=[self.config.domains.index(domain) for domain in domains],
+            temperature=temperature,
+            seed=seed,
+        )
 
     def translate(
         self,
