@@ -90,6 +90,6 @@ def table(needed: Mapping[tuple[str, str, int], Mapping[str, int]]) -> str:
         "|---|---|---|" + "---|" * len(REMATS),
     ]
     for (preset, shape, parts), row in needed.items():
-        cells = [preset, shape, str(parts), *(f"{row[remat] / 1e9:.2g}" for remat in REMATS)]
+        cells = [preset, shape, str(parts), *(f"{row[remat] / 1e9:.3g}" for remat in REMATS)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
