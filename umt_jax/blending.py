@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from umt_jax.shapes import Array, Float, Latents, Waveform
+from umt_jax.shapes import Array, Float, Latents
 
 SCHEDULES = ("paper", "ramp", "constant")
 
@@ -18,7 +18,7 @@ RAMP_SECONDS = 1.5
 """How long it then takes to the second."""
 
 
-def match_levels(waveforms: Sequence[Waveform]) -> list[Waveform]:
+def match_levels(waveforms: Sequence[Float[Array, "_"]]) -> list[Float[np.ndarray, "_"]]:
     """Turns recordings up to the loudest one's root mean square.
 
     Where a peak would then be clipped, all are turned down by one factor.
