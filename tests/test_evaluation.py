@@ -556,9 +556,10 @@ def test_segments_are_whole_and_as_many_of_each_domain(tiny_config):
         "Flute": [np.zeros(60)] * 3,
         "Piano": [np.full(240, 0.5)],
     }
-    segments = checkpoint_scores.segments_of(music, tiny_config)
+    segments = checkpoint_scores.segments_of(music, tiny_config, most=9)
     assert segments.shape == (3, 2, 60)
     assert (segments[2] == mu_law.encode(np.array([0.5]), "rounded")).all()
+    assert checkpoint_scores.segments_of(music, tiny_config, most=1).shape == (3, 1, 60)
     music["Flute"] = [np.zeros(59)]
     with pytest.raises(ValueError, match="Flute has no sound of 60 samples"):
-        checkpoint_scores.segments_of(music, tiny_config)
+        checkpoint_scores.segments_of(music, tiny_config, most=9)

@@ -41,7 +41,7 @@ class SplitScores:
 
 
 def segments_of(
-    music: Mapping[str, Sequence[Waveform]], config: Config
+    music: Mapping[str, Sequence[Waveform]], config: Config, most: int
 ) -> UInt8[np.ndarray, "K N T"]:
     """Cuts sounds into segments as long as those of training, as many of each domain, as codes.
 
@@ -50,6 +50,7 @@ def segments_of(
     Args:
         music: Sounds at the model's rate, [T] each, of every trained domain.
         config: What the model was trained with.
+        most: At most so many of each domain, spread over all that there are.
 
     Raises:
         ValueError: A domain has no sound that is long enough.
@@ -67,7 +68,8 @@ def segments_of(
             raise ValueError(f"{domain} has no sound of {length} samples, one training segment.")
         per_domain.append(np.stack(segments))
     shortest = min(map(len, per_domain))
-    return np.stack([segments[:shortest] for segments in per_domain])
+    chosen = np.rint(np.linspace(0, shortest - 1, min(shortest, most))).astype(int)
+    return np.stack([segments[chosen] for segments in per_domain])
 
 
 def split_segments(
@@ -129,8 +131,8 @@ def probe_accuracy(
     encode = jax.jit(nets.encode)
 
     def latents_of(codes):
-        by_part = [encode(parameters.encoder, codes[:, i : i + 1]) for i in range(codes.shape[1])]
-        latents = jnp.concatenate(by_part, axis=1)
+        parts = [codes[:, i : i + _BATCH] for i in range(0, codes.shape[1], _BATCH)]
+        latents = jnp.concatenate([encode(parameters.encoder, part) for part in parts], axis=1)
         labels = jnp.broadcast_to(jnp.arange(len(codes))[:, None], codes.shape[:2])
         return latents.reshape(-1, *latents.shape[2:]), labels.reshape(-1)
 

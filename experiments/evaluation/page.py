@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import curves, page_parts
 from experiments.evaluation import decoys, summary, tables
@@ -187,15 +188,16 @@ def _pair_section(evaluation: Evaluation, pair: Pair) -> str:
     source, target = pair
     music = evaluation.music
     piece = next(iter(music.recordings[source]))
-    cards = [(f"{page_parts.words(source)}, the source", music.recordings[source][piece])]
+    sounds = {f"{page_parts.words(source)}, the source": music.recordings[source][piece]}
     for system, by_piece in evaluation.outputs.get(pair, {}).items():
-        cards.append((f"{page_parts.words(target)}, {system}", by_piece[piece]))
+        sounds[f"{page_parts.words(target)}, {system}"] = by_piece[piece]
     if music.paired:
-        cards.append(
-            (f"{page_parts.words(target)}, the true pair", music.recordings[target][piece])
-        )
-    return f"<h2>{_arrow(pair)}</h2>{_cards(cards, piece, music.sample_rate_hz)}" + _table(
-        evaluation.by_pair[pair], _MAIN, "This pair"
+        name = f"{page_parts.words(target)}, the true pair"
+        sounds[name] = music.recordings[target][piece]
+    return (
+        f"<h2>{_arrow(pair)}</h2>{_players(sounds, piece, music.sample_rate_hz)}"
+        + _pictures(sounds, music.sample_rate_hz)
+        + _table(evaluation.by_pair[pair], _MAIN, "This pair")
     )
 
 
@@ -203,27 +205,41 @@ def _decoys_section(evaluation: Evaluation, pair: Pair) -> str:
     """Returns the sounds of the decoys of one pair."""
     music = evaluation.music
     piece = next(iter(music.recordings[pair[0]]))
-    cards = list(evaluation.decoys.items())
     return (
         f"<h2>What the decoys sound like</h2><p>{_arrow(pair)}.</p>"
-        f"{_cards(cards, piece, music.sample_rate_hz)}"
+        f"{_players(evaluation.decoys, piece, music.sample_rate_hz)}"
+        f"{_pictures(evaluation.decoys, music.sample_rate_hz, in_row=4)}"
     )
 
 
-def _cards(sounds: Sequence[tuple[str, Waveform]], piece: str, rate_hz: int) -> str:
-    cut = {title: decoys.at_level(sound[: round(HEARD_S * rate_hz)]) for title, sound in sounds}
-    loudest_db = max(float(pictures.log_mel(sound, rate_hz).max()) for sound in cut.values())
-    seconds = max(len(sound) for sound in cut.values()) / rate_hz
-    cards = []
-    for title, sound in cut.items():
-        log_mel = pictures.log_mel_row({"": sound}, rate_hz, seconds=seconds, loudest_db=loudest_db)
-        cards.append(
-            f'<section class="card"><h3>{html.escape(title)}</h3>'
-            + page_parts.player(sound, rate_hz, f"{title}: {piece}")
-            + page_parts.image(pictures.to_png(log_mel), f"Log-mel spectrogram of {title}")
-            + "</section>"
-        )
+def _beginning(sound: Waveform, rate_hz: int) -> Waveform:
+    return decoys.at_level(sound[: round(HEARD_S * rate_hz)])
+
+
+def _players(sounds: Mapping[str, Waveform], piece: str, rate_hz: int) -> str:
+    cards = (
+        f'<section class="card"><h3>{html.escape(title)}</h3>'
+        f"{page_parts.player(_beginning(sound, rate_hz), rate_hz, f'{title}: {piece}')}</section>"
+        for title, sound in sounds.items()
+    )
     return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _pictures(sounds: Mapping[str, Waveform], rate_hz: int, in_row: int = 3) -> str:
+    """Returns log-mel spectrograms of sounds beside each other, and the rainbowgrams of a row."""
+    beginnings = {title: _beginning(sound, rate_hz) for title, sound in sounds.items()}
+    loudest_db = max(float(pictures.log_mel(sound, rate_hz).max()) for sound in beginnings.values())
+    parts = []
+    for first in range(0, len(beginnings), in_row):
+        row = dict(list(beginnings.items())[first : first + in_row])
+        figure = pictures.log_mel_row(row, rate_hz, loudest_db=loudest_db)
+        parts.append(_picture(figure, f"Log-mel spectrograms of {', '.join(row)}"))
+    return "".join(parts)
+
+
+def _picture(figure: Figure, description: str) -> str:
+    png = pictures.to_png(figure, dots_per_inch=90)
+    return f'<div class="picture">{page_parts.image(png, description)}</div>'
 
 
 def _setting(facts: Mapping[str, Any]) -> str:
@@ -286,5 +302,8 @@ td.heat { background: color-mix(in srgb, #009E73 var(--share), transparent);
 dt { font-weight: 600; margin-top: .4rem; }
 dd { margin: 0 0 0 1.5rem; color: var(--quiet); }
 details { margin: .5rem 0 1rem; }
-.cards { grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); margin-top: 1rem; }
+.cards { grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); margin-top: 1rem; }
+.card h3 { margin-bottom: .5rem; }
+.card audio { margin: 0; }
+.picture { margin-top: 1rem; }
 """

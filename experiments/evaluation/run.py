@@ -34,7 +34,7 @@ TRANSLATION, OUTPUT = "translation", "output"
 """Names of what is measured: a checkpoint's, and somebody else's."""
 
 _SOUNDS_PER_FONT, _SOUNDS_PER_DOMAIN = 16, 32
-_MOST_SEGMENTS = 64  # Of each domain and split, for losses.
+_MOST_SEGMENTS = 64  # Of each domain and split, for losses and probes.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,7 +324,7 @@ def _checkpoint_scores(
     is_whole = set(config.trained_domains) <= set(music.domains)
     if music.paired and is_whole:
         recordings = {domain: list(of.values()) for domain, of in music.recordings.items()}
-        segments["pairs"] = checkpoint_scores.segments_of(recordings, config)
+        segments["pairs"] = checkpoint_scores.segments_of(recordings, config, _MOST_SEGMENTS)
     splits = {
         split: checkpoint_scores.score(parameters, config, codes)
         for split, codes in segments.items()
@@ -335,7 +335,7 @@ def _checkpoint_scores(
             train = segments.get("train")
             # The same notes in all domains, as in the pairs: nothing but the instrument to go by.
             if test == "pairs" and is_whole:
-                train = checkpoint_scores.segments_of(learned, config)
+                train = checkpoint_scores.segments_of(learned, config, _MOST_SEGMENTS)
             assert train is not None
             probes[test] = checkpoint_scores.probe_accuracy(
                 parameters, config, train=train, test=segments[test], seed=options.seed
