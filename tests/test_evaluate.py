@@ -152,7 +152,7 @@ def test_what_is_written_holds_the_numbers_and_needs_no_network(decoys_alone, pa
     without_data = re.sub(r'"data:[^"]*"', "", page)
     assert not re.search(r"https?:|//\w|url\(|@import|href", without_data)
     assert page.count("<audio") == 2 * 2 + 7
-    assert page.count("<img") == 2 * 1 + 2
+    assert page.count("<img") == 2 * 2 + 2
     assert "Piano → Cello" in page
 
 

@@ -11,7 +11,7 @@ from experiments import curves, page_parts
 from experiments.evaluation import decoys, summary, tables
 from experiments.evaluation.measuring import Pair
 from experiments.evaluation.run import Evaluation
-from umt_jax import pictures
+from umt_jax import pictures, rainbowgram
 from umt_jax.shapes import Waveform
 
 HEARD_S = 12.0
@@ -197,6 +197,7 @@ def _pair_section(evaluation: Evaluation, pair: Pair) -> str:
     return (
         f"<h2>{_arrow(pair)}</h2>{_players(sounds, piece, music.sample_rate_hz)}"
         + _pictures(sounds, music.sample_rate_hz)
+        + _rainbowgrams(sounds, music.sample_rate_hz)
         + _table(evaluation.by_pair[pair], _MAIN, "This pair")
     )
 
@@ -226,7 +227,7 @@ def _players(sounds: Mapping[str, Waveform], piece: str, rate_hz: int) -> str:
 
 
 def _pictures(sounds: Mapping[str, Waveform], rate_hz: int, in_row: int = 3) -> str:
-    """Returns log-mel spectrograms of sounds beside each other, and the rainbowgrams of a row."""
+    """Returns log-mel spectrograms of sounds beside each other, in one scale of colours."""
     beginnings = {title: _beginning(sound, rate_hz) for title, sound in sounds.items()}
     loudest_db = max(float(pictures.log_mel(sound, rate_hz).max()) for sound in beginnings.values())
     parts = []
@@ -235,6 +236,11 @@ def _pictures(sounds: Mapping[str, Waveform], rate_hz: int, in_row: int = 3) -> 
         figure = pictures.log_mel_row(row, rate_hz, loudest_db=loudest_db)
         parts.append(_picture(figure, f"Log-mel spectrograms of {', '.join(row)}"))
     return "".join(parts)
+
+
+def _rainbowgrams(sounds: Mapping[str, Waveform], rate_hz: int) -> str:
+    row = {title: _beginning(sound, rate_hz) for title, sound in sounds.items()}
+    return _picture(rainbowgram.row(row, rate_hz), f"Rainbowgrams of {', '.join(row)}")
 
 
 def _picture(figure: Figure, description: str) -> str:
