@@ -66,7 +66,7 @@ def test_a_folder_of_notes_is_trained_reconstructed_and_interpolated(tmp_path):
     data, workdir, out = tmp_path / "data", tmp_path / "run", tmp_path / "out"
     run(
         *("data_prep.build", f"--audio_dir={tmp_path / 'music'}", f"--data_dir={data}"),
-        *("--segment_samples=1024", "--workers=1"),
+        *("--segment_samples=1024", "--num_workers=1"),
     )
     flagfile = presets.flagfile("nsynth")
     sizes = [f"--{name}={value}" for name, value in REDUCED.items()]
