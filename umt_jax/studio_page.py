@@ -18,6 +18,7 @@ from umt_jax import aac, studio_parts, takes
 
 _MAX_TEMPERATURE = 2.0
 _MAX_WAITING = 32
+_DONE = "Done."
 # Files of finished takes are removed an hour after they were made; all of them when it ends.
 _CLEAN_EVERY_S, _KEEP_S = 300, 3600
 
@@ -98,16 +99,16 @@ class _Page:
                 api_visibility="private",
                 **one_at_a_time,
             )
-            done.then(_disabled, None, self.stop, queue=False, api_visibility="private")
+            done.then(
+                _ended,
+                self.status,
+                [self.status, self.stop],
+                show_progress="hidden",
+                queue=False,
+                api_visibility="private",
+            )
             runs.append(done)
-        self.stop.click(
-            lambda: ("Stopped.", _disabled()),
-            None,
-            [self.status, self.stop],
-            cancels=runs,
-            queue=False,
-            api_visibility="private",
-        )
+        self.stop.click(None, cancels=runs, api_visibility="private")
         # The same for programs: `gradio_client`, or plain HTTP.
         files = gr.Files(visible=False, label="Sounds")
         for name, call, inputs in (
@@ -169,7 +170,7 @@ class _Page:
             }
         yield {self.listen: encoder.finish()}
         with _written(take, pieces, rate_hz) as (sources, tracks):
-            shown: studio_parts.Updates = {self.status: "Done."}
+            shown: studio_parts.Updates = {self.status: _DONE}
             for card, track in zip(self.sources, sources, strict=False):
                 shown |= card.show(track)
             for track in tracks:
@@ -190,8 +191,9 @@ def _enabled() -> gr.Button:
     return gr.Button(interactive=True)
 
 
-def _disabled() -> gr.Button:
-    return gr.Button(interactive=False)
+def _ended(status: str | None) -> tuple[str | None, gr.Button]:
+    """What is shown when a take is over: done, failed or stopped."""
+    return (status if status in (None, "", _DONE) else "Stopped."), gr.Button(interactive=False)
 
 
 @contextlib.contextmanager
