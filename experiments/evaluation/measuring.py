@@ -80,9 +80,9 @@ class Measuring:
             clips += [(place, index) for index in range(len(spans))]
             sounds = self.decoys(pair, piece)
             for system, by_piece in outputs.items():
-                sounds[system] = align(
-                    by_piece[piece], sounds[decoys.IDENTITY], self._music.sample_rate_hz
-                )
+                # In time with the pair, which a perfect translation is already; attacks differ.
+                reference = sounds[decoys.ORACLE if self._music.paired else decoys.IDENTITY]
+                sounds[system] = align(by_piece[piece], reference, self._music.sample_rate_hz)
             for system, sound in sounds.items():
                 heard = self._listen(sound, spans)
                 embeddings.setdefault(system, []).extend(heard.embeddings)
@@ -160,26 +160,26 @@ class Measuring:
             yield measures
 
 
-def align(output: Waveform, source: Waveform, sample_rate_hz: int) -> Waveform:
-    """Removes the lag of an output behind its source, at most 100 ms, or its lead, [T].
+def align(output: Waveform, reference: Waveform, sample_rate_hz: int) -> Waveform:
+    """Removes the lag of an output behind another sound, at most 100 ms, or its lead, [T].
 
     It is the lag at which what begins in one most nearly begins in the other.
     """
-    lag_s = lag_seconds(output, source, sample_rate_hz)
+    lag_s = lag_seconds(output, reference, sample_rate_hz)
     lag = round(lag_s * sample_rate_hz)
     moved = np.pad(output, (max(0, -lag), max(0, lag)))
     return moved[max(0, lag) :][: len(output)]
 
 
-def lag_seconds(output: Waveform, source: Waveform, sample_rate_hz: int) -> float:
-    """Returns how much an output comes behind its source; see `align`."""
+def lag_seconds(output: Waveform, reference: Waveform, sample_rate_hz: int) -> float:
+    """Returns how much an output comes behind another sound; see `align`."""
     curves = [
         librosa.onset.onset_strength(
             y=audio.resample(sound, from_hz=sample_rate_hz, to_hz=_LAG_RATE_HZ),
             sr=_LAG_RATE_HZ,
             hop_length=_LAG_HOP_SAMPLES,
         )
-        for sound in (output, source)
+        for sound in (output, reference)
     ]
     most = round(MOST_LAG_S * _LAG_RATE_HZ / _LAG_HOP_SAMPLES)
     found, expected = (curve - curve.mean() for curve in curves)
