@@ -34,7 +34,7 @@ help:
 
 demo: .venv/installed
 	$(RUN) data_prep.render --output=demo --instruments=Piano,Flute,Cello --melody \
-	  --sample_rate_hz=8000 --overwrite
+	  --sample_rate_hz=8000 --held_out=liliuokalani_aloha_oe --overwrite
 	# By the model that ships with umt_jax, at once; then a fresh one, trained for some minutes.
 	$(RUN) umt_jax.infer --input=demo/pairs/Piano --domain=Flute,Cello --temperature=0.7 \
 	  --output=demo/shipped/Piano --overwrite
