@@ -75,6 +75,7 @@ def test_a_blend_of_two_sounds_is_played_in_every_domain(music, model, trained_d
         np.testing.assert_allclose(written(music, name), waveform, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_grid_has_the_sounds_at_its_corners(music, model, trained_dir):
     inputs = ["a.wav", "b.npz", "c.wav", "d.wav"]
     model.save_latents(music / "b.npz", encode(model, music, ["b.wav"])[0])
@@ -89,6 +90,7 @@ def test_a_grid_has_the_sounds_at_its_corners(music, model, trained_dir):
         np.testing.assert_allclose(written(music, name), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_morph_begins_as_one_decoder_and_ends_as_the_other(music, model, trained_dir):
     flags = ("--morph=Piano,Cello", "--schedule=ramp", "--temperature=0.5", "--format=flac")
     finished = command(trained_dir, music, ["c.wav"], *flags)

@@ -213,6 +213,7 @@ def fine_tune(trained_dir, data_dir, workdir, *flags):
     )
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_with_a_subset_and_needs_no_sizes(
     tmp_path, trained_dir, prepared_dir, run_config
 ):

@@ -91,6 +91,7 @@ def test_a_build_between_buckets_gives_the_records_of_a_local_one(tmp_path, stor
         assert records_of("gs://bucket/data", domain) == records_of(tmp_path / "data", domain)
 
 
+@pytest.mark.slow
 def test_a_rebuild_on_an_object_store_is_a_newer_version_in_place_of_the_older(tmp_path, store):
     data_dir = epath.Path("gs://bucket/data")
     for name in ("A", "B"):
@@ -107,6 +108,7 @@ def test_a_rebuild_on_an_object_store_is_a_newer_version_in_place_of_the_older(t
     assert len(datasets.read_metadata(data_dir)["B"]["tracks"]) == 2
 
 
+@pytest.mark.slow
 def test_a_build_that_ends_early_on_an_object_store_leaves_whole_domains_only(tmp_path, store):
     data_dir = epath.Path("gs://bucket/data")
     for name in ("A", "B"):
