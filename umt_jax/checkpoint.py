@@ -242,6 +242,7 @@ def export(workdir: str, output: str, step: int | None = None) -> tuple[int, flo
     """
     if has_checkpoint(output):
         raise FileExistsError(f"--output={output} holds a run already. Name another folder.")
+    config = read_config(workdir, step)  # Says what is wrong, if anything is.
     with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
         step = manager.best_step() if step is None else step
         metrics = {_METRIC: manager.metrics(step)[_METRIC], _UNLOGGED: []}
@@ -258,7 +259,7 @@ def export(workdir: str, output: str, step: int | None = None) -> tuple[int, flo
             step,
             args=ocp.args.Composite(
                 parameters=ocp.args.StandardSave(parameters),
-                config=ocp.args.JsonSave(read_config(workdir, step).to_json()),
+                config=ocp.args.JsonSave(config.to_json()),
                 dataset=ocp.args.JsonSave(dataset),
             ),
             metrics=metrics,

@@ -21,7 +21,6 @@ def define_flags() -> None:
 def main() -> None:
     """Exports as the flags say."""
     args = flags.FLAGS
-    checkpoint.read_config(args.checkpoint, args.step)  # Says what is wrong, if anything is.
     step, loss = checkpoint.export(args.checkpoint, args.output, args.step)
     print(f"Exported step {step}, {loss:.3f} nats per sample in validation, to {args.output}.")
 

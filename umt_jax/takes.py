@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umt_jax import audio, pictures, translator, uploads
+from umt_jax import audio, blending, pictures, translator, uploads
 from umt_jax.shapes import Float, Waveform
 
 
@@ -83,12 +83,13 @@ class Studio:
         """
         sources = {"First": self._read(first), "Second": self._read(second)}
         num_samples = min(map(len, sources.values()))
-        latents = [
+        first_latents, second_latents = (
             self.model.encode(source[:num_samples], self.model.sample_rate_hz)
             for source in sources.values()
-        ]
+        )
+        weights = np.full(len(first_latents), weight)
         waveforms = self.model.generate_stream(
-            (1 - weight) * latents[0] + weight * latents[1],
+            blending.mix(first_latents, second_latents, weights),
             domain=domain,
             temperature=temperature,
             seed=seed,
