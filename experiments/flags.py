@@ -34,6 +34,12 @@ TRAIN_DOMAINS = flags.DEFINE_list(
     "Domains whose decoders are trained, and whose data are needed. Default: all of the model. "
     "Fewer need --freeze_encoder.",
 )
+PRESET = flags.DEFINE_string(
+    "preset",
+    "",
+    "Name of the recipe, which checkpoints and files of latents tell; each flagfile gives its own. "
+    "Default with --init_from: that of its model.",
+)
 CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices",
     1,
@@ -268,12 +274,14 @@ def config_from_flags(
         ValueError: Flags that contradict one another or `base`, or a value that is not allowed.
     """
     if base is None:
+        preset = PRESET.value
         model = ModelConfig(
             sample_rate_hz=sample_rate_hz,
             mu_law=mu_law,
             **{name: flag.value for name, flag in _MODEL_FLAGS.items()},
         )
     else:
+        preset = PRESET.value or base.preset
         model = base.model
         for name, flag in _MODEL_FLAGS.items():
             if flag.present and flag.value != getattr(model, name):
@@ -282,4 +290,10 @@ def config_from_flags(
                     f"has {getattr(model, name)}. Leave the flag out; sizes come from there."
                 )
     training = TrainingConfig(**{name: flag.value for name, flag in _TRAINING_FLAGS.items()})
-    return Config(domains=domains, train_domains=train_domains, model=model, training=training)
+    return Config(
+        domains=domains,
+        train_domains=train_domains,
+        preset=preset,
+        model=model,
+        training=training,
+    )

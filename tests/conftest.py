@@ -44,6 +44,7 @@ def tiny_config():
     """Three domains, everything small, every width different."""
     return Config(
         domains=("Cello", "Flute", "Piano"),
+        preset="tiny",
         model=TINY_MODEL,
         training=TrainingConfig(segment_samples=60, domain_batch=4, confusion_weight=0.3),
     )
@@ -148,7 +149,7 @@ def run_config():
         classifier_channels=8,
     )
     training = TrainingConfig(segment_samples=60, domain_batch=4)
-    return Config(domains=("Cello", "Piano"), model=model, training=training)
+    return Config(domains=("Cello", "Piano"), preset="small", model=model, training=training)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ def test_a_configuration_survives_json():
     config = Config(
         domains=TWO,
         train_domains=("Piano",),
+        preset="nsynth",
         model=ModelConfig(encoder_preactivation=True, pool_samples=512, mu_law="truncated"),
         training=TrainingConfig(
             segment_samples=1024,

@@ -242,7 +242,9 @@ def test_the_command_adds_a_domain(tmp_path, trained_dir, flute_dir, run_config)
     assert re.search(
         r"step 1/1  reconstruction 5\.\d+ nats \(Flute 5\.\d+\)  [\d,]+ samples/s", finished.stderr
     )
-    assert checkpoint.read_config(str(tmp_path)).domains == (*run_config.domains, "Flute")
+    config = checkpoint.read_config(str(tmp_path))
+    assert config.domains == (*run_config.domains, "Flute")
+    assert config.preset == run_config.preset
     # Nor does the same command find anything to contradict, or to do.
     again = fine_tune(trained_dir, flute_dir, tmp_path, "--train_domains=Flute", "--freeze_encoder")
     assert again.returncode == 0 and "That is all" in again.stderr

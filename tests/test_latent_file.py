@@ -29,6 +29,7 @@ def test_numpy_shows_what_was_written(tmp_path, model, latents, tiny_config):
         assert arrays["num_samples"] == 113
         assert str(arrays["source"]) == "song.mp3"
         assert str(arrays["encoder"]) == model.encoder_fingerprint
+        assert str(arrays["preset"]) == tiny_config.preset == "tiny"
         assert json.loads(str(arrays["model"])) == dataclasses.asdict(tiny_config.model)
 
 

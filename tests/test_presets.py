@@ -15,5 +15,6 @@ def test_a_preset_is_what_training_makes_of_its_flagfile(name):
         config = train_flags.config_from_flags(
             domains, (), sample_rate_hz=16_000, mu_law="rounded", base=None
         )
+    assert config.preset == name
     assert presets.model(name) == config.model
     assert presets.training(name) == config.training

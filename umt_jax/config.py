@@ -152,12 +152,15 @@ class Config:
         domains: Names, in the order of the decoders.
         train_domains: Those whose decoders are trained; none named means all. The others stay as
             they are, which needs a frozen encoder.
+        preset: Name of the recipe that the sizes are from, as its flagfile gives it; "" for none.
+            A label: no number depends on it.
         model: Sizes of the networks.
         training: What one step computes.
     """
 
     domains: tuple[str, ...]
     train_domains: tuple[str, ...] = ()
+    preset: str = ""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
@@ -227,6 +230,7 @@ class Config:
             return cls(
                 domains=tuple(fields["domains"]),
                 train_domains=tuple(fields.get("train_domains", ())),
+                preset=fields.get("preset", ""),
                 model=ModelConfig(**fields["model"]),
                 training=TrainingConfig(**fields["training"]),
             )

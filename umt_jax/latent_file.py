@@ -26,6 +26,7 @@ class LatentFile:
             frame.
         source: Name of the recording.
         encoder: Fingerprint of the encoder that made them (`encoder.fingerprint`).
+        preset: Name of the recipe that encoder is from; "" for none.
         model: Sizes of that encoder's model.
     """
 
@@ -33,6 +34,7 @@ class LatentFile:
     num_samples: int
     source: str
     encoder: str
+    preset: str
     model: ModelConfig
 
 
@@ -50,8 +52,8 @@ def find(folder: str | os.PathLike[str]) -> list[Path]:
 def write(path: str | os.PathLike[str], file: LatentFile) -> None:
     """Writes a file, which appears when it is complete.
 
-    `numpy.load` shows `latents`, `frame_rate_hz`, `num_samples`, `source`, `encoder`, and `model`,
-    which is the model's sizes in JSON.
+    `numpy.load` shows `latents`, `frame_rate_hz`, `num_samples`, `source`, `encoder`, `preset`, and
+    `model`, which is the model's sizes in JSON.
 
     Raises:
         ValueError: The name does not end in .npz.
@@ -67,6 +69,7 @@ def write(path: str | os.PathLike[str], file: LatentFile) -> None:
             num_samples=file.num_samples,
             source=file.source,
             encoder=file.encoder,
+            preset=file.preset,
             model=json.dumps(dataclasses.asdict(file.model)),
         )
 
@@ -119,6 +122,7 @@ def _read(path: str | os.PathLike[str]) -> LatentFile:
                 num_samples=int(arrays["num_samples"]),
                 source=str(arrays["source"]),
                 encoder=str(arrays["encoder"]),
+                preset=str(arrays["preset"]),
                 model=ModelConfig(**json.loads(str(arrays["model"]))),
             )
     # What NumPy raises for what is none of its files, or a damaged one.

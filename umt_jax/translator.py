@@ -298,6 +298,7 @@ class Translator:
             num_samples=num_samples or len(latents) * model.pool_samples,
             source=source,
             encoder=self.encoder_fingerprint,
+            preset=self.config.preset,
             model=model,
         )
         latent_file.write(path, file)
