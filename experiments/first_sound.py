@@ -56,9 +56,9 @@ def measure(config: ModelConfig, engine: str, weights: str) -> FirstSound:
 def _start(
     command: list[str], environment: Mapping[str, str], config: ModelConfig
 ) -> tuple[float, int]:
-    """Runs the command until its first window of sound; returns seconds and peak bytes."""
+    """Runs the command until its first piece of sound; returns seconds and peak bytes."""
     samples_in = round(_SECONDS_IN * config.sample_rate_hz)
-    bytes_out = 2 * streams.window_frames(config) * config.pool_samples
+    bytes_out = 2 * streams.piece_frames(config) * config.pool_samples
     start = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -86,7 +86,7 @@ def table(first_sounds: Mapping[tuple[str, str], FirstSound]) -> str:
     """Returns all measurements by preset and engine as a Markdown table."""
     lines = [
         f"From the command `umt_jax.infer --input=-` to the end of its first "
-        f"{streams.WINDOW_SECONDS} s of sound, imports included:",
+        f"{streams.PIECE_SECONDS} s of sound, imports included:",
         "",
         "| preset | engine | nothing cached, s | cached, s | peak memory, MB |",
         "|---|---|---|---|---|",

@@ -113,6 +113,10 @@ def test_samples_that_are_not_finite_are_refused_when_they_come(encoder, bad):
         next(windows)
 
 
+def advance(generator, latents):
+    return np.concatenate(list(generator.advance(latents)), axis=-1)
+
+
 def _latents(rng, frames):
     return rng.normal(size=(2, frames, MODEL.latent_channels)).astype(np.float32)
 
@@ -122,13 +126,13 @@ def test_every_stream_and_decoder_has_random_numbers_of_its_own(rng, make_stream
     latents = np.stack([_latents(rng, 50)[0]] * 2)
     generator.begin(0, seed=0)
     generator.begin(1, seed=1)
-    first = generator.advance(latents)
+    first = advance(generator, latents)
     assert first.shape == (3, 2, WINDOW)
     # What differs is the seed alone for streams.
     assert np.mean(first[0, 0] != first[0, 1]) > 0.9
     generator.begin(0, seed=1)
     generator.begin(1, seed=1)
-    np.testing.assert_array_equal(*np.moveaxis(generator.advance(latents), 1, 0))
+    np.testing.assert_array_equal(*np.moveaxis(advance(generator, latents), 1, 0))
 
 
 def test_a_stream_begun_again_repeats_itself_and_leaves_the_other_alone(rng, make_streams):
@@ -138,11 +142,11 @@ def test_a_stream_begun_again_repeats_itself_and_leaves_the_other_alone(rng, mak
         generator = make_streams()
         generator.begin(0, seed=3)
         generator.begin(1, seed=4)
-        parts = [generator.advance(latents[0])]
+        parts = [advance(generator, latents[0])]
         if begin_again:
             generator.begin(0, seed=3)
             latents[1][0] = latents[0][0]
-        return [*parts, generator.advance(latents[1])]
+        return [*parts, advance(generator, latents[1])]
 
     never, again = waveforms(False), waveforms(True)
     np.testing.assert_array_equal(again[1][:, 0], again[0][:, 0])
@@ -150,9 +154,15 @@ def test_a_stream_begun_again_repeats_itself_and_leaves_the_other_alone(rng, mak
     assert np.mean(never[1][:, 0] != never[0][:, 0]) > 0.9
 
 
+def test_sound_comes_in_pieces_before_the_window_is_complete(rng, make_streams):
+    pieces = make_streams().advance(_latents(rng, 50))
+    # 0.1 s each at this rate of 1,000 samples a second.
+    assert [piece.shape for piece in pieces] == [(3, 2, 100)] * 5
+
+
 def test_a_short_last_window_is_cut(rng, make_streams):
     latents = _latents(rng, 50)
-    whole, short = (make_streams().advance(part) for part in (latents, latents[:, :13]))
+    whole, short = (advance(make_streams(), part) for part in (latents, latents[:, :13]))
     np.testing.assert_array_equal(short, whole[..., :130])
 
 

@@ -76,6 +76,14 @@ def test_time_left_is_that_of_the_pieces_after_the_first(monkeypatch):
     assert [p.seconds_left for p in progress] == [None, 4.0, 2.0, 0.0]
 
 
+def test_small_pieces_are_joined_to_the_length_asked_for():
+    whole = np.arange(700.0, dtype=np.float32)[None]
+    pieces = iter(np.split(whole, [100, 250, 300, 310, 600], axis=-1))
+    progress = list(takes.play(takes.Take({}, ("A",), "name", 700, pieces), at_least=240))
+    assert [p.num_samples for p in progress] == [250, 600, 700]
+    np.testing.assert_array_equal(np.concatenate([p.piece for p in progress], axis=-1), whole)
+
+
 def test_files_hold_the_sounds_and_pictures_in_one_scale(tmp_path, rng):
     source = 0.1 * rng.normal(size=8000).astype(np.float32)
     made = np.stack([source / 2, np.zeros_like(source)])

@@ -110,7 +110,7 @@ def init_cache(config: ModelConfig, num_streams: int) -> Cache:
     )
 
 
-def restart(cache: Cache, stream: int, config: ModelConfig) -> Cache:
+def restart(cache: Cache, stream: int | Integer[Array, ""], config: ModelConfig) -> Cache:
     """Forgets one stream's past, [K, ...] caches included, so that another may begin there."""
     return cache.replace(
         rows=cache.rows.at[..., stream, :].set(0),
@@ -126,11 +126,10 @@ def condition(parameters: Parameters, latents: Latents, config: ModelConfig) -> 
         bias = condition["bias"] + consumer["bias"]
         return layers.affine(latents, condition["kernel"], bias)
 
-    gates = [
-        project(layer["condition"], layer["dilated"]) for layer in layers_of(parameters, config)
-    ]
+    of_layers = parameters["layers"]
+    gates = jax.vmap(project, out_axes=-2)(of_layers["condition"], of_layers["dilated"])
     head = project(parameters["condition"], parameters["head"])
-    return Conditioning(gates=jnp.stack(gates, axis=-2), head=head)
+    return Conditioning(gates=gates, head=head)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "engine"), donate_argnames="caches")

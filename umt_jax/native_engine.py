@@ -20,7 +20,7 @@ import jaxlib
 import numpy as np
 from flax import struct
 
-from umt_jax import generate
+from umt_jax import generate, networks
 from umt_jax.config import ModelConfig
 from umt_jax.generate import Cache, Conditioning
 from umt_jax.shapes import Array, Float, Leaf, Parameters, UInt8
@@ -78,8 +78,13 @@ class NativeEngine:
 
     def pack(self, decoders: Parameters, config: ModelConfig) -> PackedDecoder:
         """Lays out weights in the order in which they are read; leaves [K, ...]."""
-        pack_one = functools.partial(_pack_one, config=config, dtype=jnp.dtype(self.weights))
-        packed = jax.jit(jax.vmap(pack_one))(decoders)
+        # By NumPy: tracing so many small operations takes longer at every start than doing them.
+        decoders = jax.tree.map(np.asarray, decoders)
+        packed = [
+            _pack_one(networks.select(decoders, index), config, jnp.dtype(self.weights))
+            for index in range(len(decoders["logits"]["bias"]))
+        ]
+        packed = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *packed)
         memory = ctypes.c_void_p(packed.weights.unsafe_buffer_pointer())
         library().umt_prefer_huge_pages(memory, ctypes.c_uint64(packed.weights.nbytes))
         return packed
@@ -122,7 +127,7 @@ class NativeEngine:
         return caches.replace(rows=rows, inputs=newest, clock=clock), codes
 
 
-def _pack_one(decoder, *, config, dtype):
+def _pack_one(decoder, config, dtype):
     channels = config.residual_channels
     weights, biases = [], []
 
@@ -131,53 +136,55 @@ def _pack_one(decoder, *, config, dtype):
 
     def beside(residual, skip):
         """Returns what is summed into the residual stream and the skip sum, beside each other."""
-        return _pad_columns(jnp.concatenate([residual, skip], axis=-1))
+        return _pad_columns(np.concatenate([residual, skip], axis=-1))
 
     first = decoder["first"]
-    biases.append(jnp.concatenate([first["kernel"][:, 0].reshape(-1), first["bias"]]))
+    biases.append(np.concatenate([first["kernel"][:, 0].reshape(-1), first["bias"]]))
     decoder_layers = generate.layers_of(decoder, config)
     skips = [decoder["skip"], *(layer["skip"] for layer in decoder_layers)]
-    biases.append(beside(jnp.zeros(channels), sum(skip["bias"] for skip in skips)))
+    biases.append(beside(np.zeros(channels, np.float32), sum(skip["bias"] for skip in skips)))
     for layer in decoder_layers:
         add(_gate_columns(layer["dilated"]["kernel"][0]))
-    add(beside(jnp.zeros((channels, channels)), decoder["skip"]["kernel"]))
+    add(beside(np.zeros((channels, channels), np.float32), decoder["skip"]["kernel"]))
+    no_skip = np.zeros(config.skip_channels, np.float32)
     for layer in decoder_layers:
         add(_gate_columns(layer["dilated"]["kernel"][1]))
         add(beside(layer["residual"]["kernel"], layer["skip"]["kernel"]))
         # The skips' biases are there from the beginning.
-        biases.append(beside(layer["residual"]["bias"], jnp.zeros(config.skip_channels)))
+        biases.append(beside(layer["residual"]["bias"], no_skip))
     add(_pad_columns(decoder["head"]["kernel"]))
     add(decoder["logits"]["kernel"])
     biases.append(decoder["logits"]["bias"])
-    return PackedDecoder(weights=jnp.concatenate(weights), biases=jnp.concatenate(biases))
+    return PackedDecoder(weights=np.concatenate(weights), biases=np.concatenate(biases))
 
 
 def _panels(kernel, dtype):
     """Returns a matrix cut into panels of columns, each stored row by row, as one vector."""
     panel, width = library().umt_panel_columns(), library().umt_register_columns()
     depth, columns = kernel.shape
-    panels = jnp.swapaxes(kernel.reshape(depth, columns // panel, panel), 0, 1).astype(dtype)
+    panels = np.swapaxes(kernel.reshape(depth, columns // panel, panel), 0, 1).astype(dtype)
     if dtype == jnp.bfloat16:
         # Two registers' columns alternate, so that each 32-bit word holds one of either.
         pairs = panels.reshape(-1, 2, width)
-        panels = jnp.swapaxes(pairs, 1, 2)
+        panels = np.swapaxes(pairs, 1, 2)
     return panels.reshape(-1)
 
 
 def _gate_columns(array):
     """Puts the sigmoid's and the tanh's columns of the same channels into the same panel."""
+    xp = array.__array_namespace__()
     half = library().umt_panel_columns() // 2
     *batch, columns = array.shape
     halves = array.reshape(*batch, 2, columns // 2)
     padding = [(0, 0)] * (halves.ndim - 1) + [(0, -(columns // 2) % half)]
-    panels = jnp.pad(halves, padding).reshape(*batch, 2, -1, half)
-    return jnp.swapaxes(panels, -3, -2).reshape(*batch, -1)
+    panels = xp.pad(halves, padding).reshape(*batch, 2, -1, half)
+    return xp.swapaxes(panels, -3, -2).reshape(*batch, -1)
 
 
 def _pad_columns(array):
     """Fills the last panel of columns up with zeros."""
     missing = -array.shape[-1] % library().umt_panel_columns()
-    return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
+    return array.__array_namespace__().pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
 
 
 def _cache_folder() -> Path:

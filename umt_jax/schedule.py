@@ -63,11 +63,13 @@ def generate(
                         yield Piece(segment.recording, nothing, is_last=True, error=error)
             if not windows:
                 continue
-            generated = generator.advance(_batch(windows, generator))
-            for stream, (_, num_samples) in windows.items():
-                segment = under_way[stream]
-                for waveforms in joiner.add(segment, generated[:, stream, :num_samples]):
-                    yield Piece(segment.recording, waveforms)
+            left = {stream: num_samples for stream, (_, num_samples) in windows.items()}
+            for generated in generator.advance(_batch(windows, generator)):
+                for stream, num_samples in left.items():
+                    segment = under_way[stream]
+                    for waveforms in joiner.add(segment, generated[:, stream, :num_samples]):
+                        yield Piece(segment.recording, waveforms)
+                    left[stream] = max(0, num_samples - generated.shape[-1])
 
 
 def _segments(
@@ -90,7 +92,7 @@ def _segments(
 
 def _batch(windows, generator):
     """Joins streams' windows into one array, [B, F, Z], with zeros for idle streams."""
-    frames = streams.window_frames(generator.config)
+    frames = max(len(latents) for latents, _ in windows.values())
     shape = (generator.num_streams, frames, generator.config.latent_channels)
     batch = np.zeros(shape, np.float32)
     for stream, (latents, _) in windows.items():

@@ -15,12 +15,21 @@ from umt_jax.config import ModelConfig
 from umt_jax.shapes import Array, Float, Parameters
 
 WINDOW_SECONDS = 0.5
-"""How much is encoded, and generated, in one go."""
+"""How much is encoded in one go."""
+
+PIECE_SECONDS = 0.1
+"""How much is generated in one go, at most: the first sound need not wait for a window."""
 
 
 def window_frames(config: ModelConfig) -> int:
     """Returns the latent frames of one window."""
     return max(1, round(WINDOW_SECONDS * config.sample_rate_hz / config.pool_samples))
+
+
+def piece_frames(config: ModelConfig) -> int:
+    """Returns the latent frames that are generated in one go; a window is a multiple of them."""
+    frames = max(1, round(PIECE_SECONDS * config.sample_rate_hz / config.pool_samples))
+    return generate.largest_divisor(window_frames(config), frames)
 
 
 class WindowEncoder:
@@ -151,29 +160,35 @@ class Streams:
             ValueError: JAX would fold the seed into 32 bits and so repeat another one's numbers.
         """
         arguments.check_seed(seed)
-        self._keys = _seed(self._keys, self._domain_indices, np.int32(stream), np.uint32(seed))
-        caches = generate.restart(self._caches, stream, self.config)
-        sample_index = caches.sample_index.at[:, stream].set(np.uint32(first_sample % 2**32))
-        self._caches = caches.replace(sample_index=sample_index)
-
-    def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Float[np.ndarray, "K B T"]:
-        """Returns the waveforms of the streams' next latent frames, at most a window of them."""
-        frames = window_frames(self.config)
-        # Always a whole window, so that one compiled program serves any length. What lies behind
-        # the end is thrown away; a stream is not continued after a short window.
-        missing = frames - latents.shape[1]
-        padded = np.pad(latents, [(0, 0), (0, missing), (0, 0)])
-        self._caches, codes = generate.generate(
-            self._weights,
-            self._caches,
-            padded,
+        self._keys, self._caches = _begin(
             self._keys,
-            self._temperature,
+            self._caches,
+            self._domain_indices,
+            np.int32(stream),
+            np.uint32(seed),
+            np.uint32(first_sample % 2**32),
             config=self.config,
-            engine=self._engine,
         )
-        num_samples = latents.shape[1] * self.config.pool_samples
-        return mu_law.decode(np.asarray(codes)[..., :num_samples], self.config.mu_law)
+
+    def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Iterator[Float[np.ndarray, "K B _"]]:
+        """Yields the waveforms of the streams' next latent frames, piece by piece."""
+        frames = piece_frames(self.config)
+        for start in range(0, latents.shape[1], frames):
+            piece = latents[:, start : start + frames]
+            # Always of one length, so that one compiled program serves any. What lies behind the
+            # end is thrown away; a stream is not continued after it.
+            missing = frames - piece.shape[1]
+            self._caches, codes = generate.generate(
+                self._weights,
+                self._caches,
+                np.pad(piece, [(0, 0), (0, missing), (0, 0)]),
+                self._keys,
+                self._temperature,
+                config=self.config,
+                engine=self._engine,
+            )
+            num_samples = piece.shape[1] * self.config.pool_samples
+            yield mu_law.decode(np.asarray(codes)[..., :num_samples], self.config.mu_law)
 
 
 # Compiled whole: op by op, each would be a program of its own to load at every start.
@@ -189,11 +204,13 @@ def _nothing_begun(num_domains, num_streams, *, config):
     )
 
 
-@jax.jit
-def _seed(keys, domain_indices, stream, seed):
-    """Returns keys, [K, B], in which one stream's are by `seed`."""
+@functools.partial(jax.jit, static_argnames="config", donate_argnames=("keys", "caches"))
+def _begin(keys, caches, domain_indices, stream, seed, first_sample, *, config):
+    """Returns keys, [K, B], and caches in which one stream has just begun."""
     fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-    return keys.at[:, stream].set(fold_in(jax.random.key(seed), domain_indices))
+    keys = keys.at[:, stream].set(fold_in(jax.random.key(seed), domain_indices))
+    caches = generate.restart(caches, stream, config)
+    return keys, caches.replace(sample_index=caches.sample_index.at[:, stream].set(first_sample))
 
 
 def _extend(array, count, value):

@@ -19,6 +19,7 @@ from umt_jax import aac, studio_parts, takes
 _MAX_TEMPERATURE = 2.0
 _MAX_WAITING = 32
 _DONE = "Done."
+_LISTEN_SECONDS = 0.5  # Length of what is added, again and again, to sound under way.
 # Files of finished takes are removed an hour after they were made; all of them when it ends.
 _CLEAN_EVERY_S, _KEEP_S = 300, 3600
 
@@ -162,7 +163,7 @@ class _Page:
         yield cleared
         encoder = aac.Encoder(rate_hz)
         pieces = []
-        for progress in takes.play(take):
+        for progress in takes.play(take, at_least=round(_LISTEN_SECONDS * rate_hz)):
             pieces.append(progress.piece)
             yield {
                 self.status: _progress_bar(progress, take, rate_hz),

@@ -126,11 +126,11 @@ class Progress:
     seconds_left: float | None
 
 
-def play(take: Take) -> Iterator[Progress]:
-    """Makes a take, piece by piece."""
+def play(take: Take, *, at_least: int = 1) -> Iterator[Progress]:
+    """Makes a take, in pieces of so many samples or more, but for the last."""
     num_samples = 0
     first_samples, first_time = 0, 0.0
-    for piece in take.pieces:
+    for piece in _joined(take.pieces, at_least=at_least):
         num_samples += piece.shape[-1]
         seconds_left = None
         if first_samples:
@@ -140,6 +140,19 @@ def play(take: Take) -> Iterator[Progress]:
             # The first piece waits for compilation and says nothing about the others.
             first_samples, first_time = num_samples, time.monotonic()
         yield Progress(piece, num_samples, seconds_left)
+
+
+def _joined(pieces, *, at_least):
+    """Yields the same sound in pieces of so many samples or more, but for the last."""
+    waiting, num_samples = [], 0
+    for piece in pieces:
+        waiting.append(piece)
+        num_samples += piece.shape[-1]
+        if num_samples >= at_least:
+            yield np.concatenate(waiting, axis=-1)
+            waiting, num_samples = [], 0
+    if waiting:
+        yield np.concatenate(waiting, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

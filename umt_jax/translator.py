@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
+import jax
 import numpy as np
 
 from umt_jax import (
@@ -77,9 +78,12 @@ class Translator:
         self.domains = tuple(domains or config.domains)
         arguments.check_domains(self.domains, config.domains)
         self._networks = Networks(config)
-        self._decoders = networks.select(
-            parameters.decoders, [config.domains.index(domain) for domain in self.domains]
+        # Chosen by NumPy: on a device every shape would be a program of its own to compile.
+        decoders = networks.select(
+            jax.tree.map(np.asarray, parameters.decoders),
+            [config.domains.index(domain) for domain in self.domains],
         )
+        self._decoders = jax.device_put(decoders)
         self._engine = engines.choose(engine, weights)
         self._weights = generate.pack(self._decoders, config.model, self._engine)
         self._classifier = parameters.classifier
@@ -131,9 +135,7 @@ class Translator:
         generator = self._streams([domain], len(batch), temperature)
         for stream in range(len(batch)):
             generator.begin(stream, seed + stream)
-        window = streams.window_frames(self.config.model)
-        for start in range(0, batch.shape[1], window):
-            waveforms = generator.advance(batch[:, start : start + window])[0]
+        for (waveforms,) in generator.advance(batch):
             yield waveforms.reshape(*latents.shape[:-2], -1)
 
     def morph(
