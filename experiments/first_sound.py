@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import jax
 
+from experiments import machine
 from umt_jax import checkpoint, networks, streams, train_state
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 
@@ -24,7 +25,7 @@ class FirstSound:
     Attributes:
         cold_s: From the command to the first sample, nothing compiled before.
         warm_s: The same with what was compiled then; the shortest of a few starts.
-        peak_bytes: Most memory that the process ever held, then.
+        peak_bytes: Most memory that the process had held by then; 0 where the system does not say.
     """
 
     cold_s: float
@@ -73,13 +74,13 @@ def _start(
         process.stdin.close()
         sound = process.stdout.read(bytes_out)
         seconds = time.perf_counter() - start
+        peak_bytes = machine.peak_bytes(process.pid)
         process.stdout.close()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.wait()
         if len(sound) < bytes_out:
             errors.seek(0)
             raise OSError(f"{' '.join(command)} gave no sound: {errors.read().decode()}")
-    return seconds, usage.ru_maxrss * 1024
+    return seconds, peak_bytes
 
 
 def table(first_sounds: Mapping[tuple[str, str], FirstSound]) -> str:

@@ -4,6 +4,7 @@ import datetime
 import functools
 import os
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -53,6 +54,17 @@ def read_bandwidth(num_bytes: int) -> float:
     array = np.ones((max(1, num_bytes // 4096), 1024), np.float32)
     ones = np.ones(1024, np.float32)
     return array.nbytes / best_time(lambda: array @ ones)
+
+
+def peak_bytes(process_id: int) -> int:
+    """Returns the most memory that a running process has held; 0 where the system does not say.
+
+    Not by its resource usage: Linux counts there what held its parent, before the program was
+    started in its place.
+    """
+    status = Path(f"/proc/{process_id}/status")
+    peaks = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "")
+    return 1024 * int(peaks[0]) if peaks else 0
 
 
 def compile_times(compile_program: Callable[[], T]) -> tuple[T, float, float]:

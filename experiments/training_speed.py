@@ -7,7 +7,7 @@ turn, round after round. One domain: several cost as many times as much, one aft
 import dataclasses
 import functools
 import multiprocessing
-import resource
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -178,7 +178,7 @@ def _work(connection: Any, preset: str, shape: tuple[int, int], name: str) -> No
         start = time.perf_counter()
         step()
         connection.send(time.perf_counter() - start)
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    connection.send(machine.peak_bytes(os.getpid()))
 
 
 def initial_state(config: Config) -> tuple[Any, networks.Networks, train_state.Optimizers]:

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -42,6 +46,14 @@ def test_compile_times_leave_the_settings_as_they_were():
     np.testing.assert_array_equal(doubled(np.ones(3, np.float32)), [2, 2, 2])
     assert compile_s > 0 and load_s > 0
     assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_a_peak_is_the_process_s_own_and_not_what_its_parent_held():
+    held = np.ones(2**25)
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert 1e6 < machine.peak_bytes(process.pid) < held.nbytes < machine.peak_bytes(os.getpid())
+        process.communicate(b"\n")
 
 
 @pytest.mark.slow  # Starts a command four times.
