@@ -1,33 +1,8 @@
 import numpy as np
 import pytest
+from small_segments import cut, windows
 
-from umt_jax import parallel_segments, seams
-
-POOL, WINDOW = 10, 5
-
-
-def windows(num_frames, num_samples, rng):
-    latents = rng.normal(size=(num_frames, 2)).astype(np.float32)
-    return latents, [
-        (
-            latents[start : start + WINDOW],
-            min(num_samples - start * POOL, len(latents[start : start + WINDOW]) * POOL),
-        )
-        for start in range(0, num_frames, WINDOW)
-    ]
-
-
-def cut(encoded, num_segments, *, warm_up_frames=2, fade_samples=6):
-    return list(
-        parallel_segments.cut(
-            7,
-            encoded,
-            num_segments=num_segments,
-            warm_up_frames=warm_up_frames,
-            fade_samples=fade_samples,
-            pool_samples=POOL,
-        )
-    )
+from umt_jax import seams
 
 
 def test_a_cross_fade_is_a_straight_line_from_one_sound_to_the_other():
