@@ -4,6 +4,7 @@ Each variant runs in a process of its own, so that its peak memory is its own; t
 turn, round after round. One domain: several cost as many times as much, one after the other.
 """
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
@@ -40,6 +41,11 @@ def define_flags() -> None:
     )
     flags.DEFINE_multi_enum(
         "variant", ["float32", "remat=layer", "remat=block"], list(VARIANTS), "What to train with."
+    )
+    flags.DEFINE_bool(
+        "frugal_torch",
+        True,
+        "With --torch: time PyTorch also with the fewest copies.",
     )
 
 
@@ -97,21 +103,22 @@ def measure(preset: str, batch: str, args: Any) -> list[Speed]:
     model = presets.model(preset)
     num_segments, _, num_samples = batch.partition("x")
     shape = int(num_segments), int(num_samples) // model.pool_samples * model.pool_samples
-    names = [*args.variant, *(PLAIN if args.torch else [])]
+    plain = [name for name, frugal in PLAIN.items() if args.frugal_torch or not frugal]
+    names = [*args.variant, *(plain if args.torch else [])]
     workers = {name: _Worker(preset, shape, name) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(args.rounds):
         for name, worker in workers.items():
             times[name].append(worker.step())
-    plain = times.get("plain PyTorch")
+    of_torch = times.get("plain PyTorch")
     return [
         Speed(
             name=name,
             step_s=statistics.median(values),
             samples_per_s=shape[0] * shape[1] / statistics.median(values),
             flops_per_s=step_flops(model, *shape) / statistics.median(values),
-            ratio=statistics.median(b / a for a, b in zip(values, plain, strict=True))
-            if plain
+            ratio=statistics.median(b / a for a, b in zip(values, of_torch, strict=True))
+            if of_torch
             else None,
             **workers[name].close(),
         )
@@ -124,25 +131,43 @@ class _Worker:
 
     def __init__(self, preset: str, shape: tuple[int, int], name: str) -> None:
         context = multiprocessing.get_context("spawn")
+        self._name = name
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, preset, shape, name))
+        # A daemon, so that none is left where another one fails.
+        self._process = context.Process(
+            target=_work, args=(theirs, preset, shape, name), daemon=True
+        )
         start = time.perf_counter()
         self._process.start()
         theirs.close()
-        ready = self._connection.recv()
-        self._costs = {"start_s": ready - start, **self._connection.recv()}
+        ready = self._receive()
+        self._costs = {"start_s": ready - start, **self._receive()}
 
     def step(self) -> float:
         """Takes one step; returns its seconds."""
-        self._connection.send(True)
-        return self._connection.recv()
+        return self._ask(True)
 
     def close(self) -> dict[str, Any]:
         """Ends the process; returns what it cost besides steps."""
-        self._connection.send(False)
-        self._costs["peak_bytes"] = self._connection.recv()
+        self._costs["peak_bytes"] = self._ask(False)
         self._process.join()
         return self._costs
+
+    def _ask(self, for_a_step: bool) -> Any:
+        with contextlib.suppress(BrokenPipeError):  # What has ended is told on receiving.
+            self._connection.send(for_a_step)
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self._process.join()
+            raise OSError(
+                f"The process that trains with {self._name} has ended with "
+                f"{self._process.exitcode}; -9 is mostly for want of memory, since all variants "
+                "are kept at once. Leave some out (--variant, --nofrugal_torch)."
+            ) from error
 
 
 def _work(connection: Any, preset: str, shape: tuple[int, int], name: str) -> None:

@@ -54,3 +54,13 @@ def test_flops_grow_with_layers_as_the_layers_products_do():
     per_sample = 3 * 2 * (4 * 64 * 64 + 64 * (64 + 128))
     condition = 3 * 2 * 32 * 2 * 64
     assert flops(decoder_blocks=3) - flops() == 2 * (per_sample * 50 + condition)
+
+
+@pytest.mark.slow  # Compiles a step three times.
+def test_a_worker_that_is_killed_is_named():
+    worker = training_speed._Worker("demo", (1, 200), "float32")
+    assert worker.step() > 0
+    worker._process.kill()
+    worker._process.join()
+    with pytest.raises(OSError, match="trains with float32 has ended with -9"):
+        worker.step()
