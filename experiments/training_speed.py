@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {},
     "remat=layer": {"remat": "layer"},
     "remat=block": {"remat": "block"},
+    "microbatches=4": {"microbatches": 4},
     "bfloat16": {"compute_dtype": "bfloat16"},
 }
 PLAIN = {"plain PyTorch": False, "plain PyTorch, frugal": True}
