@@ -339,10 +339,13 @@ def command(*flags):
 def as_flags(config):
     fields = config.to_json()
     return [
-        f"--{name}={value}"
-        for section in ("model", "training")
-        for name, value in fields[section].items()
-        if name not in ("sample_rate_hz", "mu_law")  # Those of the data.
+        f"--preset={config.preset}",
+        *(
+            f"--{name}={value}"
+            for section in ("model", "training")
+            for name, value in fields[section].items()
+            if name not in ("sample_rate_hz", "mu_law")  # Those of the data.
+        ),
     ]
 
 
