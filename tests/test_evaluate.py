@@ -200,9 +200,10 @@ def test_prepared_recordings_without_pairs_are_measured_against_their_sources(pa
     from umt_jax import audio, mu_law
 
     recipe = Recipe(sample_rate_hz=8000, segment_samples=8000, num_variants=1)
-    for domain in ("Cello", "Piano"):
+    # Other music in each domain's test split: the same would make wrong content the right one.
+    for domain, taught, tested in (("Cello", "verse", "chorus"), ("Piano", "chorus", "verse")):
         tracks = {}
-        for split, piece in (("train", "verse"), ("validation", "verse"), ("test", "chorus")):
+        for split, piece in (("train", taught), ("validation", taught), ("test", tested)):
             sound = audio.read(pairs_dir / domain / f"{piece}.wav", sample_rate_hz=8000)
             codes = mu_law.encode(sound[:64_000], "rounded").reshape(-1, 8000)
             tracks[split] = [
@@ -221,9 +222,9 @@ def test_prepared_recordings_without_pairs_are_measured_against_their_sources(pa
     assert table[decoys.IDENTITY]["content"].mean == 1
     assert table[decoys.IDENTITY]["timbre"].mean < 0.2
     assert decoys.ORACLE not in table
-    # With eight seconds to learn from, this judge takes an equalizer for an instrument: no bound
-    # on that decoy here, which is why it is in the table.
     assert table[decoys.IDENTITY]["headline"].mean < 0.35
+    # With eight seconds to learn from, this judge half takes an equalizer for an instrument.
+    assert max(table[decoy]["headline"].mean for decoy in decoys.FALSE) < 0.7
 
 
 def test_pairs_of_another_sound_font_are_refused(pairs_dir, tmp_path):
