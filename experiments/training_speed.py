@@ -43,11 +43,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_enum(
         "variant", ["float32", "remat=layer", "remat=block"], list(VARIANTS), "What to train with."
     )
-    flags.DEFINE_bool(
-        "frugal_torch",
-        True,
-        "With --torch: time PyTorch also with the fewest copies.",
-    )
+    flags.DEFINE_bool("frugal_torch", True, "With --torch: time PyTorch also with fewer copies.")
 
 
 def report() -> str:

@@ -35,7 +35,7 @@ def morph(
     temperature: float,
     seed: int,
 ) -> Iterator[Float32[np.ndarray, "T"]]:
-    """Yields the waveform of latents window by window, from one decoder's sound to another's.
+    """Yields the waveform of latents piece by piece, from one decoder's sound to another's.
 
     A sample has the random numbers that the decoder of larger weight would draw alone, so that
     weights of 0 or 1 throughout give that decoder's own waveform.
@@ -54,16 +54,16 @@ def morph(
     packed = scan_engine.ScanEngine().pack(decoders, config)
     both = [[networks.select(tree, index) for index in range(2)] for tree in (decoders, packed)]
     caches = [generate.init_cache(config, 1)] * 2
-    window = streams.window_frames(config)
-    for start in range(0, len(latents), window):
-        frames = np.asarray(latents[start : start + window], np.float32)
-        # Always a whole window, so that one compiled program serves any length.
-        missing = window - len(frames)
+    piece = streams.piece_frames(config)
+    for start in range(0, len(latents), piece):
+        frames = np.asarray(latents[start : start + piece], np.float32)
+        # Always a whole piece, so that one compiled program serves any length.
+        missing = piece - len(frames)
         caches, codes = _generate(
             *both,
             caches,
             np.pad(frames, [(0, missing), (0, 0)]),
-            np.pad(np.asarray(weights[start : start + window], np.float32), (0, missing)),
+            np.pad(np.asarray(weights[start : start + piece], np.float32), (0, missing)),
             keys,
             np.float32(temperature),
             config=config,

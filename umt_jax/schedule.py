@@ -63,13 +63,13 @@ def generate(
                         yield Piece(segment.recording, nothing, is_last=True, error=error)
             if not windows:
                 continue
-            left = {stream: num_samples for stream, (_, num_samples) in windows.items()}
+            done = 0
             for generated in generator.advance(_batch(windows, generator)):
-                for stream, num_samples in left.items():
-                    segment = under_way[stream]
-                    for waveforms in joiner.add(segment, generated[:, stream, :num_samples]):
+                for stream, (_, num_samples) in windows.items():
+                    segment, left = under_way[stream], max(0, num_samples - done)
+                    for waveforms in joiner.add(segment, generated[:, stream, :left]):
                         yield Piece(segment.recording, waveforms)
-                    left[stream] = max(0, num_samples - generated.shape[-1])
+                done += generated.shape[-1]
 
 
 def _segments(
