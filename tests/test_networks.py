@@ -31,16 +31,36 @@ def test_encoder_and_classifier_have_the_published_number_of_parameters():
 
 
 def test_initial_parameters_differ_between_domains_and_follow_the_key(tiny_networks):
-    decoders = tiny_networks.init(jax.random.key(0)).decoders
-    kernel = decoders["logits"]["kernel"]
-    assert np.abs(kernel[0] - kernel[1]).max() > 0.1
-    np.testing.assert_allclose(np.std(kernel), 9**-0.5, rtol=0.1)
-    assert not any(layer["bias"].any() for layer in (decoders["logits"], decoders["head"]))
-    again, other = (
-        tiny_networks.init(jax.random.key(seed)).decoders["logits"]["kernel"] for seed in (0, 1)
+    kernel, again, other = (
+        tiny_networks.init(jax.random.key(seed)).decoders["logits"]["kernel"] for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(kernel, again)
     assert np.abs(kernel - other).max() > 0.1
+    assert np.abs(kernel[0] - kernel[1]).max() > 0.1
+
+
+def test_initial_kernels_are_uniform_and_keep_their_share_of_a_products_variance():
+    model = ModelConfig(decoder_layers=4, residual_channels=32, skip_channels=48)
+    config = Config(domains=("Cello", "Flute"), model=model)
+    parameters = networks.Networks(config).init(jax.random.key(0))
+    decoders = parameters.decoders
+    for kernel, inputs, variance in [
+        (decoders["layers"]["residual"]["kernel"], 32, 1 / 3),
+        (decoders["layers"]["dilated"]["kernel"], 2 * 32, 1 / 3),
+        (parameters.encoder["layers"]["dilated"]["kernel"], 3 * 128, 1 / 3),
+        (decoders["logits"]["kernel"], 48, 1.0),
+        (parameters.classifier["layer_00"]["kernel"], 64, 1.0),
+    ]:
+        # Uniform within +-w has a variance of w^2 / 3.
+        half_width = (3 * variance / inputs) ** 0.5
+        shares, _ = np.histogram(kernel / half_width, bins=4, range=(-1, 1), density=True)
+        np.testing.assert_allclose(shares, 0.5, atol=0.02)
+    biases = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(parameters)
+        if path[-1].key == "bias"
+    ]
+    assert len(biases) == 17 and not any(bias.any() for bias in biases)
 
 
 @pytest.mark.parametrize("preactivation", [False, True])

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
+from umt_jax import layers
 from umt_jax.config import ModelConfig
 from umt_jax.shapes import DomainLogits, Latents
 
@@ -23,5 +24,5 @@ class Classifier(nn.Module):
         """Returns the domain logits of each segment, float32, [*B, K]."""
         h = latents
         for index in range(3):
-            h = nn.elu(nn.Dense(self.config.classifier_channels, name=f"layer_{index:02d}")(h))
-        return jnp.mean(nn.Dense(self.num_domains, name="logits")(h), axis=-2)
+            h = nn.elu(layers.Dense(self.config.classifier_channels, name=f"layer_{index:02d}")(h))
+        return jnp.mean(layers.Dense(self.num_domains, name="logits")(h), axis=-2)

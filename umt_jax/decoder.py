@@ -47,7 +47,7 @@ class Decoder(nn.Module):
         # Shifted by one sample, so that the logits at t have not seen code t.
         inputs = layers.shift(layers.scale(codes)[..., None], 1)
         h = layers.Conv(channels, (-1, 0), dtype=self.dtype, name="first")(inputs)
-        first_skip = nn.Dense(skips, dtype=self.dtype, name="skip")(h)
+        first_skip = layers.Dense(skips, dtype=self.dtype, name="skip")(h)
         layer_skips = stacks.decoder_stack(
             jnp.moveaxis(h, -1, 0),
             parameters,
@@ -60,7 +60,8 @@ class Decoder(nn.Module):
     def _head(self, skips, latents):
         """ReLU, 1x1 plus conditioning, ReLU, 1x1 to the logits."""
         width = self.config.skip_channels
-        y = nn.Dense(width, dtype=self.dtype, name="head")(nn.relu(skips))
-        condition = nn.Dense(width, dtype=self.dtype, name="condition")(latents)
+        y = layers.Dense(width, dtype=self.dtype, name="head")(nn.relu(skips))
+        condition = layers.Dense(width, dtype=self.dtype, name="condition")(latents)
         y = nn.relu(y + layers.upsample(condition, skips.shape[-2] // latents.shape[-2]))
-        return nn.Dense(mu_law.NUM_LEVELS, dtype=self.dtype, name="logits")(y).astype(jnp.float32)
+        logits = layers.Dense(mu_law.NUM_LEVELS, dtype=self.dtype, name="logits")(y)
+        return logits.astype(jnp.float32)

@@ -65,7 +65,7 @@ class Encoder(nn.Module):
         h = jnp.moveaxis(h, 0, -1).astype(jnp.float32)
         # The average commutes with the 1x1 convolution, which so runs at the rate of the frames.
         frames = layers.pool(h, config.pool_samples)
-        return nn.Dense(config.latent_channels, name="latent")(frames)
+        return layers.Dense(config.latent_channels, name="latent")(frames)
 
 
 def fingerprint(parameters: Parameters, config: ModelConfig) -> str:

@@ -1,25 +1,60 @@
 """The layers of encoder and decoder, and the time axis they share (§3.1)."""
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.nn.initializers import Initializer
+from jax import flatten_util
 from jax.typing import DTypeLike
 
-from umt_jax.shapes import Array, Codes, Features, Float, Parameters
+from umt_jax.shapes import Array, Codes, Features, Float, Key, Parameters
 
 
-def uniform_kernel(batch_axis: Sequence[int] | int = ()) -> Initializer:
-    """Returns the initializer of all kernels: uniform within 1 / sqrt(inputs of an output).
-
-    It is a third of the variance that keeps a product's size, as in the published code. With all of
-    it residual streams grow from layer to layer, and training begins at 134 nats instead of 5.6.
+def half_width(variance: float) -> Callable[..., jax.Array]:
+    """Returns an initializer that declares a kernel for `init`: it fills it with one number.
 
     Args:
-        batch_axis: Axes of the kernel that count layers.
+        variance: Of a product with the drawn kernel, for inputs of variance 1.
     """
-    return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=batch_axis)
+
+    def declare(key, shape, dtype=jnp.float32):
+        del key  # `init` draws.
+        return jnp.full(shape, math.sqrt(3 * variance / math.prod(shape[:-1])), dtype)
+
+    return declare
+
+
+def init(module: nn.Module, key: Key[jax.Array, ""], *inputs: jax.ShapeDtypeStruct) -> Parameters:
+    """Returns fresh parameters of a module whose kernels are declared by `half_width`.
+
+    They are uniform within what the module declares: kernels within the half-width, biases zero.
+    All are drawn as one row, since XLA on CPU takes half a second for each shape that is drawn.
+
+    Args:
+        module: The module.
+        key: Of the draw.
+        inputs: Shapes of what the module is called with.
+    """
+    half_widths, unravel = flatten_util.ravel_pytree(module.lazy_init(key, *inputs)["params"])
+    return unravel(half_widths * jax.random.uniform(key, half_widths.shape, minval=-1, maxval=1))
+
+
+Dense = functools.partial(nn.Dense, kernel_init=half_width(1.0))
+"""A 1x1 convolution outside the stacks; its product has the size of its input.
+
+With a third of the variance, as in the published code, the demo preset is 0.1 nats behind after 120
+steps.
+"""
+
+_of_stacks = half_width(1 / 3)
+"""Of convolutions, as in the published code.
+
+With the whole variance residual streams grow from layer to layer, and training begins at 134 nats
+instead of 5.6.
+"""
 
 
 class Conv(nn.Module):
@@ -43,7 +78,7 @@ class Conv(nn.Module):
     def __call__(self, x: Features) -> Float[Array, "*B T D"]:
         """Returns the filtered features, [*B, T, channels]."""
         taps, width = len(self.offsets), x.shape[-1]
-        kernel = self.param("kernel", uniform_kernel(), (taps, width, self.channels), jnp.float32)
+        kernel = self.param("kernel", _of_stacks, (taps, width, self.channels), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         inputs = jnp.concatenate([shift(x, -offset) for offset in self.offsets], axis=-1)
@@ -64,11 +99,13 @@ class Affines(nn.Module):
     @nn.compact
     def __call__(self) -> Parameters:
         """Returns `kernel`, [L, ...], and `bias`, [L, D], float32."""
-        init = uniform_kernel(batch_axis=0)
-        shapes = (self.num_layers, *self.shape), (self.num_layers, self.shape[-1])
-        kernel = self.param("kernel", init, shapes[0], jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shapes[1], jnp.float32)
+        kernel = self.param("kernel", self._half_widths)
+        bias_shape = self.num_layers, self.shape[-1]
+        bias = self.param("bias", nn.initializers.zeros, bias_shape, jnp.float32)
         return {"kernel": kernel, "bias": bias}
+
+    def _half_widths(self, key):
+        return jnp.broadcast_to(_of_stacks(key, self.shape), (self.num_layers, *self.shape))
 
 
 class ResidualLayers(nn.Module):

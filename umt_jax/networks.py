@@ -53,22 +53,19 @@ class Networks:
     config: Config
     unroll_domains: bool = True
 
+    @functools.partial(jax.jit, static_argnames="self")
     def init(self, key: Key[Array, ""]) -> NetworkParameters:
         """Returns fresh parameters, float32."""
         encoder_key, decoder_key, classifier_key = jax.random.split(key, 3)
         model = self.config.model
         codes = jax.ShapeDtypeStruct((1, model.pool_samples), jnp.int32)
         latents = jax.ShapeDtypeStruct((1, 1, model.latent_channels), jnp.float32)
-        # Lazily and not under jit: nothing but the initializers runs. XLA would take half a minute
-        # on CPU to compile what is needed once.
-        decoders = [
-            self._decoder.lazy_init(domain_key, codes, latents)["params"]
-            for domain_key in jax.random.split(decoder_key, len(self.config.domains))
-        ]
         return NetworkParameters(
-            encoder=self._encoder.lazy_init(encoder_key, codes)["params"],
-            decoders=jax.tree.map(lambda *leaves: jnp.stack(leaves), *decoders),
-            classifier=self._classifier.lazy_init(classifier_key, latents)["params"],
+            encoder=layers.init(self._encoder, encoder_key, codes),
+            decoders=jax.vmap(lambda key: layers.init(self._decoder, key, codes, latents))(
+                jax.random.split(decoder_key, len(self.config.domains))
+            ),
+            classifier=layers.init(self._classifier, classifier_key, latents),
         )
 
     def encode(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from umt_jax import classifier, dataset, losses, mu_law, train_step
+from umt_jax import classifier, dataset, layers, losses, mu_law, train_step
 from umt_jax.config import Config
 from umt_jax.dataset import Batch
 from umt_jax.networks import NetworkParameters, Networks
@@ -156,7 +156,8 @@ def probe_accuracy(
         updates, state = optimizer.update(jax.grad(loss)(probe_parameters, chosen), state)
         return (optax.apply_updates(probe_parameters, updates), state), None
 
-    fresh = probe.init(init_key, latents[:1])["params"]
+    one_latent = jax.ShapeDtypeStruct((1, *latents.shape[1:]), latents.dtype)
+    fresh = layers.init(probe, init_key, one_latent)
     keys = jax.random.split(batch_key, _PROBE_STEPS)
     (trained, _), _ = jax.jit(lambda carry: jax.lax.scan(update, carry, keys))(
         (fresh, optimizer.init(fresh))
