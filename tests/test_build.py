@@ -286,7 +286,9 @@ def running(pid):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="reads Linux's /proc")
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_an_interrupted_build_leaves_whole_domains_only_and_no_workers(tmp_path, sent):
     music, data = tmp_path / "music", tmp_path / "data"
     write_tone(music / "A" / "a.wav", seconds=5.0)

@@ -48,44 +48,44 @@ def test_engines_that_are_not_there_are_named_with_those_that_are(flags, message
         engines.choose(**flags)
 
 
+@pytest.fixture(scope="module")
+def sixteen_streams(tiny_parameters):
+    """Latents and keys of 16 streams, and the codes that the scan engine gives for them."""
+    latents = np.random.default_rng(0).normal(size=(16, 2, TINY_MODEL.latent_channels))
+    latents, keys = latents.astype(np.float32), jax.random.split(jax.random.key(7), (3, 16))
+    engine = scan_engine.ScanEngine(block_samples=1)
+    weights = generate.pack(tiny_parameters.decoders, TINY_MODEL, engine)
+    return latents, keys, _generate(weights, latents, keys, engine)
+
+
+def _generate(weights, latents, keys, engine):
+    cache = generate.init_cache(TINY_MODEL, len(latents))
+    caches = jax.tree.map(lambda leaf: np.stack([leaf] * 3), cache)
+    return generate.generate(
+        weights, caches, latents, keys, np.float32(1), config=TINY_MODEL, engine=engine
+    )[1]
+
+
 @pytest.mark.parametrize("num_streams", [1, 2, 3, 4, 5, 7, 16])
-def test_the_native_engine_takes_any_number_of_streams(rng, tiny_parameters, num_streams):
+def test_the_native_engine_takes_any_number_of_streams(
+    tiny_parameters, sixteen_streams, num_streams
+):
     # Each number is split into rows of a register block, and over threads, in its own way.
-    latents = rng.normal(size=(num_streams, 2, TINY_MODEL.latent_channels)).astype(np.float32)
-    codes = []
-    for engine in (native_engine.NativeEngine(), scan_engine.ScanEngine(block_samples=1)):
-        cache = generate.init_cache(TINY_MODEL, num_streams)
-        codes.append(
-            generate.generate(
-                generate.pack(tiny_parameters.decoders, TINY_MODEL, engine),
-                jax.tree.map(lambda leaf: np.stack([leaf] * 3), cache),
-                latents,
-                jax.random.split(jax.random.key(7), (3, num_streams)),
-                np.float32(1),
-                config=TINY_MODEL,
-                engine=engine,
-            )[1]
-        )
-    np.testing.assert_array_equal(*codes)
+    latents, keys, expected = sixteen_streams
+    engine = native_engine.NativeEngine()
+    weights = generate.pack(tiny_parameters.decoders, TINY_MODEL, engine)
+    codes = _generate(weights, latents[:num_streams], keys[:, :num_streams], engine)
+    np.testing.assert_array_equal(codes, expected[:, :num_streams])
 
 
 def test_bfloat16_weights_give_the_codes_of_rounded_weights(rng, tiny_parameters):
-    decoders = tiny_parameters.decoders
-    rounded = generate.round_kernels(decoders, "bfloat16")
     latents = rng.normal(size=(1, 4, TINY_MODEL.latent_channels)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(7), (3, 1))
+    exact = tiny_parameters.decoders
+    rounded = generate.round_kernels(exact, "bfloat16")
     codes = []
-    for weights, type_ in ((decoders, "bfloat16"), (rounded, "float32")):
+    for decoders, type_ in ((exact, "bfloat16"), (rounded, "float32")):
         engine = native_engine.NativeEngine(type_)
-        cache = generate.init_cache(TINY_MODEL, 1)
-        codes.append(
-            generate.generate(
-                generate.pack(weights, TINY_MODEL, engine),
-                jax.tree.map(lambda leaf: np.stack([leaf] * 3), cache),
-                latents,
-                jax.random.split(jax.random.key(7), (3, 1)),
-                np.float32(1),
-                config=TINY_MODEL,
-                engine=engine,
-            )[1]
-        )
+        weights = generate.pack(decoders, TINY_MODEL, engine)
+        codes.append(_generate(weights, latents, keys, engine))
     np.testing.assert_array_equal(*codes)

@@ -28,6 +28,7 @@ def test_a_sample_is_multiplied_with_every_kernel_but_the_first_and_the_conditio
     assert read == expected - 64
 
 
+@pytest.mark.slow  # Compiles every engine twice.
 def test_what_is_measured_has_every_engine_and_its_table_a_line_for_each(run_config):
     speeds = generation_speed.measure(run_config.model, 2, num_rounds=1, with_torch=False)
     assert [speed.engine for speed in speeds] == list(generation_speed.ENGINES)

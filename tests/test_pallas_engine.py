@@ -48,6 +48,7 @@ def test_generation_lowers_to_one_kernel_for_tpus(config, num_streams, weights):
     assert len(re.findall(r"@tpu_custom_call\(", program)) == 1
 
 
+@pytest.mark.slow  # Interpreted.
 def test_bfloat16_weights_give_the_codes_and_the_cache_of_scan_with_rounded_kernels(
     rng, tiny_parameters
 ):

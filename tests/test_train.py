@@ -349,6 +349,7 @@ def as_flags(config):
     ]
 
 
+@pytest.mark.slow  # Its sizes are compiled for it alone.
 def test_the_command_trains_one_domain_without_confusion(tmp_path, prepared_dir, run_config):
     finished = command(
         *as_flags(run_config),

@@ -90,7 +90,7 @@ _ADAM = functools.partial(optax.adam, eps=1e-4)
 
 
 # Plain gradient descent shows errors of scale, which Adam would hide.
-@pytest.mark.parametrize("optimizer", [optax.sgd, _ADAM])
+@pytest.mark.parametrize("optimizer", [optax.sgd, pytest.param(_ADAM, marks=pytest.mark.slow)])
 def test_the_step_equals_a_plain_loop_with_two_optimizers(
     rng, tiny_config, tiny_networks, tiny_parameters, optimizer
 ):
@@ -113,7 +113,7 @@ def test_the_step_equals_a_plain_loop_with_two_optimizers(
     assert state.step == 3
 
 
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("frozen", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_step_in_microbatches_is_the_step_of_the_whole_batch(
     rng, tiny_config, tiny_parameters, frozen
 ):
