@@ -56,10 +56,7 @@ def tiny_networks(tiny_config):
 
 
 def random_parameters(nets, seed=0):
-    """Returns parameters of the right shapes, large enough that biases and gates matter.
-
-    Drawn by NumPy: the real initializers cost a compilation for each shape.
-    """
+    """Returns parameters of the right shapes, large enough that biases and gates matter."""
     rng = np.random.default_rng(seed)
 
     def draw(leaf):
