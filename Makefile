@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo torch evaluators test test-slow test-beam test-evaluate test-studio lint format clean
+.PHONY: help demo torch evaluators test test-slow test-torch test-beam test-evaluate test-studio lint format clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
-	@echo "make test       the tests; those of the import of published weights only after make torch"
-	@echo "make torch      install PyTorch into .venv"
+	@echo "make test       the tests, but those that want what the next ones install"
 	@echo "make test-slow  all tests, also those marked slow"
+	@echo "make torch      install PyTorch into .venv"
+	@echo "make test-torch  the same, and the tests of the import of published weights"
 	@echo "make test-beam  install Apache Beam into .venv, and its tests"
 	@echo "make test-studio  install Gradio and chromium, and the tests of the studio"
 	@echo "make evaluators install what experiments.evaluate needs into .venv"
@@ -65,6 +66,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(RUN) pytest -m "not device and not studio"
+
+test-torch: torch
+	$(RUN) pytest -m "not device" tests/test_published.py
 
 # Apache Beam wants an older protobuf and pyarrow than the rest would get: it comes last.
 test-beam: .venv/installed

@@ -1,14 +1,15 @@
 r"""Mixes sounds in the space of latents, or decoders over time.
 
-    python -m experiments.blend --checkpoint=RUN --input=a.wav,b.wav --domain=Cello --output=DIR
-    python -m experiments.blend --checkpoint=RUN --input=a.wav,b.wav,c.wav,d.wav --grid=3 \
+    python -m experiments.blend --input=a.wav,b.wav --domain=Cello --output=DIR
+    python -m experiments.blend --input=a.wav,b.wav,c.wav,d.wav --grid=3 \
         --domain=Cello --output=DIR
-    python -m experiments.blend --checkpoint=RUN --input=a.wav --morph=Piano,Cello --output=DIR
+    python -m experiments.blend --input=a.wav --morph=Piano,Cello --output=DIR
 
 The first goes from one sound to another, or mixes them evenly (--schedule). The second writes the
 mixtures of a grid with the sounds at its corners. The third goes from one domain's decoder to the
 other's. Inputs are sound files, which are brought to one level, or latents that
 `umt_jax.infer --save_latents` has kept, whose level is what it was.
+Without --checkpoint=RUN the model that ships with the package plays.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from umt_jax import (
     blending,
     checkpoint,
     command_line,
+    demo_model,
     latent_file,
     outputs,
     places,
@@ -33,8 +35,7 @@ from umt_jax.shapes import Array, Float
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    flags.DEFINE_string("checkpoint", None, "Folder of a training run.", required=True)
-    flags.DEFINE_integer("step", None, "Step of the checkpoint. Default: the best one.")
+    demo_model.define_flags()
     flags.DEFINE_list(
         "input", None, "Sound files or .npz files of latents, separated by commas.", required=True
     )
@@ -69,13 +70,14 @@ def main() -> None:
     args = flags.FLAGS
     check_flags(args)
     command_line.use_compilation_cache()
-    all_domains = checkpoint.read_config(args.checkpoint, args.step).domains
+    workdir = demo_model.chosen()
+    all_domains = checkpoint.read_config(workdir, args.step).domains
     domains = tuple(dict.fromkeys(args.morph or args.domain))
     domains = all_domains if domains == ("all",) else domains
     arguments.check_domains(domains, all_domains)
     # Morphing computes samples in its own way.
     engine = "scan" if args.morph else args.engine
-    model = translator.load(args.checkpoint, domains=domains, step=args.step, engine=engine)
+    model = translator.load(workdir, domains=domains, step=args.step, engine=engine)
     sounds = read_latents(args.input, model)
     mixtures = mix(sounds, model.frame_rate_hz, args)
     labels = ["-to-".join(domains)] if args.morph else model.domains

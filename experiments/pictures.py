@@ -1,6 +1,6 @@
 """Draws what a model hears and plays.
 
-    python -m experiments.pictures --checkpoint=RUN --input=song.wav --output=pictures
+    python -m experiments.pictures --input=song.wav --output=pictures
     python -m experiments.pictures --checkpoint=RUN --data_dir=data --output=pictures
 
 Of each input: its latents as lines over time, and the log-mel spectrograms and rainbowgrams of it
@@ -25,6 +25,7 @@ from umt_jax import (
     checkpoint,
     command_line,
     dataset,
+    demo_model,
     mu_law,
     networks,
     pictures,
@@ -45,8 +46,7 @@ _MAP_FRAMES = 300
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    flags.DEFINE_string("checkpoint", None, "Folder of a training run.", required=True)
-    flags.DEFINE_integer("step", None, "Step of the checkpoint. Default: the best one.")
+    demo_model.define_flags()
     flags.DEFINE_list("input", [], "Sound files, and folders of them, separated by commas.")
     flags.DEFINE_list("domain", ["all"], "Domains to translate to, or 'all'.")
     flags.DEFINE_string("data_dir", None, "Folder of the prepared domains of this model.")
@@ -64,14 +64,15 @@ def main() -> None:
     if not args.input and args.data_dir is None:
         raise ValueError("Nothing to draw. Name sounds with --input, --data_dir, or both.")
     command_line.use_compilation_cache()
-    config = checkpoint.read_config(args.checkpoint, args.step)
+    workdir = demo_model.chosen()
+    config = checkpoint.read_config(workdir, args.step)
     prepared = None
     if args.data_dir is not None:
         prepared = dataset.Dataset(args.data_dir, config.trained_domains)
         prepared.check(config)
     inputs = places.find_inputs(args.input, [args.output])
     domains = None if args.domain == ["all"] else args.domain
-    model = translator.load(args.checkpoint, domains=domains, step=args.step, engine=args.engine)
+    model = translator.load(workdir, domains=domains, step=args.step, engine=args.engine)
     for path, place in inputs:
         waveform = audio.read(path, sample_rate_hz=model.sample_rate_hz)
         for name, figure in sound_pictures(waveform, place.name, model, args):
@@ -79,7 +80,7 @@ def main() -> None:
     if prepared is not None:
         save(translation_table(prepared, model, args), Path(args.output, "translations.png"), args)
         if len(config.trained_domains) > 1:
-            parameters = checkpoint.restore_parameters(args.checkpoint, args.step)
+            parameters = checkpoint.restore_parameters(workdir, args.step)
             figure = domain_map(prepared, config, parameters)
             save(figure, Path(args.output, "latent_map.png"), args)
 

@@ -47,10 +47,7 @@ def test_memory_that_was_freed_is_not_asked_of_the_system_again():
     ("body", "line"),
     [
         ("raise ValueError('--count=1 is\\n    too few.')", "error: --count=1 is too few."),
-        (
-            "open('/nowhere/at/all')",
-            "error: [Errno 2] No such file or directory: '/nowhere/at/all'",
-        ),
+        ("open('/nowhere/at/all')", "error: /nowhere/at/all: No such file or directory."),
         ("raise KeyboardInterrupt", "Interrupted."),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "Interrupted."),
     ],

@@ -242,7 +242,7 @@ def missing_input(arguments, folder):
 def output_in_a_file(arguments, folder):
     (folder / "file").touch()
     arguments["output"] = folder / "file" / "out"
-    return f"[Errno 20] Not a directory: '{folder}/file/out'"
+    return f"{folder}/file/out: Not a directory."
 
 
 def with_flags(message, *flags, **changes):

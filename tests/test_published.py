@@ -1,4 +1,4 @@
-"""Imports of published checkpoints; `make torch` installs what they are read with."""
+"""Imports of published checkpoints; `make test-torch` installs what they are read with."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ import soundfile
 
 from umt_jax import checkpoint, published
 
-torch = pytest.importorskip("torch", reason="PyTorch is an extra: make torch")
+torch = pytest.importorskip("torch", reason="PyTorch is an extra: make test-torch")
 
 NETWORKS = {
     "encoder_state": "encoder",

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 import umt_jax
-from umt_jax import audio, takes
+from umt_jax import audio, blending, takes
 
 RATE_HZ = 16_000
 
@@ -21,11 +21,11 @@ def studio(tiny_config, tiny_parameters):
 
 @pytest.fixture
 def sounds(tmp_path, rng):
-    """Paths of two sounds, 0.75 s and 0.6 s."""
+    """Paths of two sounds, 0.75 s and, softer, 0.6 s."""
     paths = []
-    for name, num_samples in (("a", 12_000), ("b", 9_600)):
+    for name, num_samples, level in (("a", 12_000, 0.1), ("b", 9_600, 0.02)):
         paths.append(str(tmp_path / f"{name}.wav"))
-        soundfile.write(paths[-1], 0.1 * rng.normal(size=num_samples), RATE_HZ)
+        soundfile.write(paths[-1], level * rng.normal(size=num_samples), RATE_HZ)
     return paths
 
 
@@ -48,13 +48,12 @@ def test_translations_are_those_of_the_translator_in_its_order(studio, sounds):
 
 def test_blends_run_from_the_first_sound_to_the_second(studio, sounds):
     settings = {"domain": "Piano", "temperature": 0.0, "seed": 0}
-    for weight, path in ((0.0, sounds[0]), (1.0, sounds[1])):
+    at_one_level = blending.match_levels([read(path) for path in sounds])
+    for weight, sound in zip((0.0, 1.0), at_one_level, strict=True):
         made = whole(studio.blend(*sounds, weight=weight, **settings))
-        expected = studio.model.translate(
-            read(path)[:9600], RATE_HZ, domain="Piano", temperature=0.0
-        )
+        expected = studio.model.translate(sound[:9600], RATE_HZ, domain="Piano", temperature=0.0)
         np.testing.assert_array_equal(made, expected[None])
-    halves = [studio.model.encode(read(path)[:9600], RATE_HZ) for path in sounds]
+    halves = [studio.model.encode(sound[:9600], RATE_HZ) for sound in at_one_level]
     made = whole(studio.blend(*sounds, weight=0.5, **settings))
     expected = studio.model.generate((halves[0] + halves[1]) / 2, domain="Piano", temperature=0.0)
     np.testing.assert_array_equal(made, expected[None, :9600])

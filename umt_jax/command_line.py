@@ -44,9 +44,16 @@ def run(main: Callable[[], None]) -> None:
             sys.exit("Interrupted.")
         except (ValueError, OSError) as error:
             logging.debug("Traceback:", exc_info=True)
-            sys.exit(f"error: {' '.join(str(error).split())}")
+            sys.exit(f"error: {' '.join(_message(error).split())}")
 
     app.run(checked_main)
+
+
+def _message(error: Exception) -> str:
+    """Returns what an error says; of the system's own ones without their number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def keep_freed_memory() -> None:

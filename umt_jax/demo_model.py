@@ -2,7 +2,30 @@
 
 from pathlib import Path
 
+from absl import flags
+
 _FOLDER = Path(__file__).parent / "models" / "demo"
+
+
+def define_flags() -> None:
+    """Declares --checkpoint and --step, for commands that play a model."""
+    flags.DEFINE_string(
+        "checkpoint",
+        None,
+        "Folder of a training run (its --workdir). Default: the model that ships with umt_jax.",
+    )
+    flags.DEFINE_integer(
+        "step", None, "Step of the checkpoint to use. Default: the best by validation loss."
+    )
+
+
+def chosen() -> str:
+    """Returns --checkpoint or, where it is not given, the folder of the shipped model.
+
+    Raises:
+        FileNotFoundError: It is not given, and this copy of the package came without one.
+    """
+    return flags.FLAGS.checkpoint or path()
 
 
 def path() -> str:

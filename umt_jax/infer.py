@@ -45,7 +45,7 @@ def main() -> None:
     args = flags.FLAGS
     infer_flags.check_flags(args)
     command_line.use_compilation_cache()
-    workdir = args.checkpoint or demo_model.path()
+    workdir = demo_model.chosen()
     config = checkpoint.read_config(workdir, args.step)
     jobs = _plan(args, config.domains)
     if not jobs:

@@ -4,17 +4,12 @@ import os
 
 from absl import flags
 
+from umt_jax import demo_model
+
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    flags.DEFINE_string(
-        "checkpoint",
-        None,
-        "Folder of a training run (its --workdir). Default: the model that ships with umt_jax.",
-    )
-    flags.DEFINE_integer(
-        "step", None, "Step of the checkpoint to use. Default: the best by validation loss."
-    )
+    demo_model.define_flags()
     flags.DEFINE_list(
         "input",
         None,

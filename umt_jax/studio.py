@@ -28,14 +28,7 @@ _FIRST_PORT, _LAST_PORT = 7860, 7959
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    flags.DEFINE_string(
-        "checkpoint",
-        None,
-        "Folder of a training run (its --workdir). Default: the model that ships with umt_jax.",
-    )
-    flags.DEFINE_integer(
-        "step", None, "Step of the checkpoint to use. Default: the best by validation loss."
-    )
+    demo_model.define_flags()
     flags.DEFINE_string(
         "host",
         "127.0.0.1",
@@ -72,7 +65,7 @@ def main() -> None:
     port = _free_port(args.host, args.port)
     command_line.use_compilation_cache()
     model = translator.load(
-        args.checkpoint or demo_model.path(),
+        demo_model.chosen(),
         step=args.step,
         engine=args.engine,
         weights=args.weights,

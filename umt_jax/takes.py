@@ -71,7 +71,7 @@ class Studio:
         temperature: float,
         seed: int,
     ) -> Take:
-        """Plays a mixture of two sounds' latents, as long as the shorter of them.
+        """Plays a mixture of two sounds' latents, brought to one level, as long as the shorter one.
 
         Args:
             first: A sound file.
@@ -81,7 +81,8 @@ class Studio:
             temperature: Scale of the randomness; 0 takes the likeliest code every time.
             seed: Decides the random numbers.
         """
-        sources = {"First": self._read(first), "Second": self._read(second)}
+        sounds = blending.match_levels([self._read(first), self._read(second)])
+        sources = dict(zip(("First", "Second"), sounds, strict=True))
         num_samples = min(map(len, sources.values()))
         first_latents, second_latents = (
             self.model.encode(source[:num_samples], self.model.sample_rate_hz)
