@@ -59,7 +59,7 @@ evaluators: .venv/installed
 
 test-evaluate: evaluators
 	$(RUN) pytest -m "not device" --numprocesses=auto --dist=loadfile tests/test_evaluate.py \
-	  tests/test_evaluation.py
+	  tests/test_evaluation_*.py tests/test_protocols.py
 
 test: .venv/installed
 	$(RUN) pytest --numprocesses=auto --dist=loadfile
