@@ -77,7 +77,10 @@ def compilation_cache(tmp_path_factory):
 
     Set JAX_COMPILATION_CACHE_DIR to keep the programs for the next session.
     """
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("compiled"))
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent  # That of all workers.
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(session / "compiled")
     settings = {
         "jax_compilation_cache_dir": folder,
         "jax_persistent_cache_min_compile_time_secs": 0,
