@@ -1,15 +1,19 @@
 """How fast a training step is, in interleaved rounds, beside plain PyTorch and the machine.
 
 Each variant runs in a process of its own, so that its peak memory is its own; the processes step in
-turn, round after round. One domain: several cost as many times as much, one after the other.
+turn, round after round. Compilers take more memory than some steps do: another process has compiled
+before, as at a run's first start. One domain: several cost as many times as much, one after the
+other.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import multiprocessing
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,10 +64,12 @@ def report() -> str:
             table(speeds),
             "One domain, on random codes. GFLOP/s: of the products that the model needs, what is "
             "computed once more not counted; of the rate: to that of one large float32 product, "
-            f"{machine.product_rate('float32') / 1e9:.0f} GFLOP/s. Peak: most resident memory of a "
-            "process that does nothing else, Python and libraries included. Start: from the "
-            "process's beginning to the state, compilation not counted. Compile: tracing included, "
-            "nothing cached; cached: from the persistent cache.",
+            f"{machine.product_rate('float32') / 1e9:.0f} GFLOP/s. Start: from the process's "
+            "beginning to the state. Peak: most resident memory of a process that does nothing "
+            "else; libraries: what it held once they were imported, Python included. Start, peak "
+            "and cached are with compiled programs in the persistent cache, as at every start of a "
+            "run but the first. Compile: tracing included, nothing cached, and the peak of the "
+            "process that does it.",
         ]
     )
 
@@ -78,10 +84,12 @@ class Speed:
         samples_per_s: Audio samples trained on.
         flops_per_s: Of the products that the model needs.
         ratio: How many times as fast as plain PyTorch, the median over rounds; None without it.
-        peak_bytes: Most resident memory of its process.
-        start_s: Until the state is there.
+        peak_bytes: Most resident memory of its process, with what is compiled from the cache.
+        libraries_bytes: Of that, what it held once its libraries were imported.
+        start_s: Until the state is there, likewise.
+        cached_s: Until its program is there, from then on, likewise.
         compile_s: Tracing and compiling, nothing cached.
-        cached_s: The same from the persistent cache.
+        compile_peak_bytes: Most resident memory of the process that compiles.
     """
 
     name: str
@@ -90,9 +98,11 @@ class Speed:
     flops_per_s: float
     ratio: float | None
     peak_bytes: int
+    libraries_bytes: int
     start_s: float
-    compile_s: float | None = None
     cached_s: float | None = None
+    compile_s: float | None = None
+    compile_peak_bytes: int | None = None
 
 
 def measure(preset: str, batch: str, args: Any) -> list[Speed]:
@@ -102,7 +112,8 @@ def measure(preset: str, batch: str, args: Any) -> list[Speed]:
     shape = int(num_segments), int(num_samples) // model.pool_samples * model.pool_samples
     plain = [name for name, frugal in PLAIN.items() if args.frugal_torch or not frugal]
     names = [*args.variant, *(plain if args.torch else [])]
-    workers = {name: _Worker(preset, shape, name) for name in names}
+    with tempfile.TemporaryDirectory() as cache:
+        workers = {name: _Worker(preset, shape, name, cache) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(args.rounds):
         for name, worker in workers.items():
@@ -124,21 +135,28 @@ def measure(preset: str, batch: str, args: Any) -> list[Speed]:
 
 
 class _Worker:
-    """A process that trains one variant, a step at a time."""
+    """A process that trains one variant, a step at a time.
 
-    def __init__(self, preset: str, shape: tuple[int, int], name: str) -> None:
+    Its programs are in `cache` when it starts; another process compiles them.
+    """
+
+    def __init__(self, preset: str, shape: tuple[int, int], name: str, cache: str) -> None:
         context = multiprocessing.get_context("spawn")
+        compiling = {}
+        if name not in PLAIN:
+            with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+                compiling = pool.submit(_compile, preset, shape, name, cache).result()
         self._name = name
         self._connection, theirs = context.Pipe()
         # A daemon, so that none is left where another one fails.
         self._process = context.Process(
-            target=_work, args=(theirs, preset, shape, name), daemon=True
+            target=_work, args=(theirs, preset, shape, name, cache), daemon=True
         )
         start = time.perf_counter()
         self._process.start()
         theirs.close()
         ready = self._receive()
-        self._costs = {"start_s": ready - start, **self._receive()}
+        self._costs = {"start_s": ready - start, **compiling, **self._receive()}
 
     def step(self) -> float:
         """Takes one step; returns its seconds."""
@@ -167,33 +185,24 @@ class _Worker:
             ) from error
 
 
-def _work(connection: Any, preset: str, shape: tuple[int, int], name: str) -> None:
+def _work(connection: Any, preset: str, shape: tuple[int, int], name: str, cache: str) -> None:
     """Is the worker's process: prepares, takes the first step, then one when told to."""
-    model = presets.model(preset)
-    training = dataclasses.replace(
-        presets.training(preset),
-        domain_batch=shape[0],
-        segment_samples=shape[1],
-        confusion_weight=0.0,
-        **VARIANTS.get(name, {}),
-    )
-    codes = np.random.default_rng(0).integers(256, size=(1, *shape)).astype(np.uint8)
     if name in PLAIN:
         from experiments import plain_torch_training
-
+    costs: dict[str, Any] = {"libraries_bytes": machine.peak_bytes(os.getpid())}
+    if name in PLAIN:
         plain_torch_training.torch.set_num_threads(1)
-        plain = plain_torch_training.PlainTraining(model, training, 6, frugal=PLAIN[name])
-        connection.send(time.perf_counter())
-        step = functools.partial(plain.step, codes[0], codes[0], 0)
-        costs = {}
-    else:
-        command_line.keep_freed_memory()  # As experiments.train does.
-        state, nets, optimizers = initial_state(
-            Config(domains=("any",), model=model, training=training)
+        config = _config(preset, shape, name)
+        plain = plain_torch_training.PlainTraining(
+            config.model, config.training, 6, frugal=PLAIN[name]
         )
         connection.send(time.perf_counter())
-        batch = dataset.Batch(codes=codes, augmented=codes)
-        step, costs = _compiled_step(state, batch, nets, optimizers)
+        codes = _codes(shape)[0]
+        step = functools.partial(plain.step, codes, codes, 0)
+    else:
+        training = _begin(preset, shape, name, cache)
+        connection.send(time.perf_counter())
+        step, costs["cached_s"] = _compiled_step(*training)
     step()
     connection.send(costs)
     while connection.recv():
@@ -201,6 +210,36 @@ def _work(connection: Any, preset: str, shape: tuple[int, int], name: str) -> No
         step()
         connection.send(time.perf_counter() - start)
     connection.send(machine.peak_bytes(os.getpid()))
+
+
+def _compile(preset: str, shape: tuple[int, int], name: str, cache: str) -> dict[str, Any]:
+    """Fills the cache; returns what that took."""
+    _, compile_s = _compiled_step(*_begin(preset, shape, name, cache))
+    return {"compile_s": compile_s, "compile_peak_bytes": machine.peak_bytes(os.getpid())}
+
+
+def _config(preset: str, shape: tuple[int, int], name: str) -> Config:
+    training = dataclasses.replace(
+        presets.training(preset),
+        domain_batch=shape[0],
+        segment_samples=shape[1],
+        confusion_weight=0.0,
+        **VARIANTS.get(name, {}),
+    )
+    return Config(domains=("any",), model=presets.model(preset), training=training)
+
+
+def _codes(shape: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(0).integers(256, size=(1, *shape)).astype(np.uint8)
+
+
+def _begin(preset: str, shape: tuple[int, int], name: str, cache: str) -> tuple[Any, ...]:
+    """Sets the process up as experiments.train does; returns what `_compiled_step` takes."""
+    command_line.keep_freed_memory()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    command_line.use_compilation_cache()
+    codes = _codes(shape)
+    return *initial_state(_config(preset, shape, name)), dataset.Batch(codes=codes, augmented=codes)
 
 
 def initial_state(config: Config) -> tuple[Any, networks.Networks, train_state.Optimizers]:
@@ -211,21 +250,19 @@ def initial_state(config: Config) -> tuple[Any, networks.Networks, train_state.O
     return jax.block_until_ready(state), nets, optimizers
 
 
-def _compiled_step(state, batch, nets, optimizers):
-    """Returns a function that takes a step, and the seconds to compile it, cold and cached."""
-
-    def compile_step() -> Any:
-        function = functools.partial(train_step.train_step, networks=nets, optimizers=optimizers)
-        return jax.jit(function, donate_argnums=0).lower(state, batch).compile()
-
-    compiled, compile_s, cached_s = machine.compile_times(compile_step)
+def _compiled_step(state, nets, optimizers, batch):
+    """Returns a function that takes a step, and the seconds until it was compiled."""
+    start = time.perf_counter()
+    function = functools.partial(train_step.train_step, networks=nets, optimizers=optimizers)
+    compiled = jax.jit(function, donate_argnums=0).lower(state, batch).compile()
+    seconds = time.perf_counter() - start
 
     def step():
         nonlocal state
         state, metrics = compiled(state, batch)
         jax.block_until_ready((state, metrics))
 
-    return step, {"compile_s": compile_s, "cached_s": cached_s}
+    return step, seconds
 
 
 def step_flops(model: ModelConfig, domain_batch: int, segment_samples: int) -> int:
@@ -262,8 +299,9 @@ def table(speeds: Mapping[tuple[str, str], Sequence[Speed]]) -> str:
     rate = machine.product_rate("float32")
     lines = [
         "| preset | batch | variant | step, s | steps/s | audio samples/s | GFLOP/s | of the rate "
-        "| to plain PyTorch | peak, GB | start, s | compile, s | cached, s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| to plain PyTorch | peak, GB | of it libraries | start, s | cached, s "
+        "| compile, s | peak then, GB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (preset, batch), rows in speeds.items():
         for speed in rows:
@@ -278,9 +316,11 @@ def table(speeds: Mapping[tuple[str, str], Sequence[Speed]]) -> str:
                 f"{speed.flops_per_s / rate:.0%}",
                 "" if speed.ratio is None else f"{speed.ratio:.2f}",
                 f"{speed.peak_bytes / 1e9:.2f}",
+                f"{speed.libraries_bytes / 1e9:.2f}",
                 f"{speed.start_s:.1f}",
-                "" if speed.compile_s is None else f"{speed.compile_s:.1f}",
                 "" if speed.cached_s is None else f"{speed.cached_s:.1f}",
+                "" if speed.compile_s is None else f"{speed.compile_s:.1f}",
+                "" if speed.compile_peak_bytes is None else f"{speed.compile_peak_bytes / 1e9:.2f}",
             )
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

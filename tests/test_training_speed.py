@@ -57,8 +57,8 @@ def test_flops_grow_with_layers_as_the_layers_products_do():
 
 
 @pytest.mark.slow  # Compiles a step three times.
-def test_a_worker_that_is_killed_is_named():
-    worker = training_speed._Worker("demo", (1, 200), "float32")
+def test_a_worker_that_is_killed_is_named(tmp_path):
+    worker = training_speed._Worker("demo", (1, 200), "float32", str(tmp_path))
     assert worker.step() > 0
     worker._process.kill()
     worker._process.join()

@@ -81,8 +81,8 @@ class Studio:
             temperature: Scale of the randomness; 0 takes the likeliest code every time.
             seed: Decides the random numbers.
         """
-        sounds = blending.match_levels([self._read(first), self._read(second)])
-        sources = dict(zip(("First", "Second"), sounds, strict=True))
+        first_sound, second_sound = blending.match_levels([self._read(first), self._read(second)])
+        sources: dict[str, Waveform] = {"First": first_sound, "Second": second_sound}
         num_samples = min(map(len, sources.values()))
         first_latents, second_latents = (
             self.model.encode(source[:num_samples], self.model.sample_rate_hz)
