@@ -2,13 +2,15 @@ r"""Copies the best checkpoint of a run without its optimizers, in a twelfth of 
 
     python -m umt_jax.export --checkpoint=runs/mine --output=mine
 
-The copy holds weights in float16. It is given as --checkpoint to translate with, and as --init_from
-to train further.
+The copy holds weights in float16, and the run's record of its losses. It is given as --checkpoint
+to translate with and to evaluate, and as --init_from to train further.
 """
 
 from absl import flags
 
-from umt_jax import checkpoint, command_line
+from umt_jax import checkpoint, command_line, storage
+
+_RECORD = "metrics.jsonl"
 
 
 def define_flags() -> None:
@@ -22,6 +24,10 @@ def main() -> None:
     """Exports as the flags say."""
     args = flags.FLAGS
     step, loss = checkpoint.export(args.checkpoint, args.output, args.step)
+    record = storage.path(args.checkpoint) / _RECORD
+    if record.exists():
+        with storage.whole_file(storage.path(args.output) / _RECORD) as copy:
+            copy.write_bytes(record.read_bytes())
     print(f"Exported step {step}, {loss:.3f} nats per sample in validation, to {args.output}.")
 
 
