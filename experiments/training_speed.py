@@ -6,7 +6,6 @@ before, as at a run's first start. One domain: several cost as many times as muc
 other.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -15,7 +14,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -134,46 +133,24 @@ def measure(preset: str, batch: str, args: Any) -> list[Speed]:
     ]
 
 
-class _Worker:
-    """A process that trains one variant, a step at a time.
+class _Process:
+    """A process that runs `target(connection, name, *arguments)`, and what it sends."""
 
-    Its programs are in `cache` when it starts; another process compiles them.
-    """
-
-    def __init__(self, preset: str, shape: tuple[int, int], name: str, cache: str) -> None:
+    def __init__(self, target: Callable[..., None], name: str, *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
-        compiling = {}
-        if name not in PLAIN:
-            with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-                compiling = pool.submit(_compile, preset, shape, name, cache).result()
         self._name = name
         self._connection, theirs = context.Pipe()
         # A daemon, so that none is left where another one fails.
-        self._process = context.Process(
-            target=_work, args=(theirs, preset, shape, name, cache), daemon=True
-        )
-        start = time.perf_counter()
+        self._process = context.Process(target=target, args=(theirs, name, *arguments), daemon=True)
         self._process.start()
         theirs.close()
-        ready = self._receive()
-        self._costs = {"start_s": ready - start, **compiling, **self._receive()}
 
-    def step(self) -> float:
-        """Takes one step; returns its seconds."""
-        return self._ask(True)
+    def receive(self) -> Any:
+        """Waits for what it sends next.
 
-    def close(self) -> dict[str, Any]:
-        """Ends the process; returns what it cost besides steps."""
-        self._costs["peak_bytes"] = self._ask(False)
-        self._process.join()
-        return self._costs
-
-    def _ask(self, for_a_step: bool) -> Any:
-        with contextlib.suppress(BrokenPipeError):  # What has ended is told on receiving.
-            self._connection.send(for_a_step)
-        return self._receive()
-
-    def _receive(self) -> Any:
+        Raises:
+            OSError: It has ended.
+        """
         try:
             return self._connection.recv()
         except (EOFError, ConnectionResetError) as error:
@@ -184,25 +161,57 @@ class _Worker:
                 "are kept at once. Leave some out (--variant, --nofrugal_torch)."
             ) from error
 
+    def ask(self, question: Any) -> Any:
+        """Sends something and returns the answer; errors as `receive`."""
+        with contextlib.suppress(BrokenPipeError):  # What has ended is told on receiving.
+            self._connection.send(question)
+        return self.receive()
 
-def _work(connection: Any, preset: str, shape: tuple[int, int], name: str, cache: str) -> None:
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+        self._process.join()
+
+    def join(self) -> None:
+        """Waits for its end."""
+        self._process.join()
+
+
+class _Worker:
+    """A process that trains one variant, a step at a time.
+
+    Its programs are in `cache` when it starts; another process compiles them.
+    """
+
+    def __init__(self, preset: str, shape: tuple[int, int], name: str, cache: str) -> None:
+        self._costs: dict[str, Any] = {}
+        if name not in PLAIN:
+            compiler = _Process(_compile, name, preset, shape, cache)
+            self._costs |= compiler.receive()
+            compiler.join()
+        start = time.perf_counter()
+        self.process = _Process(_work, name, preset, shape, cache)
+        costs = self.process.receive()
+        self._costs["start_s"] = costs.pop("ready") - start
+        self._costs |= costs
+
+    def step(self) -> float:
+        """Takes one step; returns its seconds."""
+        return self.process.ask(True)
+
+    def close(self) -> dict[str, Any]:
+        """Ends the process; returns what it cost besides steps."""
+        self._costs["peak_bytes"] = self.process.ask(False)
+        self.process.join()
+        return self._costs
+
+
+def _work(connection: Any, name: str, preset: str, shape: tuple[int, int], cache: str) -> None:
     """Is the worker's process: prepares, takes the first step, then one when told to."""
     if name in PLAIN:
-        from experiments import plain_torch_training
-    costs: dict[str, Any] = {"libraries_bytes": machine.peak_bytes(os.getpid())}
-    if name in PLAIN:
-        plain_torch_training.torch.set_num_threads(1)
-        config = _config(preset, shape, name)
-        plain = plain_torch_training.PlainTraining(
-            config.model, config.training, 6, frugal=PLAIN[name]
-        )
-        connection.send(time.perf_counter())
-        codes = _codes(shape)[0]
-        step = functools.partial(plain.step, codes, codes, 0)
+        step, costs = _plain_step(name, preset, shape)
     else:
-        training = _begin(preset, shape, name, cache)
-        connection.send(time.perf_counter())
-        step, costs["cached_s"] = _compiled_step(*training)
+        step, costs = _step(name, preset, shape, cache)
     step()
     connection.send(costs)
     while connection.recv():
@@ -212,10 +221,53 @@ def _work(connection: Any, preset: str, shape: tuple[int, int], name: str, cache
     connection.send(machine.peak_bytes(os.getpid()))
 
 
-def _compile(preset: str, shape: tuple[int, int], name: str, cache: str) -> dict[str, Any]:
-    """Fills the cache; returns what that took."""
-    _, compile_s = _compiled_step(*_begin(preset, shape, name, cache))
-    return {"compile_s": compile_s, "compile_peak_bytes": machine.peak_bytes(os.getpid())}
+def _compile(connection: Any, name: str, preset: str, shape: tuple[int, int], cache: str) -> None:
+    """Is the process that fills the cache; sends what that took."""
+    _, costs = _step(name, preset, shape, cache)
+    peak_bytes = machine.peak_bytes(os.getpid())
+    connection.send({"compile_s": costs["cached_s"], "compile_peak_bytes": peak_bytes})
+
+
+def _plain_step(
+    name: str, preset: str, shape: tuple[int, int]
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """Returns a function that takes PyTorch's step, and when it was ready, with which libraries."""
+    from experiments import plain_torch_training
+
+    costs: dict[str, Any] = {"libraries_bytes": machine.peak_bytes(os.getpid())}
+    plain_torch_training.torch.set_num_threads(1)
+    config = _config(preset, shape, name)
+    plain = plain_torch_training.PlainTraining(config.model, config.training, 6, frugal=PLAIN[name])
+    costs["ready"] = time.perf_counter()
+    codes = _codes(shape)[0]
+    return functools.partial(plain.step, codes, codes, 0), costs
+
+
+def _step(
+    name: str, preset: str, shape: tuple[int, int], cache: str
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """Returns a function that takes our step, and what there was to wait for, set up as a run is.
+
+    What is not in the cache is compiled, and is in it then.
+    """
+    costs: dict[str, Any] = {"libraries_bytes": machine.peak_bytes(os.getpid())}
+    command_line.keep_freed_memory()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    command_line.use_compilation_cache()
+    state, nets, optimizers = initial_state(_config(preset, shape, name))
+    costs["ready"] = time.perf_counter()
+    codes = _codes(shape)
+    batch = dataset.Batch(codes=codes, augmented=codes)
+    function = functools.partial(train_step.train_step, networks=nets, optimizers=optimizers)
+    compiled = jax.jit(function, donate_argnums=0).lower(state, batch).compile()
+    costs["cached_s"] = time.perf_counter() - costs["ready"]
+
+    def step() -> None:
+        nonlocal state
+        state, metrics = compiled(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return step, costs
 
 
 def _config(preset: str, shape: tuple[int, int], name: str) -> Config:
@@ -233,36 +285,12 @@ def _codes(shape: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(0).integers(256, size=(1, *shape)).astype(np.uint8)
 
 
-def _begin(preset: str, shape: tuple[int, int], name: str, cache: str) -> tuple[Any, ...]:
-    """Sets the process up as experiments.train does; returns what `_compiled_step` takes."""
-    command_line.keep_freed_memory()
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
-    command_line.use_compilation_cache()
-    codes = _codes(shape)
-    return *initial_state(_config(preset, shape, name)), dataset.Batch(codes=codes, augmented=codes)
-
-
 def initial_state(config: Config) -> tuple[Any, networks.Networks, train_state.Optimizers]:
     """Returns the state before the first step, and what steps need."""
     nets = networks.Networks(config)
     optimizers = train_state.make_optimizers(config.training)
     state = train_state.create(nets.init(jax.random.key(0)), optimizers, config)
     return jax.block_until_ready(state), nets, optimizers
-
-
-def _compiled_step(state, nets, optimizers, batch):
-    """Returns a function that takes a step, and the seconds until it was compiled."""
-    start = time.perf_counter()
-    function = functools.partial(train_step.train_step, networks=nets, optimizers=optimizers)
-    compiled = jax.jit(function, donate_argnums=0).lower(state, batch).compile()
-    seconds = time.perf_counter() - start
-
-    def step():
-        nonlocal state
-        state, metrics = compiled(state, batch)
-        jax.block_until_ready((state, metrics))
-
-    return step, seconds
 
 
 def step_flops(model: ModelConfig, domain_batch: int, segment_samples: int) -> int:

@@ -4,20 +4,16 @@ To import it skips a file of tests where the evaluators are not installed.
 """
 
 import functools
-import importlib.util
 
 import pytest
 
 from data_prep import instruments, scores
+from experiments import evaluate
 
-EVALUATORS = ("mir_eval", "sklearn", "onnxruntime", "swift_f0", "basic_pitch", "musicnn")
-
-_missing = [name for name in EVALUATORS if importlib.util.find_spec(name) is None]
-if _missing:
-    pytest.skip(
-        f"Evaluators are an extra, {', '.join(_missing)} missing: make test-evaluate",
-        allow_module_level=True,
-    )
+try:
+    evaluate.check_extra()
+except ValueError as error:
+    pytest.skip(f"{error}", allow_module_level=True)
 
 RATE_HZ = 8000
 SCALE = [scores.Note(0.5 * i, 0.5 * i + 0.45, pitch, 90) for i, pitch in enumerate(range(60, 72))]

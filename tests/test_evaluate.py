@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import os
 import re
@@ -16,8 +15,6 @@ import pytest
 from etils import epath
 
 from experiments import evaluate
-
-EVALUATORS = ("mir_eval", "sklearn", "onnxruntime", "swift_f0", "basic_pitch", "musicnn")
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,9 +54,10 @@ def test_flags_that_cannot_go_together_are_one_line(tmp_path):
 @pytest.fixture(scope="module")
 def pairs_dir(tmp_path_factory):
     """A few seconds of two pieces as piano and as cello, and training music beside them."""
-    missing = [name for name in EVALUATORS if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)}: the evaluators are an extra: make evaluators")
+    try:
+        evaluate.check_extra()
+    except ValueError as error:
+        pytest.skip(f"{error}")
     from data_prep import instruments, render, scores
 
     folder = tmp_path_factory.mktemp("evaluate")

@@ -60,7 +60,6 @@ def test_flops_grow_with_layers_as_the_layers_products_do():
 def test_a_worker_that_is_killed_is_named(tmp_path):
     worker = training_speed._Worker("demo", (1, 200), "float32", str(tmp_path))
     assert worker.step() > 0
-    worker._process.kill()
-    worker._process.join()
+    worker.process.kill()
     with pytest.raises(OSError, match="trains with float32 has ended with -9"):
         worker.step()
