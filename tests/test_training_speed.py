@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import training_speed
+from experiments import training_processes, training_speed
 from umt_jax import dataset, networks, train_state, train_step
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 
@@ -58,7 +58,7 @@ def test_flops_grow_with_layers_as_the_layers_products_do():
 
 @pytest.mark.slow  # Compiles a step three times.
 def test_a_worker_that_is_killed_is_named(tmp_path):
-    worker = training_speed._Worker("demo", (1, 200), "float32", str(tmp_path))
+    worker = training_processes.Worker("demo", (1, 200), "float32", str(tmp_path))
     assert worker.step() > 0
     worker.process.kill()
     with pytest.raises(OSError, match="trains with float32 has ended with -9"):
