@@ -10,6 +10,9 @@
 #include <thread>
 #include <vector>
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -45,22 +48,88 @@ inline void Store(float* target, Vector vector) { std::memcpy(target, &vector, s
 
 inline Vector Fill(float value) { return value - Vector{}; }
 
-// Part of one row of a panel, in registers.
-template <int kCount>
-inline void LoadRow(const float* source, Vector* row) {
-  for (int r = 0; r < kCount; ++r) row[r] = Load(source + r * kWidth);
-}
+// How a matrix is kept: each step of a product takes one `Input` of every row, and as many weights
+// of a panel as it has columns.
 
-// Each 32-bit word holds one bfloat16 of two registers.
-template <int kCount>
-inline void LoadRow(const uint16_t* source, Vector* row) {
-  for (int r = 0; r < kCount; r += 2) {
-    Words words;
-    std::memcpy(&words, source + r * kWidth, sizeof words);
-    row[r] = (Vector)(words << 16);
-    row[r + 1] = (Vector)(words & (int32_t)0xffff0000);
+struct Float {
+  using Input = float;
+  static constexpr int kDepth = 1;  // Rows of the matrix that one step takes.
+  float weight;
+};
+
+#if defined(__AVX512BF16__)
+
+// Weights of two rows and one column. What they are multiplied with is rounded as well: the
+// processor adds both products in one instruction, which is twice the rate of float32.
+struct Bfloat16 {
+  using Input = int32_t;
+  static constexpr int kDepth = 2;
+  uint16_t weights[2];
+};
+
+#else
+
+struct Bfloat16 {
+  using Input = float;
+  static constexpr int kDepth = 1;
+  uint16_t weight;
+};
+
+#endif
+
+// Part of one row of a panel, in registers.
+template <int kCount, typename Weight>
+inline void LoadRow(const Weight* source, Vector* row) {
+  if constexpr (sizeof(Weight) == 4) {
+    for (int r = 0; r < kCount; ++r) row[r] = Load((const float*)(source + r * kWidth));
+  } else {
+    // Each 32-bit word holds one bfloat16 of two registers.
+    for (int r = 0; r < kCount; r += 2) {
+      Words words;
+      std::memcpy(&words, source + r * kWidth, sizeof words);
+      row[r] = (Vector)(words << 16);
+      row[r + 1] = (Vector)(words & (int32_t)0xffff0000);
+    }
   }
 }
+
+// Adds an input times part of a row.
+template <int kCount>
+inline void AddProducts(float input, const Vector* row, Vector* sums) {
+  const Vector value = Fill(input);
+  for (int r = 0; r < kCount; ++r) sums[r] += value * row[r];
+}
+
+// Returns the inputs of a product, and their stride; rounds them into `rounded` where it needs to.
+inline const float* Inputs(const float* in, int64_t& stride, int64_t rows, int depth,
+                           std::vector<float>& rounded) {
+  return in;
+}
+
+#if defined(__AVX512BF16__)
+
+template <int kCount>
+inline void AddProducts(int32_t inputs, const Vector* row, Vector* sums) {
+  const __m512bh values = (__m512bh)_mm512_set1_epi32(inputs);
+  for (int r = 0; r < kCount; ++r) sums[r] = _mm512_dpbf16_ps(sums[r], (__m512bh)row[r], values);
+}
+
+inline const int32_t* Inputs(const float* in, int64_t& stride, int64_t rows, int depth,
+                             std::vector<int32_t>& rounded) {
+  const int64_t steps = (depth + kWidth - 1) / kWidth * kWidth / 2;
+  rounded.resize(rows * steps);
+  for (int64_t m = 0; m < rows; ++m) {
+    for (int i = 0; i < depth; i += kWidth) {
+      const __mmask16 inside = 0xffff >> std::max(0, i + kWidth - depth);
+      const __m256bh pairs = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(inside, in + m * stride + i));
+      std::memcpy(rounded.data() + m * steps + i / 2, &pairs, sizeof pairs);
+    }
+  }
+  stride = steps;
+  return rounded.data();
+}
+
+#endif
 
 // Asks for numbers some time before they are needed, as many at each step.
 struct Prefetch {
@@ -74,29 +143,30 @@ struct Prefetch {
   }
 };
 
-// out[kRows][kCount registers] += in[kRows][depth] * panel[depth][kCount registers].
-template <int kRows, int kCount, typename Weight>
-void AddBlock(const float* in, int64_t in_stride, int depth, const Weight* panel, float* out,
-              int64_t out_stride, Prefetch prefetch) {
+// out[kRows][kCount registers] += in[kRows][steps] * panel[steps][kCount registers].
+template <int kRows, int kCount, bool kPrefetch, typename Weight>
+void AddBlock(const typename Weight::Input* in, int64_t in_stride, int steps, const Weight* panel,
+              float* out, int64_t out_stride, Prefetch prefetch) {
   // A single row would wait for its own sums: even and odd steps are summed apart.
   constexpr int kChains = kRows == 1 ? 2 : 1;
   constexpr int kLines = std::max<int>(1, kCount * kWidth * sizeof(Weight) / 64);
   Vector sums[kChains][kRows][kCount] = {};
-  for (int m = 0; m < kRows; ++m) LoadRow<kCount>(out + m * out_stride, sums[0][m]);
+  for (int m = 0; m < kRows; ++m) {
+    for (int r = 0; r < kCount; ++r) sums[0][m][r] = Load(out + m * out_stride + r * kWidth);
+  }
   auto add = [&](int step, int chain) {
     Vector row[kCount];
     LoadRow<kCount>(panel + (int64_t)step * kPanel, row);
-    prefetch.Step<kLines>();
+    if (kPrefetch) prefetch.Step<kLines>();
     for (int m = 0; m < kRows; ++m) {
-      const Vector value = Fill(in[m * in_stride + step]);
-      for (int r = 0; r < kCount; ++r) sums[chain][m][r] += value * row[r];
+      AddProducts<kCount>(in[m * in_stride + step], row, sums[chain][m]);
     }
   };
   int step = 0;
-  for (; step + kChains <= depth; step += kChains) {
+  for (; step + kChains <= steps; step += kChains) {
     for (int chain = 0; chain < kChains; ++chain) add(step + chain, chain);
   }
-  for (; step < depth; ++step) add(step, 0);
+  for (; step < steps; ++step) add(step, 0);
   for (int m = 0; m < kRows; ++m) {
     for (int r = 0; r < kCount; ++r) {
       Vector sum = sums[0][m][r];
@@ -108,14 +178,14 @@ void AddBlock(const float* in, int64_t in_stride, int depth, const Weight* panel
 
 // Is AddBlock for `rows` rows, 1 to kRows.
 template <int kRows, typename Weight>
-void AddRows(int64_t rows, const float* in, int64_t in_stride, int depth, const Weight* panel,
-             float* out, int64_t out_stride, Prefetch prefetch) {
+void AddRows(int64_t rows, const typename Weight::Input* in, int64_t in_stride, int steps,
+             const Weight* panel, float* out, int64_t out_stride, Prefetch prefetch) {
   if constexpr (kRows > 1) {
     if (rows < kRows) {
-      return AddRows<kRows - 1>(rows, in, in_stride, depth, panel, out, out_stride, prefetch);
+      return AddRows<kRows - 1>(rows, in, in_stride, steps, panel, out, out_stride, prefetch);
     }
   }
-  AddBlock<kRows, kBlockRegisters>(in, in_stride, depth, panel, out, out_stride, prefetch);
+  AddBlock<kRows, kBlockRegisters, true>(in, in_stride, steps, panel, out, out_stride, prefetch);
 }
 
 // A matrix [depth, panels * kPanel] in panels.
@@ -124,26 +194,32 @@ struct Matrix {
   const Weight* data;
   int depth, panels;
 
+  int Steps() const { return (depth + Weight::kDepth - 1) / Weight::kDepth; }
+
   // out[rows] += in[rows] * this.
   void Add(const float* in, int64_t in_stride, int64_t rows, float* out, int64_t out_stride) const {
+    thread_local std::vector<typename Weight::Input> rounded;
+    const auto* inputs = Inputs(in, in_stride, rows, depth, rounded);
+    const int steps = Steps();
     const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
     const int passes = blocks * (kRegisters / kBlockRegisters);
     for (int p = 0; p < panels; ++p, out += kPanel) {
-      const Weight* panel = data + (int64_t)p * depth * kPanel;
+      const Weight* panel = data + (int64_t)p * steps * kPanel;
       // While one panel is multiplied the next is fetched, be it the next matrix's first.
-      Prefetch prefetch{(const char*)(panel + (int64_t)depth * kPanel),
+      Prefetch prefetch{(const char*)(panel + (int64_t)steps * kPanel),
                         kPanel * (int)sizeof(Weight)};
       if (rows == 1) {
-        AddBlock<1, kRegisters>(in, in_stride, depth, panel, out, out_stride, prefetch);
+        // The processor itself fetches faster what is read once, from end to end.
+        AddBlock<1, kRegisters, false>(inputs, in_stride, steps, panel, out, out_stride, prefetch);
         continue;
       }
       prefetch.bytes_per_step /= passes;
       for (int r = 0; r < kPanel; r += kBlockRegisters * kWidth) {
         for (int64_t block = 0; block < blocks; ++block) {
           const int64_t begin = rows * block / blocks, end = rows * (block + 1) / blocks;
-          AddRows<kBlockRows>(end - begin, in + begin * in_stride, in_stride, depth, panel + r,
+          AddRows<kBlockRows>(end - begin, inputs + begin * in_stride, in_stride, steps, panel + r,
                               out + begin * out_stride + r, out_stride, prefetch);
-          prefetch.next += depth * prefetch.bytes_per_step;
+          prefetch.next += steps * prefetch.bytes_per_step;
         }
       }
     }
@@ -208,7 +284,7 @@ struct Decoder {
     const int sum_panels = Panels(c + sizes.skips);
     auto take = [&](int depth, int panels) {
       Matrix<Weight> matrix{weights, depth, panels};
-      weights += (int64_t)depth * panels * kPanel;
+      weights += (int64_t)matrix.Steps() * panels * kPanel;
       return matrix;
     };
     auto take_bias = [&](int count) {
@@ -410,16 +486,17 @@ ffi::Error GenerateFrame(int64_t blocks, int64_t layers, int64_t skips, int64_t 
   if (inputs->typed_data() != inputs_in.typed_data()) {
     std::memcpy(inputs->typed_data(), inputs_in.typed_data(), inputs_in.size_bytes());
   }
-  const int64_t num_weights = weights.dimensions()[1], num_biases = biases.dimensions()[1];
+  const int64_t num_biases = biases.dimensions()[1];
   auto generate = [&](const auto* data) {
+    const int64_t num_weights = weights.size_bytes() / sizes.domains / sizeof *data;
     Generate(sizes, (int)threads, data, num_weights, biases.typed_data(), num_biases,
              gates.typed_data(), head.typed_data(), noise.typed_data(), rows->typed_data(),
              inputs->typed_data(), clock.typed_data(), codes->typed_data());
   };
   if (weights.element_type() == ffi::F32) {
-    generate(reinterpret_cast<const float*>(weights.untyped_data()));
+    generate(reinterpret_cast<const Float*>(weights.untyped_data()));
   } else if (weights.element_type() == ffi::BF16) {
-    generate(reinterpret_cast<const uint16_t*>(weights.untyped_data()));
+    generate(reinterpret_cast<const Bfloat16*>(weights.untyped_data()));
   } else {
     return ffi::Error::InvalidArgument("weights must be float32 or bfloat16");
   }
@@ -444,6 +521,7 @@ extern "C" void umt_prefer_huge_pages(void* memory, uint64_t bytes) {
 
 extern "C" int umt_register_columns() { return kWidth; }
 extern "C" int umt_panel_columns() { return kPanel; }
+extern "C" int umt_bfloat16_depth() { return Bfloat16::kDepth; }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(umt_generate_frame, GenerateFrame,
                               ffi::Ffi::Bind()

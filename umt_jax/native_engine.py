@@ -161,12 +161,16 @@ def _pack_one(decoder, config, dtype):
 def _panels(kernel, dtype):
     """Returns a matrix cut into panels of columns, each stored row by row, as one vector."""
     panel, width = library().umt_panel_columns(), library().umt_register_columns()
+    together = library().umt_bfloat16_depth() if dtype == jnp.bfloat16 else 1
+    kernel = np.pad(kernel, [(0, -len(kernel) % together), (0, 0)])
     depth, columns = kernel.shape
     panels = np.swapaxes(kernel.reshape(depth, columns // panel, panel), 0, 1).astype(dtype)
-    if dtype == jnp.bfloat16:
+    if together > 1:
+        # Of two rows that are multiplied at once, so that each 32-bit word holds one of either.
+        panels = np.swapaxes(panels.reshape(-1, together, panel), 1, 2)
+    elif dtype == jnp.bfloat16:
         # Two registers' columns alternate, so that each 32-bit word holds one of either.
-        pairs = panels.reshape(-1, 2, width)
-        panels = np.swapaxes(pairs, 1, 2)
+        panels = np.swapaxes(panels.reshape(-1, 2, width), 1, 2)
     return panels.reshape(-1)
 
 
