@@ -5,18 +5,22 @@ distributions of the next code, and `--parallel_segments`, whose effect is heard
 anywhere.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from jax.typing import DTypeLike
 
 import umt_jax
 from umt_jax import (
     audio,
     checkpoint,
     generate,
+    layers,
     mu_law,
     networks,
     parallel_segments,
@@ -24,7 +28,7 @@ from umt_jax import (
     streams,
 )
 from umt_jax.config import ModelConfig
-from umt_jax.shapes import Array, Codes, Float, Latents, Waveform
+from umt_jax.shapes import Array, CodeLogits, Codes, Float, Latents, Parameters, Waveform
 
 _AT_A_SEAM = 2
 """Frames of the spectrogram, on either side of a seam, in which it would be heard."""
@@ -59,8 +63,9 @@ def report() -> str:
     lines = [
         f"Of {Path(args.input).name}, {len(waveform) / rate_hz:.1f} s, by {args.checkpoint}.",
         "",
-        "Next-code distributions of weights in bfloat16 and in float32, given the recording's own "
-        "codes: total variation over its samples, and how often the likeliest code is another.",
+        "Next-code distributions of weights, and of what they are multiplied with, in bfloat16 and "
+        "in float32, given the recording's own codes: total variation over its samples, and how "
+        "often the likeliest code is another.",
         "",
         "| domain | mean | 99th percentile | largest | other likeliest code |",
         "|---|---|---|---|---|",
@@ -140,7 +145,7 @@ def rounding_distances(
     for index, domain in enumerate(config.domains):
         decoder = networks.select(decoders, index)
         exact = _logits(nets, decoder, codes, latents)
-        rounded = _logits(nets, generate.round_kernels(decoder, "bfloat16"), codes, latents)
+        rounded = np.asarray(rounded_logits(decoder, codes, latents, config.model))
         is_other = exact.argmax(axis=-1) != rounded.argmax(axis=-1)
         distances[domain] = total_variation(exact, rounded), is_other
     return distances
@@ -148,6 +153,45 @@ def rounding_distances(
 
 def _logits(nets, decoder, codes: Codes, latents: Latents) -> Float[np.ndarray, "T Q"]:
     return np.asarray(networks.decode_one(nets, decoder, codes, latents))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def rounded_logits(
+    decoder: Parameters,
+    codes: Codes,
+    latents: Latents,
+    config: ModelConfig,
+    dtype: DTypeLike = jnp.bfloat16,
+) -> CodeLogits:
+    """Returns the logits of each code given those before it, [T, Q], with rounded products.
+
+    As `native` computes them with `--weights=bfloat16` where the processor multiplies bfloat16:
+    kernels are rounded, and what they are multiplied with. Elsewhere it rounds kernels only.
+    """
+    kernels = generate.round_kernels(decoder, dtype)
+    conditioning = jax.tree.map(
+        lambda of_frames: jnp.repeat(of_frames, config.pool_samples, axis=0),
+        generate.condition(decoder, latents, config),
+    )
+
+    def product(x, name, parameters=kernels):
+        rounded = x.astype(dtype).astype(x.dtype)
+        return layers.affine(rounded, parameters[name]["kernel"], parameters[name]["bias"])
+
+    scaled = layers.scale(codes)[:, None]
+    taps = jnp.concatenate([layers.shift(scaled, 2), layers.shift(scaled, 1)], axis=-1)
+    x = layers.affine(taps, kernels["first"]["kernel"][:, 0], kernels["first"]["bias"])
+    skips = product(x, "skip")
+    all_layers = zip(generate.dilations(config), generate.layers_of(kernels, config), strict=True)
+    for index, (dilation, layer) in enumerate(all_layers):
+        rounded = x.astype(dtype).astype(x.dtype)
+        past, newest = layer["dilated"]["kernel"]
+        h = layers.shift(rounded, dilation) @ past + rounded @ newest
+        gated = layers.gate(h + conditioning.gates[:, index])
+        skips += product(gated, "skip", layer)
+        x += product(gated, "residual", layer)
+    head = jax.nn.relu(skips).astype(dtype).astype(x.dtype) @ kernels["head"]["kernel"]
+    return product(jax.nn.relu(head + conditioning.head), "logits")
 
 
 def measure_seams(

@@ -1,10 +1,11 @@
+import jax
 import numpy as np
 import pytest
 from conftest import PREPARED, TINY_MODEL, track_codes
 
 import umt_jax
 from experiments import approximations
-from umt_jax import audio, mu_law
+from umt_jax import audio, generate, mu_law, native_engine, networks
 
 RATE_HZ = PREPARED.sample_rate_hz
 
@@ -46,6 +47,39 @@ def recording(tmp_path):
     path = tmp_path / "song.wav"
     audio.write(path, np.tile(waveform, 8), sample_rate_hz=RATE_HZ)
     return path
+
+
+def test_the_rounded_pass_without_rounding_is_the_teacher_forced_one(
+    rng, tiny_networks, tiny_parameters
+):
+    latents = rng.normal(size=(12, TINY_MODEL.latent_channels)).astype(np.float32)
+    codes = rng.integers(0, 256, 12 * TINY_MODEL.pool_samples).astype(np.uint8)
+    decoder = networks.select(tiny_parameters.decoders, 1)
+    exact = networks.decode_one(tiny_networks, decoder, codes, latents)
+    logits = approximations.rounded_logits(decoder, codes, latents, TINY_MODEL, np.float32)
+    np.testing.assert_allclose(logits, exact, atol=1e-5)
+
+
+def test_the_rounded_pass_scores_highest_what_the_engine_chooses(rng, tiny_parameters):
+    if native_engine.library().umt_bfloat16_depth() == 1:
+        pytest.skip("This processor does not multiply bfloat16.")
+    engine = native_engine.NativeEngine("bfloat16")
+    weights = generate.pack(tiny_parameters.decoders, TINY_MODEL, engine)
+    cache = generate.init_cache(TINY_MODEL, 1)
+    latents = rng.normal(size=(12, TINY_MODEL.latent_channels)).astype(np.float32)
+    _, codes = generate.generate(
+        weights,
+        jax.tree.map(lambda leaf: np.stack([leaf] * 3), cache),
+        latents[None],
+        jax.random.split(jax.random.key(0), (3, 1)),
+        np.float32(0),
+        config=TINY_MODEL,
+        engine=engine,
+    )
+    decoder = networks.select(tiny_parameters.decoders, 1)
+    codes = np.asarray(codes[1, 0])
+    logits = approximations.rounded_logits(decoder, codes, latents, TINY_MODEL)
+    np.testing.assert_array_equal(np.argmax(logits, axis=-1), codes)
 
 
 def test_a_trained_model_is_measured_and_seams_of_one_without_a_long_past_change_nothing(

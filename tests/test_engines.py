@@ -78,6 +78,17 @@ def test_the_native_engine_takes_any_number_of_streams(
     np.testing.assert_array_equal(codes, expected[:, :num_streams])
 
 
+def test_streams_of_rounded_products_give_together_the_codes_that_each_gives_alone(
+    tiny_parameters, sixteen_streams
+):
+    latents, keys, _ = sixteen_streams
+    engine = native_engine.NativeEngine("bfloat16")
+    weights = generate.pack(tiny_parameters.decoders, TINY_MODEL, engine)
+    together = _generate(weights, latents, keys, engine)
+    alone = [_generate(weights, latents[i : i + 1], keys[:, i : i + 1], engine) for i in range(4)]
+    np.testing.assert_array_equal(np.concatenate(alone, axis=1), together[:, :4])
+
+
 def test_bfloat16_weights_give_the_codes_of_rounded_weights(rng, tiny_parameters):
     latents = rng.normal(size=(1, 4, TINY_MODEL.latent_channels)).astype(np.float32)
     keys = jax.random.split(jax.random.key(7), (3, 1))
