@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from experiments import first_sound, machine, presets
-from umt_jax import engines, generate, networks
+from umt_jax import engines, generate, native_engine, networks
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 
 ENGINES = {
@@ -48,8 +48,8 @@ def report() -> str:
             table(speeds),
             f"Matrix product: {rate:.0f} GFLOP/s. Of the floor: of the samples/s at which the "
             "machine can read all weights at its rate for so many bytes, those of a past tap once "
-            "in as many samples as its dilation, or multiply them at that of a large product, "
-            "whichever takes longer.",
+            "in as many samples as its dilation, or multiply them at that of a large product "
+            "(twice that in bfloat16, where the processor multiplies it), whichever takes longer.",
             first_sound.table(first_sounds),
         ]
     )
@@ -127,9 +127,12 @@ def step_weights(config: ModelConfig) -> tuple[int, float]:
 def _floor(config: ModelConfig, num_streams: int, engine: str) -> float:
     """Returns the samples/s at which weights can be read, and multiplied."""
     multiplied, read = step_weights(config)
-    num_bytes = round(read * (2 if "bfloat16" in engine else 4))
+    num_bytes, rate = round(read * 4), machine.matrix_rate()
+    if "bfloat16" in engine:
+        # So many products are one instruction, which takes as long as one of float32.
+        num_bytes, rate = num_bytes // 2, rate * native_engine.library().umt_bfloat16_depth()
     reading = num_bytes / machine.read_bandwidth(num_bytes)
-    multiplying = num_streams * 2 * multiplied / machine.matrix_rate()
+    multiplying = num_streams * 2 * multiplied / rate
     return num_streams / max(reading, multiplying)
 
 
