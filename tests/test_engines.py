@@ -90,6 +90,8 @@ def test_streams_of_rounded_products_give_together_the_codes_that_each_gives_alo
 
 
 def test_bfloat16_weights_give_the_codes_of_rounded_weights(rng, tiny_parameters):
+    if native_engine.library().umt_bfloat16_depth() > 1:
+        pytest.skip("This processor's products round inputs as well: see test_approximations.py.")
     latents = rng.normal(size=(1, 4, TINY_MODEL.latent_channels)).astype(np.float32)
     keys = jax.random.split(jax.random.key(7), (3, 1))
     exact = tiny_parameters.decoders
