@@ -144,15 +144,11 @@ def rounding_distances(
     distances = {}
     for index, domain in enumerate(config.domains):
         decoder = networks.select(decoders, index)
-        exact = _logits(nets, decoder, codes, latents)
+        exact = np.asarray(networks.decode_one(nets, decoder, codes, latents))
         rounded = np.asarray(rounded_logits(decoder, codes, latents, config.model))
         is_other = exact.argmax(axis=-1) != rounded.argmax(axis=-1)
         distances[domain] = total_variation(exact, rounded), is_other
     return distances
-
-
-def _logits(nets, decoder, codes: Codes, latents: Latents) -> Float[np.ndarray, "T Q"]:
-    return np.asarray(networks.decode_one(nets, decoder, codes, latents))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
@@ -174,24 +170,22 @@ def rounded_logits(
         generate.condition(decoder, latents, config),
     )
 
-    def product(x, name, parameters=kernels):
-        rounded = x.astype(dtype).astype(x.dtype)
-        return layers.affine(rounded, parameters[name]["kernel"], parameters[name]["bias"])
+    def rounded(x):
+        return x.astype(dtype).astype(x.dtype)
 
     scaled = layers.scale(codes)[:, None]
     taps = jnp.concatenate([layers.shift(scaled, 2), layers.shift(scaled, 1)], axis=-1)
     x = layers.affine(taps, kernels["first"]["kernel"][:, 0], kernels["first"]["bias"])
-    skips = product(x, "skip")
+    skips = layers.affine(rounded(x), **kernels["skip"])
     all_layers = zip(generate.dilations(config), generate.layers_of(kernels, config), strict=True)
     for index, (dilation, layer) in enumerate(all_layers):
-        rounded = x.astype(dtype).astype(x.dtype)
         past, newest = layer["dilated"]["kernel"]
-        h = layers.shift(rounded, dilation) @ past + rounded @ newest
-        gated = layers.gate(h + conditioning.gates[:, index])
-        skips += product(gated, "skip", layer)
-        x += product(gated, "residual", layer)
-    head = jax.nn.relu(skips).astype(dtype).astype(x.dtype) @ kernels["head"]["kernel"]
-    return product(jax.nn.relu(head + conditioning.head), "logits")
+        h = layers.shift(rounded(x), dilation) @ past + rounded(x) @ newest
+        gated = rounded(layers.gate(h + conditioning.gates[:, index]))
+        skips += layers.affine(gated, **layer["skip"])
+        x += layers.affine(gated, **layer["residual"])
+    head = rounded(jax.nn.relu(skips)) @ kernels["head"]["kernel"]
+    return layers.affine(rounded(jax.nn.relu(head + conditioning.head)), **kernels["logits"])
 
 
 def measure_seams(

@@ -144,7 +144,7 @@ struct Prefetch {
 };
 
 // out[kRows][kCount registers] += in[kRows][steps] * panel[steps][kCount registers].
-template <int kRows, int kCount, bool kPrefetch, typename Weight>
+template <int kRows, int kCount, typename Weight>
 void AddBlock(const typename Weight::Input* in, int64_t in_stride, int steps, const Weight* panel,
               float* out, int64_t out_stride, Prefetch prefetch) {
   // A single row would wait for its own sums: even and odd steps are summed apart.
@@ -157,7 +157,8 @@ void AddBlock(const typename Weight::Input* in, int64_t in_stride, int steps, co
   auto add = [&](int step, int chain) {
     Vector row[kCount];
     LoadRow<kCount>(panel + (int64_t)step * kPanel, row);
-    if (kPrefetch) prefetch.Step<kLines>();
+    // What a single row reads once, from end to end, the processor itself fetches faster.
+    if (kRows > 1) prefetch.Step<kLines>();
     for (int m = 0; m < kRows; ++m) {
       AddProducts<kCount>(in[m * in_stride + step], row, sums[chain][m]);
     }
@@ -185,7 +186,7 @@ void AddRows(int64_t rows, const typename Weight::Input* in, int64_t in_stride, 
       return AddRows<kRows - 1>(rows, in, in_stride, steps, panel, out, out_stride, prefetch);
     }
   }
-  AddBlock<kRows, kBlockRegisters, true>(in, in_stride, steps, panel, out, out_stride, prefetch);
+  AddBlock<kRows, kBlockRegisters>(in, in_stride, steps, panel, out, out_stride, prefetch);
 }
 
 // A matrix [depth, panels * kPanel] in panels.
@@ -209,8 +210,7 @@ struct Matrix {
       Prefetch prefetch{(const char*)(panel + (int64_t)steps * kPanel),
                         kPanel * (int)sizeof(Weight)};
       if (rows == 1) {
-        // The processor itself fetches faster what is read once, from end to end.
-        AddBlock<1, kRegisters, false>(inputs, in_stride, steps, panel, out, out_stride, prefetch);
+        AddBlock<1, kRegisters>(inputs, in_stride, steps, panel, out, out_stride, prefetch);
         continue;
       }
       prefetch.bytes_per_step /= passes;

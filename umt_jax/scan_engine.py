@@ -199,11 +199,11 @@ def _next_logits(packed, inputs, products, conditioning) -> tuple[CodeLogits, li
         skip_inputs.append(gated)
         x = x + layers.affine(gated, **layer.residual)
     # All layers' skips, and their sum, as one matrix product.
-    gated = jnp.concatenate(skip_inputs, axis=-1)
+    joined = jnp.concatenate(skip_inputs, axis=-1)
     if len(inputs) == 1:
-        skips = jnp.einsum("bk,sk->bs", gated, packed.skip_of_one) + packed.skip["bias"][None]
+        skips = jnp.einsum("bk,sk->bs", joined, packed.skip_of_one) + packed.skip["bias"][None]
     else:
-        skips = layers.affine(gated, **packed.skip)
+        skips = layers.affine(joined, **packed.skip)
     y = jax.nn.relu(jax.nn.relu(skips) @ packed.head + conditioning.head)
     return layers.affine(y, **packed.logits), layer_inputs
 
