@@ -256,5 +256,5 @@ def test_a_checkpoint_of_a_later_version_says_what_it_does_not_know(tmp_path, ru
     fields["model"]["flux"] = 88
     with ocp.CheckpointManager(tmp_path / "checkpoints") as manager:
         manager.save(7, args=ocp.args.Composite(config=ocp.args.JsonSave(fields)))
-    with pytest.raises(ValueError, match="unexpected keyword argument 'flux'"):
+    with pytest.raises(ValueError, match=r"does not know model\.flux, which a newer one wrote"):
         checkpoint.read_config(str(tmp_path))

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig
 
 TWO = ("Cello", "Piano")
 
@@ -21,8 +21,23 @@ def test_a_configuration_survives_json():
             compute_dtype="bfloat16",
             seed=3,
         ),
+        sampling=SamplingConfig(temperature=0.4, top_p=0.95),
     )
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_a_configuration_older_than_its_sampling_has_that_of_before():
+    config = Config(domains=TWO)
+    fields = config.to_json()
+    assert fields.pop("sampling") == {"temperature": 1.0, "top_p": 1.0}
+    assert Config.from_json(fields) == config
+
+
+def test_what_is_given_overrides_a_models_own_sampling():
+    own = SamplingConfig(temperature=0.4, top_p=0.9)
+    assert own.override(temperature=None, top_p=None) == own
+    assert own.override(temperature=0.0, top_p=None) == SamplingConfig(temperature=0.0, top_p=0.9)
+    assert own.override(temperature=None, top_p=1.0) == SamplingConfig(temperature=0.4)
 
 
 def test_defaults_are_those_of_the_paper():
@@ -91,8 +106,25 @@ def test_no_field_takes_a_negative_number(section):
         (lambda: Config.from_json({"domains": TWO}), "lacks 'model'"),
         (
             lambda: Config.from_json({"domains": TWO, "model": {"flux": 1}, "training": {}}),
-            "unexpected keyword argument 'flux'",
+            r"does not know model\.flux, which a newer one wrote\. Update umt_jax",
         ),
+        (
+            lambda: Config.from_json(Config(domains=TWO).to_json() | {"sampling": {"top_k": 3}}),
+            r"does not know sampling\.top_k",
+        ),
+        (
+            lambda: Config.from_json(Config(domains=TWO).to_json() | {"flux": {}}),
+            "does not know flux",
+        ),
+        (lambda: SamplingConfig(temperature=-0.1), "temperature=-0.1 must be a finite number, 0 o"),
+        (lambda: SamplingConfig(temperature=float("inf")), "temperature=inf must be a finite numb"),
+        (lambda: SamplingConfig(temperature=float("nan")), "temperature=nan must be a finite numb"),
+        (
+            lambda: SamplingConfig(top_p=0.0),
+            r"top_p=0.0 must lie in \(0, 1\]: codes are drawn",
+        ),
+        (lambda: SamplingConfig(top_p=1.01), r"top_p=1.01 must lie in \(0, 1\]"),
+        (lambda: SamplingConfig(top_p=float("nan")), r"top_p=nan must lie in \(0, 1\]"),
     ],
 )
 def test_values_that_are_not_allowed_are_named_with_what_is(make, message):

@@ -145,6 +145,37 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How a model's codes are drawn where nobody asks for anything else.
+
+    Attributes:
+        temperature: Scale of the randomness; 0 takes the likeliest code every time.
+        top_p: Codes are drawn from the likeliest ones alone, as few as have so much of the
+            probability together; 1 draws from all.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks each value's range."""
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature} must be a finite number, 0 or more.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"top_p={self.top_p} must lie in (0, 1]: codes are drawn from the likeliest ones, "
+                "which have so much of the probability together; 1 draws from all."
+            )
+
+    def override(self, *, temperature: float | None, top_p: float | None) -> "SamplingConfig":
+        """Returns the same, but for what is given."""
+        return SamplingConfig(
+            temperature=self.temperature if temperature is None else temperature,
+            top_p=self.top_p if top_p is None else top_p,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """A model, its domains and its training: all that decides a run's numbers.
 
@@ -156,6 +187,7 @@ class Config:
             A label: no number depends on it.
         model: Sizes of the networks.
         training: What one step computes.
+        sampling: How the finished model is to be played; no number of the training depends on it.
     """
 
     domains: tuple[str, ...]
@@ -163,6 +195,7 @@ class Config:
     preset: str = ""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
         """Checks what depends on more than one field."""
@@ -226,15 +259,33 @@ class Config:
         Raises:
             ValueError: A field is missing, unknown, or has a value that is not allowed.
         """
+        sampling = fields.get("sampling", {})  # Older models are played as they were.
         try:
+            domains = tuple(fields["domains"])
+            _check_known(ModelConfig, fields["model"], "model.")
+            _check_known(TrainingConfig, fields["training"], "training.")
+            _check_known(SamplingConfig, sampling, "sampling.")
+            _check_known(cls, fields)
             return cls(
-                domains=tuple(fields["domains"]),
+                domains=domains,
                 train_domains=tuple(fields.get("train_domains", ())),
                 preset=fields.get("preset", ""),
                 model=ModelConfig(**fields["model"]),
                 training=TrainingConfig(**fields["training"]),
+                sampling=SamplingConfig(**sampling),
             )
         except KeyError as error:
             raise ValueError(f"This is no configuration of umt_jax: it lacks {error}.") from error
         except TypeError as error:
             raise ValueError(f"This is no configuration of umt_jax: {error}.") from error
+
+
+def _check_known(kind: type, fields: dict[str, Any], prefix: str = "") -> None:
+    """Raises `ValueError` if JSON has a field that `kind` has not."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = [prefix + name for name in fields if name not in known]
+    if unknown:
+        raise ValueError(
+            f"This version of umt_jax does not know {', '.join(unknown)}, which a newer one wrote. "
+            "Update umt_jax."
+        )
