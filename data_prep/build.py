@@ -56,6 +56,12 @@ def define_flags() -> None:
         defaults.num_variants,
         "Versions of each segment with modulated pitch; training draws one of them each time.",
     )
+    flags.DEFINE_integer(
+        "timbre_variants",
+        defaults.timbre_variants,
+        "Further versions of each segment whose timbre is changed as well, by a random waveshaper "
+        "and equalizer; training draws one of all.",
+    )
     flags.DEFINE_float(
         "loudness_dbfs",
         defaults.loudness_dbfs,

@@ -38,7 +38,7 @@ def write_records(path: Path, examples: Iterable[Example], recipe: Recipe) -> No
     Raises:
         OSError: It could not be written.
     """
-    features = _features(recipe.num_variants, recipe.segment_samples)
+    features = _features(recipe.num_augmented, recipe.segment_samples)
     try:
         # One record a group: readers want records one by one, in any order.
         writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
@@ -101,8 +101,8 @@ def write_information(
     )
     info = tfds.core.DatasetInfo(
         builder=identity,
-        description="Segments of music in mu-law codes, and versions with modulated pitch.",
-        features=_features(recipe.num_variants, recipe.segment_samples),
+        description="Segments of music in mu-law codes, and versions in other pitch and timbre.",
+        features=_features(recipe.num_augmented, recipe.segment_samples),
         metadata=tfds.core.MetadataDict(describe(domain, recipe)),
     )
     info.set_file_format(_FILE_FORMAT)
@@ -152,11 +152,11 @@ def describe(domain: Domain, recipe: Recipe) -> dict[str, Any]:
 
 
 @functools.cache
-def _features(num_variants: int, segment_samples: int) -> tfds.features.FeaturesDict:
+def _features(num_augmented: int, segment_samples: int) -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict(
         {
             "codes": _codes_feature(segment_samples),
-            "augmented": _codes_feature(num_variants, segment_samples),
+            "augmented": _codes_feature(num_augmented, segment_samples),
             "track": tfds.features.Text(),
             "start_sample": tfds.features.Scalar(dtype=np.int64),
         }

@@ -16,16 +16,18 @@ class Recipe:
         sample_rate_hz: Rate of the segments.
         mu_law: How waveforms become codes, `rounded` or `truncated` (see `umt_jax.mu_law`).
         segment_samples: Audio samples T in one segment.
-        num_variants: Versions A of each segment whose pitch is modulated.
+        num_variants: Versions of each segment whose pitch is modulated.
+        timbre_variants: Further versions whose timbre is changed as well.
         loudness_dbfs: RMS that each track is brought to, in decibels relative to full scale; None
             leaves levels as they are.
-        seed: Decides slices and shifts of the pitch modulation.
+        seed: Decides slices and shifts of the pitch modulation, and the timbres.
     """
 
     sample_rate_hz: int = ModelConfig.sample_rate_hz
     mu_law: str = ModelConfig.mu_law
     segment_samples: int = TrainingConfig.segment_samples
     num_variants: int = 4
+    timbre_variants: int = 0
     loudness_dbfs: float | None = None
     seed: int = 0
 
@@ -41,11 +43,18 @@ class Recipe:
             )
         if self.num_variants < 1:
             raise ValueError(f"--num_variants={self.num_variants} must be at least 1.")
+        if self.timbre_variants < 0:
+            raise ValueError(f"--timbre_variants={self.timbre_variants} must be 0 or more.")
         if self.loudness_dbfs is not None and not -60 <= self.loudness_dbfs <= 0:
             raise ValueError(
                 f"--loudness_dbfs={self.loudness_dbfs:g} must lie between -60 and 0; music is "
                 "often near -20."
             )
+
+    @property
+    def num_augmented(self) -> int:
+        """Versions A of each segment that the encoder may hear, all together."""
+        return self.num_variants + self.timbre_variants
 
     @property
     def segment_seconds(self) -> float:

@@ -1,6 +1,6 @@
 """A stretch of a track -> its examples.
 
-An example is a segment in mu-law codes beside versions of it whose pitch is modulated. Waveforms
+An example is a segment in mu-law codes beside versions of it in other pitch and timbre. Waveforms
 are cut first, then augmented, then encoded, so that every version is quantised once.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import augment
+from data_prep import augment, timbre
 from data_prep.recipe import Recipe
 from data_prep.tracks import Stretch, Track
 from umt_jax import audio, mu_law, storage
@@ -32,13 +32,10 @@ def examples_of_stretch(stretch: Stretch, *, domain: str, recipe: Recipe) -> Ite
     num_segments = 0
     for start_sample, segment in _cut(stretch, recipe):
         segment = _gain(track, recipe) * segment
+        place = (recipe.seed, domain, track.file.name, start_sample)
         variants = [
-            augment.modulate_pitch(
-                segment,
-                sample_rate_hz=recipe.sample_rate_hz,
-                generator=_generator(recipe.seed, domain, track.file.name, start_sample, variant),
-            )
-            for variant in range(recipe.num_variants)
+            _variant(segment, recipe, variant, _generator(*place, variant))
+            for variant in range(recipe.num_augmented)
         ]
         yield {
             "codes": mu_law.encode(segment, recipe.mu_law),
@@ -49,6 +46,17 @@ def examples_of_stretch(stretch: Stretch, *, domain: str, recipe: Recipe) -> Ite
         num_segments += 1
     if num_segments != stretch.num_segments:
         raise ValueError(f"{track.file.path} changed while it was read. Start again.")
+
+
+def _variant(
+    segment: Waveform, recipe: Recipe, variant: int, generator: np.random.Generator
+) -> Waveform:
+    """Returns the version of a segment of that number: of pitch alone, or of timbre as well."""
+    rate_hz = recipe.sample_rate_hz
+    changed = augment.modulate_pitch(segment, sample_rate_hz=rate_hz, generator=generator)
+    if variant < recipe.num_variants:
+        return changed
+    return timbre.change_timbre(changed, sample_rate_hz=rate_hz, generator=generator)
 
 
 def _cut(stretch: Stretch, recipe: Recipe) -> Iterator[tuple[int, Waveform]]:

@@ -66,7 +66,7 @@ def plan(domain: Domain, recipe: Recipe) -> list[Shard]:
 
 
 def _grouped(stretches: Sequence[Stretch], recipe: Recipe) -> list[tuple[Stretch, ...]]:
-    segment_bytes = recipe.segment_samples * (1 + recipe.num_variants)
+    segment_bytes = recipe.segment_samples * (1 + recipe.num_augmented)
     num_bytes = segment_bytes * sum(stretch.num_segments for stretch in stretches)
     full_bytes = min(max(math.ceil(num_bytes / _NUM_SHARDS), _MIN_BYTES), _MAX_BYTES)
     groups: list[list[Stretch]] = []

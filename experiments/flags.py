@@ -133,6 +133,18 @@ _HELP = {
     "freeze_encoder": (
         "Trains decoders alone, so that nothing else of --init_from changes: a way to add a domain."
     ),
+    "past_detune_semitones": (
+        "How far the past that decoders read in training may be out of tune, so that they learn "
+        "the pitch from the latents; 2.5 is a good value, 0 leaves the past as it is."
+    ),
+    "past_detune_share": "Share of the segments whose past is detuned.",
+    "past_detune_samples": (
+        "About how many samples the detuning takes to come back; at most --segment_samples."
+    ),
+    "past_noise": (
+        "Most of the noise on the past that decoders read in training, as a share of full scale in "
+        "mu-law; 0.03 is a good value."
+    ),
     "compute_dtype": "Type of activations: float32 or bfloat16.",
     "remat": (
         "What the backward pass computes once more instead of keeping it: none; layer (all but the "

@@ -5,6 +5,7 @@ The defaults are the paper's; each recipe in `experiments/configs/` says where i
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 DATASET_NAME = "segments"
@@ -83,6 +84,12 @@ class TrainingConfig:
         confusion_weight: Lambda, the weight of the confusion loss; 0 trains plain autoencoders.
         init_from: Folder of a run whose weights this one starts from; empty for fresh ones.
         freeze_encoder: Trains decoders alone: encoder and classifier stay as they are.
+        past_detune_semitones: How far the past that decoders read in training may be out of tune
+            (see `umt_jax.detuning`); 0 for the true past.
+        past_detune_share: Share of the segments whose past is detuned.
+        past_detune_samples: About how many samples the detuning takes to come back to where it was.
+        past_noise: Most of the noise on that past, as a share of full scale in mu-law; each
+            segment has a strength of its own, from a thirtieth of it up. 0 for none.
         compute_dtype: Type of activations, float32 or bfloat16; parameters, logits and losses stay
             float32.
         remat: What the backward pass computes once more instead of keeping it. `none`: nothing.
@@ -104,6 +111,10 @@ class TrainingConfig:
     confusion_weight: float = 0.01
     init_from: str = ""
     freeze_encoder: bool = False
+    past_detune_semitones: float = 0.0
+    past_detune_share: float = 0.6
+    past_detune_samples: int = 3_000
+    past_noise: float = 0.0
     compute_dtype: str = "float32"
     remat: str = "none"
     microbatches: int = 1
@@ -123,6 +134,7 @@ class TrainingConfig:
         for name in ("gradient_clip", "confusion_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"--{name}={getattr(self, name)} must be 0 or more.")
+        self._check_past()
         if self.freeze_encoder and not self.init_from:
             raise ValueError(
                 "--freeze_encoder keeps the encoder as it is, but this run begins with a random "
@@ -142,6 +154,22 @@ class TrainingConfig:
             )
         if self.remat not in ("none", "layer", "block"):
             raise ValueError(f"--remat={self.remat} is not known. Use none, layer or block.")
+
+    def _check_past(self) -> None:
+        if not 0 <= self.past_detune_semitones <= 12:
+            raise ValueError(
+                f"--past_detune_semitones={self.past_detune_semitones} must lie in 0..12."
+            )
+        for name in ("past_detune_share", "past_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name}={getattr(self, name)} must lie in 0..1.")
+        longest = self.segment_samples if self.past_detune_semitones else math.inf
+        if not 1 <= self.past_detune_samples <= longest:
+            raise ValueError(
+                f"--past_detune_samples={self.past_detune_samples} must be at least 1 and at most "
+                f"--segment_samples={self.segment_samples}, so that the detuning of a segment "
+                "comes back."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,16 @@
-"""Waveform <-> 8-bit mu-law codes, on the host (§3.1).
+"""Waveform <-> 8-bit mu-law codes, in NumPy or JAX, whichever the arrays are of (§3.1).
 
 There are two conventions. This project's own is `rounded`; `truncated` is that of the authors'
 release, which the weights trained with it need.
 """
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from umt_jax.shapes import Codes, Float32, UInt8, Waveform
+from umt_jax.shapes import Array, Codes, Float, Float32, Integer, Waveform
 
 MU = 255
 NUM_LEVELS = 256
@@ -19,7 +23,7 @@ _HALF_RANGE = 127
 _CENTRE = 128
 
 
-def encode(waveform: Waveform, convention: str) -> UInt8[np.ndarray, "*B T"]:
+def encode(waveform: Waveform, convention: str) -> Integer[Array, "*B T"]:
     """Quantises a waveform to mu-law codes (§3.1).
 
     Args:
@@ -30,17 +34,21 @@ def encode(waveform: Waveform, convention: str) -> UInt8[np.ndarray, "*B T"]:
     Returns:
         Codes, uint8, [*B, T].
     """
-    compressed = _compress(np.clip(np.asarray(waveform), -1.0, 1.0))
+    return quantise(compress(waveform.clip(-1.0, 1.0)), convention)
+
+
+def quantise(levels: Float[Array, "*B T"], convention: str) -> Integer[Array, "*B T"]:
+    """Returns the codes, uint8, [*B, T], of compressed amplitudes in [-1, 1]; see `encode`."""
     if convention == "truncated":
-        return ((compressed + 1) / 2 * MU).astype(np.uint8)
+        return ((levels + 1) / 2 * MU).astype(np.uint8)
     # Departs from the authors' release: rounds, since truncating and then decoding as they do moves
     # audio down by about one level.
-    return (np.rint(_HALF_RANGE * compressed) + _CENTRE).astype(np.uint8)
+    return ((_HALF_RANGE * levels).round() + _CENTRE).astype(np.uint8)
 
 
-def decode(codes: Codes, convention: str) -> Float32[np.ndarray, "*B T"]:
+def decode(codes: Codes, convention: str) -> Float32[Array, "*B T"]:
     """Returns amplitudes, float32 in [-1, 1], [*B, T], by the convention that made the codes."""
-    return _AMPLITUDES[convention][codes]
+    return _namespace(codes).asarray(_AMPLITUDES[convention])[codes]
 
 
 def silence(convention: str) -> int:
@@ -48,15 +56,20 @@ def silence(convention: str) -> int:
     return int(encode(np.zeros(1, np.float32), convention)[0])
 
 
-def _compress(amplitudes: np.ndarray) -> np.ndarray:
+def compress(amplitudes: Float[Array, "*B T"]) -> Float[Array, "*B T"]:
     """Maps [-1, 1] onto itself, with fine steps near silence, in the type of the amplitudes."""
+    xp = _namespace(amplitudes)
     # As the authors' release has it: not `log1p`, and no float64 for a float32 waveform.
     log_range = amplitudes.dtype.type(np.log(1 + MU))
-    return np.sign(amplitudes) * np.log(1 + MU * np.abs(amplitudes)) / log_range
+    return xp.sign(amplitudes) * xp.log(1 + MU * xp.abs(amplitudes)) / log_range
+
+
+def _namespace(array: Array) -> Any:
+    return jnp if isinstance(array, jax.Array) else np
 
 
 def _expand(levels: np.ndarray) -> np.ndarray:
-    """Inverse of `_compress`."""
+    """Inverse of `compress`."""
     return np.sign(levels) * np.expm1(np.abs(levels) * np.log1p(MU)) / MU
 
 

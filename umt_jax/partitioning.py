@@ -99,15 +99,19 @@ class Pmap:
             axis_size=mesh.size,
         )
         mean = functools.partial(lax.pmean, axis_name=self._AXIS)
-        self._train_step = pmap(
-            functools.partial(
-                train_step.train_step,
+        device_batch = config.training.domain_batch // mesh.size
+
+        def local_step(state, batch):
+            return train_step.train_step(
+                state,
+                batch,
                 networks=nets,
                 optimizers=optimizers,
+                first_segment=lax.axis_index(self._AXIS) * device_batch,
                 mean_over_devices=mean,
-            ),
-            donate_argnums=0,
-        )
+            )
+
+        self._train_step = pmap(local_step, donate_argnums=0)
         self._eval_step = pmap(
             functools.partial(train_step.eval_step, networks=nets, mean_over_devices=mean)
         )

@@ -40,7 +40,9 @@ class Records:
         for path, length in zip(self._paths, info.shard_lengths, strict=True):
             _check_shard(path, length)
         metadata = builder.info.metadata
-        self._shape = metadata["num_variants"], metadata["segment_samples"]
+        # Datasets from before timbres were changed do not tell.
+        num_augmented = metadata["num_variants"] + metadata.get("timbre_variants", 0)
+        self._shape = num_augmented, metadata["segment_samples"]
         _allow_open_files()
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self._source = builder.as_data_source(split, deserialize_method=raw)

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from umt_jax import losses, train_state
+from umt_jax import detuning, losses, train_state
 from umt_jax.dataset import Batch
+from umt_jax.detuning import Lesson
 from umt_jax.networks import NetworkParameters, Networks
-from umt_jax.shapes import Array, Float, Integer, Parameters, PyTree
+from umt_jax.shapes import Array, Float, Integer, Leaf, Parameters, PyTree
 from umt_jax.train_state import Optimizers, TrainState
 
 Metrics = dict[str, Float[Array, "..."]]
@@ -27,6 +28,7 @@ def train_step(
     *,
     networks: Networks,
     optimizers: Optimizers,
+    first_segment: Leaf = 0,
     mean_over_devices: Callable[[PyTree], PyTree] = _of_one_program,
 ) -> tuple[TrainState, Metrics]:
     """Updates the classifier, then the autoencoder against the updated classifier (§3.3).
@@ -39,6 +41,8 @@ def train_step(
         batch: B segments of each of the K trained domains.
         networks: The three networks.
         optimizers: The optimizers that made `state`.
+        first_segment: Where each device runs this function on segments of its own, the place of its
+            first one among those of the whole batch.
         mean_over_devices: Where each device runs this function on segments of its own, the mean of
             a tree over the devices.
 
@@ -46,19 +50,20 @@ def train_step(
         The next state, and metrics: `reconstruction` in nats per sample, [K]; the rest scalars.
     """
     config = networks.config
+    lesson = detuning.make_lesson(batch, config, step=state.step, first_segment=first_segment)
     if config.training.freeze_encoder:
-        return _decoders_step(state, batch, networks, optimizers, mean_over_devices)
-    domain = domain_labels(batch)
+        return _decoders_step(state, lesson, networks, optimizers, mean_over_devices)
+    domain = domain_labels(batch.codes)
     num_domains, num_parts = len(batch.codes), config.training.microbatches
 
     def encode(part):
         return jax.vjp(lambda p: networks.encode(p, part.augmented), state.parameters.encoder)
 
     if num_parts == 1:
-        encoded = encode(batch)
+        encoded = encode(lesson)
         latents = encoded[0]
     else:  # The encoder runs again for each part, when its gradient is due.
-        parts = _split(batch, num_parts)
+        parts = _split(lesson, num_parts)
         latents = jax.lax.map(lambda part: encode(part)[0], parts)
         latents = jnp.moveaxis(latents, 0, 2).reshape(*domain.shape, *latents.shape[-2:])
 
@@ -82,7 +87,7 @@ def train_step(
             networks, state.parameters.decoders, latents, part
         )
         confusion, confusion_grads = jax.value_and_grad(confusion_loss)(
-            latents, domain_labels(part)
+            latents, domain_labels(part.augmented)
         )
         # Encoder: mean over domains. Decoders: each from its own domain, however many there are.
         (encoder_grads,) = pull_back(
@@ -91,7 +96,7 @@ def train_step(
         grads = {"encoder": encoder_grads, "decoders": decoder_grads}
         return grads, {"reconstruction": reconstruction, "confusion": confusion}
 
-    grads, metrics = _mean_over_parts(autoencoder_grads, batch, num_parts)
+    grads, metrics = _mean_over_parts(autoencoder_grads, lesson, num_parts)
     grads = mean_over_devices(grads)
     state = state.update_autoencoder(grads, optimizers, config)
 
@@ -103,7 +108,7 @@ def train_step(
     return state.replace(step=state.step + 1), metrics
 
 
-def _decoders_step(state, batch, networks, optimizers, mean_over_devices):
+def _decoders_step(state, lesson, networks, optimizers, mean_over_devices):
     """Updates the trained decoders alone: neither of the other players has anything to learn."""
     config = networks.config
     decoders = train_state.trained_parameters(state.parameters, config)["decoders"]
@@ -114,14 +119,14 @@ def _decoders_step(state, batch, networks, optimizers, mean_over_devices):
         return grads, reconstruction
 
     grads, reconstruction = mean_over_devices(
-        _mean_over_parts(decoder_grads, batch, config.training.microbatches)
+        _mean_over_parts(decoder_grads, lesson, config.training.microbatches)
     )
     state = state.update_autoencoder({"decoders": grads}, optimizers, config)
     metrics = {"reconstruction": reconstruction, "decoder_gradient_norm": optax.tree.norm(grads)}
     return state.replace(step=state.step + 1), metrics
 
 
-def _split(batch: Batch, num_parts: int) -> Batch:
+def _split(lesson: Lesson, num_parts: int) -> Lesson:
     """Returns parts of the segments of every domain, leaves [parts, K, B / parts, T].
 
     Every part has segments of all places in the batch, and so of all devices that share it.
@@ -132,14 +137,16 @@ def _split(batch: Batch, num_parts: int) -> Batch:
         leaf = leaf.reshape(num_domains, domain_batch // num_parts, num_parts, num_samples)
         return jnp.moveaxis(leaf, 2, 0)
 
-    return jax.tree.map(split, batch)
+    return jax.tree.map(split, lesson)
 
 
-def _mean_over_parts(function: Callable[[Batch], PyTree], batch: Batch, num_parts: int) -> PyTree:
-    """Returns the mean of `function` over parts of the batch, taken one after the other."""
+def _mean_over_parts(
+    function: Callable[[Lesson], PyTree], lesson: Lesson, num_parts: int
+) -> PyTree:
+    """Returns the mean of `function` over parts of the lesson, taken one after the other."""
     if num_parts == 1:
-        return function(batch)
-    parts = _split(batch, num_parts)
+        return function(lesson)
+    parts = _split(lesson, num_parts)
     shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
@@ -163,36 +170,37 @@ def eval_step(
     """
     latents = networks.encode(parameters.encoder, batch.codes)
     decoders = train_state.trained_parameters(parameters, networks.config)["decoders"]
-    metrics = {"reconstruction": reconstruction_loss(networks, decoders, latents, batch)}
+    lesson = detuning.true_lesson(batch)
+    metrics = {"reconstruction": reconstruction_loss(networks, decoders, latents, lesson)}
     if not networks.config.training.freeze_encoder:
         domain_logits = networks.classify(parameters.classifier, latents)
-        metrics["classifier_accuracy"] = losses.accuracy(domain_logits, domain_labels(batch))
+        metrics["classifier_accuracy"] = losses.accuracy(domain_logits, domain_labels(batch.codes))
     return mean_over_devices(metrics)
 
 
-def reconstruction_loss(networks, decoders, latents, batch: Batch) -> Float[Array, "K"]:
+def reconstruction_loss(networks, decoders, latents, lesson: Lesson) -> Float[Array, "K"]:
     """Returns each domain's reconstruction loss in nats per sample."""
     return networks.for_each_domain(
-        functools.partial(_domain_loss, networks), decoders, latents, batch.codes
+        functools.partial(_domain_loss, networks), decoders, latents, lesson
     )
 
 
 def reconstruction_grads(
-    networks, decoders, latents, batch: Batch
+    networks, decoders, latents, lesson: Lesson
 ) -> tuple[Float[Array, "K"], tuple[Parameters, Float[Array, "K B F Z"]]]:
     """Returns each domain's loss, and its gradients to the domain's decoder and latents."""
     loss = functools.partial(_domain_loss, networks)
     return networks.for_each_domain(
-        jax.value_and_grad(loss, argnums=(0, 1)), decoders, latents, batch.codes
+        jax.value_and_grad(loss, argnums=(0, 1)), decoders, latents, lesson
     )
 
 
-def _domain_loss(networks, decoder, latents, codes):
-    code_logits = networks.decode_one(decoder, codes, latents)
-    return jnp.mean(losses.reconstruction(code_logits, codes))
+def _domain_loss(networks, decoder, latents, lesson):
+    code_logits = networks.decode_one(decoder, lesson.past, latents)
+    return jnp.mean(losses.reconstruction(code_logits, lesson.targets, lesson.counted))
 
 
-def domain_labels(batch: Batch) -> Integer[Array, "K B"]:
+def domain_labels(codes: Integer[Array, "K B T"]) -> Integer[Array, "K B"]:
     """Returns the index of each segment's domain."""
-    num_domains, domain_batch, _ = batch.codes.shape
+    num_domains, domain_batch, _ = codes.shape
     return jnp.broadcast_to(jnp.arange(num_domains)[:, None], (num_domains, domain_batch))
