@@ -54,6 +54,21 @@ def layer_of(stacked, index):
     }
 
 
+def nucleus(logits, temperature, top_p):
+    """Logits [Q] -> which codes are in the nucleus [Q], and their probabilities, renormalised."""
+    exponentials = np.exp((logits - logits.max()) / np.float64(temperature))
+    probabilities = exponentials / exponentials.sum()
+    order = np.argsort(-logits, kind="stable")  # Of equals the lower code first.
+    kept = np.zeros(len(logits), bool)
+    mass = 0.0
+    for code in order:
+        kept[code] = True
+        mass += probabilities[code]
+        if mass >= top_p:
+            break
+    return kept, np.where(kept, probabilities, 0) / mass
+
+
 def encoder(codes, parameters, config):
     """Codes [T] -> latents [F, Z]."""
     h = conv_of((codes / 255 - 0.5)[:, None], parameters["first"], (-1, 0, 1))

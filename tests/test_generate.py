@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import published_code
 import pytest
+import reference
 from conftest import TINY_MODEL
 
 from umt_jax import generate, native_engine, networks, pallas_engine, scan_engine
@@ -49,7 +50,7 @@ def _keys(num_domains, num_streams):
     return jax.random.split(jax.random.key(7), (num_domains, num_streams))
 
 
-def _generate(engine, weights, latents, *, caches=None, keys=None, temperature=1.0):
+def _generate(engine, weights, latents, *, caches=None, keys=None, temperature=1.0, top_p=None):
     streams = len(latents)
     return generate.generate(
         weights,
@@ -57,6 +58,7 @@ def _generate(engine, weights, latents, *, caches=None, keys=None, temperature=1
         latents,
         _keys(3, streams) if keys is None else keys,
         jnp.float32(temperature),
+        top_p if top_p is None else jnp.float32(top_p),
         config=TINY_MODEL,
         engine=engine,
     )
@@ -148,22 +150,72 @@ def test_a_stream_may_go_on_with_another_engine(engine, weights, scan_weights, l
     np.testing.assert_array_equal(np.concatenate([first, rest], axis=-1), whole)
 
 
-@pytest.mark.parametrize("chunks", [(1, 5), (2, 2, 2)])
-def test_chunks_give_the_codes_of_the_whole(engine, weights, latents, chunks):
-    _, whole = _generate(engine, weights, latents)
+# Of one sample the first attempts are within the nucleus, of another outside; of 0.05 most are.
+@pytest.mark.parametrize("temperature, top_p", [(1.0, 0.9), (0.5, 0.5), (1.0, 0.05), (0.0, 0.9)])
+def test_all_engines_give_the_codes_of_scan_from_the_nucleus(
+    engine, weights, scan_weights, latents, temperature, top_p
+):
+    cut = {"temperature": temperature, "top_p": top_p}
+    _, expected = _generate(ENGINES["scan_unblocked"], scan_weights, latents, **cut)
+    _, codes = _generate(engine, weights, latents, **cut)
+    np.testing.assert_array_equal(codes, expected)
+
+
+def test_every_code_is_the_draw_from_the_nucleus_of_the_teacher_forced_pass(
+    engine, weights, tiny_networks, tiny_parameters, latents
+):
+    temperature, top_p = 0.8, 0.6
+    _, codes = _generate(engine, weights, latents, temperature=temperature, top_p=top_p)
+    logits = np.asarray(
+        tiny_networks.decode(
+            tiny_parameters.decoders, codes, np.broadcast_to(latents, (3, *latents.shape))
+        ),
+        np.float64,
+    )
+    codes = np.asarray(codes)
+    num_samples = codes.shape[-1]
+    draw = jax.jit(generate.gumbel_noise, static_argnums=2)
+    noise = np.asarray(draw(_keys(3, 2), np.zeros((3, 2), np.uint32), num_samples))
+    num_outside = 0
+    for domain, stream, sample in np.ndindex(*codes.shape):
+        row = logits[domain, stream, sample]
+        scores = row + temperature * noise[sample, domain, stream]
+        kept, _ = reference.nucleus(row, temperature, top_p)
+        num_outside += not kept[scores.argmax()]
+        assert codes[domain, stream, sample] == np.where(kept, scores, -np.inf).argmax()
+    assert num_outside > 0.2 * codes.size
+
+
+def test_a_nucleus_of_all_probability_gives_the_codes_of_no_nucleus(engine, weights, latents):
+    np.testing.assert_array_equal(
+        _generate(engine, weights, latents, top_p=1.0)[1], _generate(engine, weights, latents)[1]
+    )
+
+
+@pytest.mark.parametrize("top_p", [1e-3, 1e-30])
+def test_the_smallest_nucleus_is_the_likeliest_code(engine, weights, latents, top_p):
+    _, greedy = _generate(engine, weights, latents, temperature=0.0)
+    _, codes = _generate(engine, weights, latents, top_p=top_p)
+    np.testing.assert_array_equal(codes, greedy)
+
+
+@pytest.mark.parametrize("chunks, top_p", [((1, 5), None), ((2, 2, 2), None), ((2, 4), 0.7)])
+def test_chunks_give_the_codes_of_the_whole(engine, weights, latents, chunks, top_p):
+    _, whole = _generate(engine, weights, latents, top_p=top_p)
     caches, parts, start = None, [], 0
     for frames in chunks:
         caches, codes = _generate(
-            engine, weights, latents[:, start : start + frames], caches=caches
+            engine, weights, latents[:, start : start + frames], caches=caches, top_p=top_p
         )
         parts.append(codes)
         start += frames
     np.testing.assert_array_equal(np.concatenate(parts, axis=-1), whole)
 
 
-def test_a_stream_in_a_batch_gives_the_codes_it_gives_alone(engine, weights, latents):
-    _, batch = _generate(engine, weights, latents)
-    _, alone = _generate(engine, weights, latents[1:], keys=_keys(3, 2)[:, 1:])
+@pytest.mark.parametrize("top_p", [None, 0.7])
+def test_a_stream_in_a_batch_gives_the_codes_it_gives_alone(engine, weights, latents, top_p):
+    _, batch = _generate(engine, weights, latents, top_p=top_p)
+    _, alone = _generate(engine, weights, latents[1:], keys=_keys(3, 2)[:, 1:], top_p=top_p)
     np.testing.assert_array_equal(batch[:, 1:], alone)
 
 

@@ -23,7 +23,7 @@ def _caches(config, num_domains, num_streams):
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * num_domains), cache)
 
 
-def _lower(config, engine, num_streams):
+def _lower(config, engine, num_streams, top_p=None):
     """Returns two decoders' program for TPUs, as text; allocates nothing."""
     nets = networks.Networks(Config(domains=("Cello", "Piano"), model=config))
 
@@ -32,19 +32,24 @@ def _lower(config, engine, num_streams):
         latents = jnp.zeros((num_streams, 2, config.latent_channels))
         keys = jax.random.split(jax.random.key(0), (2, num_streams))
         caches = _caches(config, 2, num_streams)
-        return generate.pack(decoders, config, engine), caches, latents, keys, jnp.float32(1)
+        weights = generate.pack(decoders, config, engine)
+        return weights, caches, latents, keys, jnp.float32(1), top_p
 
     traced = generate.generate.trace(*jax.eval_shape(arguments), config=config, engine=engine)
     return traced.lower(lowering_platforms=("tpu",)).as_text()
 
 
 @pytest.mark.parametrize(
-    "config, num_streams, weights",
-    [(PAPER, 1, "float32"), (PAPER, 8, "bfloat16"), (MUSICNET, 1, "float32")],
-    ids=["paper", "paper_bfloat16", "musicnet"],
+    "config, num_streams, weights, top_p",
+    [
+        (PAPER, 1, "float32", None),
+        (PAPER, 8, "bfloat16", jnp.float32(0.9)),
+        (MUSICNET, 1, "float32", None),
+    ],
+    ids=["paper", "paper_bfloat16_nucleus", "musicnet"],
 )
-def test_generation_lowers_to_one_kernel_for_tpus(config, num_streams, weights):
-    program = _lower(config, pallas_engine.PallasEngine(weights), num_streams)
+def test_generation_lowers_to_one_kernel_for_tpus(config, num_streams, weights, top_p):
+    program = _lower(config, pallas_engine.PallasEngine(weights), num_streams, top_p)
     assert len(re.findall(r"@tpu_custom_call\(", program)) == 1
 
 

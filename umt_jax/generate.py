@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 
 from umt_jax import layers, mu_law
 from umt_jax.config import ModelConfig
+from umt_jax.sampling import Nucleus
 from umt_jax.shapes import Array, Float, Integer, Key, Latents, Leaf, Parameters, PyTree, UInt8
 
 
@@ -67,6 +68,7 @@ class Engine(Protocol):
         conditioning: Conditioning,
         noise: Float[Array, "T K B Q"],
         config: ModelConfig,
+        nucleus: Nucleus | None = None,
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
         """Chooses the T codes of a latent frame: each the argmax of its logits plus noise.
 
@@ -76,6 +78,7 @@ class Engine(Protocol):
             conditioning: This latent frame's, with leading axes [K, B].
             noise: What is added to each sample's logits.
             config: Sizes.
+            nucleus: Codes outside it are not chosen; None for all codes.
 
         Returns:
             The caches after the last sample but for `sample_index`, and the codes.
@@ -139,6 +142,7 @@ def generate(
     latents: Float[Array, "B F Z"],
     keys: Key[Array, "K B"],
     temperature: Float[Array, ""],
+    top_p: Float[Array, ""] | None = None,
     *,
     config: ModelConfig,
     engine: Engine,
@@ -153,12 +157,14 @@ def generate(
         latents: Each stream's next latent frames, shared by the decoders.
         keys: Decides each stream's random numbers, together with the sample's index.
         temperature: Scale of the randomness: 1 samples from the model, 0 takes the likeliest code.
+        top_p: Probability of the nucleus that is drawn from (see `sampling`); None for all codes.
         config: Sizes.
         engine: What computes it; all give the same codes, but for rounding.
 
     Returns:
         The caches after the last sample, and the codes.
     """
+    nucleus = None if top_p is None else Nucleus(temperature=temperature, top_p=top_p)
 
     def condition_one(parameters):
         return condition(parameters, jnp.swapaxes(latents, 0, 1), config)
@@ -167,7 +173,7 @@ def generate(
         noise = gumbel_noise(keys, caches.sample_index, config.pool_samples)
         # Equals sampling from softmax(logits / temperature), and is defined at 0.
         caches, codes = engine.generate_frame(
-            weights.packed, caches, conditioning, temperature * noise, config
+            weights.packed, caches, conditioning, temperature * noise, config, nucleus
         )
         index = caches.sample_index + jnp.uint32(config.pool_samples)
         return caches.replace(sample_index=index), codes

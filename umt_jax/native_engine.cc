@@ -5,6 +5,7 @@
 // read once, in order. `native_engine.py` lays them out; the order is that of `Decoder` below.
 
 #include <algorithm>
+#include <cfloat>
 #include <cstdint>
 #include <cstring>
 #include <thread>
@@ -251,6 +252,59 @@ inline Vector Gate(Vector a, Vector b) {
   return (eb - 1.f) / ((eb + 1.f) * (1.f + ea));
 }
 
+// Codes are drawn from the likeliest ones, which have `top_p` of the probability; see sampling.py.
+struct Nucleus {
+  float temperature, top_p;
+};
+
+// Whether one code is likelier than another; of two that are alike the lower comes first.
+inline bool IsLikelier(const float* logits, int one, int other) {
+  return logits[one] > logits[other] || (logits[one] == logits[other] && one < other);
+}
+
+// Sets the first kLevels of `likelihoods` to what the codes' probabilities are proportional to,
+// and returns their sum.
+inline float Likelihoods(const float* logits, float temperature, float* likelihoods) {
+  const float highest = *std::max_element(logits, logits + kLevels);
+  Vector sums = {};
+  for (int code = 0; code < kLevels; code += kWidth) {
+    Vector x = (Load(logits + code) - highest) / std::max(temperature, FLT_MIN);
+    x = x < Fill(-80.f) ? Fill(-80.f) : x;  // Below, float32 has no such numbers.
+    const Vector y = Exp(x);
+    Store(likelihoods + code, y);
+    sums += y;
+  }
+  float sum = 0;
+  for (int i = 0; i < kWidth; ++i) sum += sums[i];
+  return sum;
+}
+
+// Returns the code of the highest score, logit plus perturbation, within the nucleus.
+inline int Draw(const float* logits, const float* perturbation, const Nucleus& nucleus) {
+  int best = 0;
+  float highest = logits[0] + perturbation[0];
+  for (int code = 1; code < kLevels; ++code) {
+    const float score = logits[code] + perturbation[code];
+    if (score > highest) highest = score, best = code;
+  }
+  if (nucleus.top_p >= 1) return best;
+  float likelihoods[kLevels];
+  const float bound = nucleus.top_p * Likelihoods(logits, nucleus.temperature, likelihoods);
+  for (;;) {
+    float likelier = 0;
+    int next = -1;
+    for (int code = 0; code < kLevels; ++code) {
+      if (!IsLikelier(logits, code, best)) continue;
+      likelier += likelihoods[code];
+      const float score = logits[code] + perturbation[code];
+      if (next < 0 || score > highest) highest = score, next = code;
+    }
+    // The likeliest of all is inside, however small `top_p` is.
+    if (next < 0 || !(likelier >= bound)) return best;
+    best = next;
+  }
+}
+
 struct Sizes {
   int domains, streams, samples, rows;        // K, B, T and the rows of the ring buffers.
   int blocks, layers, channels, skips, block_samples;
@@ -319,6 +373,7 @@ struct Work {
   const float* noise;         // [T, K, B, Q].
   float *rows, *inputs;       // [rows, B, C], [B, 2].
   int clock;
+  Nucleus nucleus;
   uint8_t* codes;             // [T, K, B].
 
   void Run() {
@@ -422,18 +477,11 @@ struct Work {
   void Choose(const float* logits, int t) {
     for (int b = 0; b < end - begin; ++b) {
       const int64_t stream = ((int64_t)t * sizes.domains + domain) * sizes.streams + begin + b;
-      const float* perturbation = noise + stream * kLevels;
-      const float* scores = logits + b * kLevels;
-      int best = 0;
-      float highest = scores[0] + perturbation[0];
-      for (int code = 1; code < kLevels; ++code) {
-        const float score = scores[code] + perturbation[code];
-        if (score > highest) highest = score, best = code;
-      }
-      codes[stream] = best;
+      const int code = Draw(logits + b * kLevels, noise + stream * kLevels, nucleus);
+      codes[stream] = code;
       float* input = inputs + (begin + b) * 2;
       input[0] = input[1];
-      input[1] = best / 255.f - 0.5f;
+      input[1] = code / 255.f - 0.5f;
     }
   }
 };
@@ -441,7 +489,7 @@ struct Work {
 template <typename Weight>
 void Generate(Sizes sizes, int threads, const Weight* weights, int64_t num_weights,
               const float* biases, int64_t num_biases, const float* gates, const float* head,
-              const float* noise, float* rows, float* inputs, const int32_t* clock,
+              const float* noise, float* rows, float* inputs, const int32_t* clock, Nucleus nucleus,
               uint8_t* codes) {
   // Each decoder's streams are shared out where there are more threads than decoders.
   const int groups = std::clamp(threads / sizes.domains, 1, sizes.streams);
@@ -455,7 +503,7 @@ void Generate(Sizes sizes, int threads, const Weight* weights, int64_t num_weigh
                        gates + (int64_t)k * sizes.streams * sizes.NumLayers() * gate,
                        head + (int64_t)k * sizes.streams * skips, noise,
                        rows + (int64_t)k * sizes.rows * sizes.streams * sizes.channels,
-                       inputs + (int64_t)k * sizes.streams * 2, clock[k], codes});
+                       inputs + (int64_t)k * sizes.streams * 2, clock[k], nucleus, codes});
     }
   }
   std::vector<std::thread> workers;
@@ -473,8 +521,9 @@ using Floats = ffi::Buffer<ffi::F32>;
 ffi::Error GenerateFrame(int64_t blocks, int64_t layers, int64_t skips, int64_t block_samples,
                          int64_t threads, ffi::AnyBuffer weights, Floats biases, Floats gates,
                          Floats head, Floats noise, Floats rows_in, Floats inputs_in,
-                         ffi::Buffer<ffi::S32> clock, ffi::Result<ffi::Buffer<ffi::U8>> codes,
-                         ffi::Result<Floats> rows, ffi::Result<Floats> inputs) {
+                         ffi::Buffer<ffi::S32> clock, Floats temperature_and_top_p,
+                         ffi::Result<ffi::Buffer<ffi::U8>> codes, ffi::Result<Floats> rows,
+                         ffi::Result<Floats> inputs) {
   const auto shape = rows_in.dimensions();
   const auto times = noise.dimensions();
   const Sizes sizes{(int)shape[0], (int)shape[2],  (int)times[0], (int)shape[1], (int)blocks,
@@ -487,11 +536,13 @@ ffi::Error GenerateFrame(int64_t blocks, int64_t layers, int64_t skips, int64_t 
     std::memcpy(inputs->typed_data(), inputs_in.typed_data(), inputs_in.size_bytes());
   }
   const int64_t num_biases = biases.dimensions()[1];
+  const float* numbers = temperature_and_top_p.typed_data();
+  const Nucleus nucleus{numbers[0], numbers[1]};
   auto generate = [&](const auto* data) {
     const int64_t num_weights = weights.size_bytes() / sizes.domains / sizeof *data;
     Generate(sizes, (int)threads, data, num_weights, biases.typed_data(), num_biases,
              gates.typed_data(), head.typed_data(), noise.typed_data(), rows->typed_data(),
-             inputs->typed_data(), clock.typed_data(), codes->typed_data());
+             inputs->typed_data(), clock.typed_data(), nucleus, codes->typed_data());
   };
   if (weights.element_type() == ffi::F32) {
     generate(reinterpret_cast<const Float*>(weights.untyped_data()));
@@ -538,6 +589,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(umt_generate_frame, GenerateFrame,
                                   .Arg<Floats>()
                                   .Arg<Floats>()
                                   .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<Floats>()
                                   .Ret<ffi::Buffer<ffi::U8>>()
                                   .Ret<Floats>()
                                   .Ret<Floats>());

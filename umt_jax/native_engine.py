@@ -23,6 +23,7 @@ from flax import struct
 from umt_jax import generate, networks
 from umt_jax.config import ModelConfig
 from umt_jax.generate import Cache, Conditioning
+from umt_jax.sampling import Nucleus
 from umt_jax.shapes import Array, Float, Leaf, Parameters, UInt8
 
 _SOURCE = Path(__file__).with_suffix(".cc")
@@ -98,12 +99,15 @@ class NativeEngine:
         conditioning: Conditioning,
         noise: Float[Array, "T K B Q"],
         config: ModelConfig,
+        nucleus: Nucleus | None = None,
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
         """Advances all streams by one latent frame; see `generate.Engine`."""
         library()
         num_samples, _, num_streams, _ = noise.shape
         block = self.block_samples or max(1, _ROWS_AT_ONCE // num_streams)
         inputs = (caches.rows, caches.inputs)
+        # With `top_p` 1 the C++ code draws from all.
+        nucleus = nucleus or Nucleus(temperature=jnp.float32(1), top_p=jnp.float32(1))
         codes, rows, newest = jax.ffi.ffi_call(
             _TARGET,
             (
@@ -119,6 +123,7 @@ class NativeEngine:
             noise,
             *inputs,
             caches.clock,
+            jnp.stack([nucleus.temperature, nucleus.top_p]),
             blocks=np.int64(config.decoder_blocks),
             layers=np.int64(config.decoder_layers),
             skips=np.int64(config.skip_channels),

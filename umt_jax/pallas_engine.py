@@ -20,9 +20,10 @@ from flax import struct
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from umt_jax import generate, layers, mu_law
+from umt_jax import generate, layers, mu_law, sampling
 from umt_jax.config import ModelConfig
 from umt_jax.generate import Cache, Conditioning
+from umt_jax.sampling import Nucleus
 from umt_jax.shapes import Array, Float, Leaf, Parameters, UInt8
 
 VMEM_BYTES = 96 * 2**20
@@ -86,6 +87,7 @@ class PallasEngine:
         conditioning: Conditioning,
         noise: Float[Array, "T K B Q"],
         config: ModelConfig,
+        nucleus: Nucleus | None = None,
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
         """See `generate.Engine`; raises `ValueError` if so many streams do not fit VMEM."""
         num_samples, num_domains, num_streams, _ = noise.shape
@@ -97,36 +99,43 @@ class PallasEngine:
         # As [K, rows, 1, C], one stream's rows would each take the room of eight.
         rows = caches.rows.reshape(num_domains, -1, config.residual_channels)
         kept = [caches.inputs, packed, gates, conditioning.head]
+        temperature_and_top_p = jnp.ones((2,))
+        if nucleus is not None:
+            temperature_and_top_p = jnp.stack([nucleus.temperature, nucleus.top_p])
         codes_shape = (num_domains, num_samples // block, num_streams, block)
         in_hbm, in_smem = (pl.BlockSpec(memory_space=space) for space in (pl.ANY, pltpu.SMEM))
         noise_block = pl.BlockSpec((block, None, *noise.shape[2:]), lambda k, t: (t, k, 0, 0))
         codes_block = pl.BlockSpec((None, None, num_streams, block), lambda k, t: (k, t, 0, 0))
         rows, inputs, codes = pl.pallas_call(
-            functools.partial(_kernel, dilations=generate.dilations(config)),
+            functools.partial(
+                _kernel, dilations=generate.dilations(config), draws_from_all=nucleus is None
+            ),
             grid=(num_domains, num_samples // block),
-            in_specs=[in_smem, in_hbm, *jax.tree.map(_whole, kept), noise_block],
+            in_specs=[in_smem, in_smem, in_hbm, *jax.tree.map(_whole, kept), noise_block],
             out_specs=[in_hbm, _whole(caches.inputs), codes_block],
             out_shape=[rows, caches.inputs, jax.ShapeDtypeStruct(codes_shape, jnp.int32)],
             scratch_shapes=[pltpu.VMEM(rows.shape[1:], rows.dtype)],
-            input_output_aliases={1: 0},
+            input_output_aliases={2: 0},
             # 16 MiB are what the compiler may take besides.
             compiler_params=pltpu.CompilerParams(vmem_limit_bytes=needed + 16 * 2**20),
             interpret=self.interpret,
-        )(caches.clock, rows, *kept, noise)
+        )(caches.clock, temperature_and_top_p, rows, *kept, noise)
         rows = rows.reshape(caches.rows.shape)
         clock = generate.tick(caches.clock, config, num_samples)
         codes = jnp.transpose(codes, (1, 3, 0, 2)).reshape(num_samples, num_domains, num_streams)
         return caches.replace(rows=rows, inputs=inputs, clock=clock), codes.astype(jnp.uint8)
 
 
-def _kernel(*refs, dilations):
+def _kernel(*refs, dilations, draws_from_all):
     """Generates one block of one decoder's samples."""
-    clock_ref, rows_in_ref, inputs_in_ref, weights, gates_ref, head_ref, noise_ref, *rest = refs
-    rows_out_ref, inputs_ref, codes_ref, rows_ref = rest
+    clock_ref, nucleus_ref, rows_in_ref, inputs_in_ref, weights, gates_ref, head_ref, *rest = refs
+    noise_ref, rows_out_ref, inputs_ref, codes_ref, rows_ref = rest
+    nucleus = None
+    if not draws_from_all:
+        nucleus = Nucleus(temperature=nucleus_ref[0], top_p=nucleus_ref[1])
     domain, block = pl.program_id(0), pl.program_id(1)
-    block_samples, num_streams, num_levels = noise_ref.shape
+    block_samples, num_streams, _ = noise_ref.shape
     starts = np.cumsum(dilations) - dilations
-    levels = jax.lax.broadcasted_iota(jnp.int32, (num_streams, num_levels), 1).astype(jnp.float32)
     samples = jax.lax.broadcasted_iota(jnp.int32, codes_ref.shape, 1)
 
     @pl.when(block == 0)
@@ -146,11 +155,8 @@ def _kernel(*refs, dilations):
             _product(rows_ref[place, :], weights.past[layer]) + gates_ref[layer]
             for layer, place in enumerate(places)
         ]
-        scores = _next_logits(weights, inputs, past, head_ref[...], rows_ref, places)
-        scores = scores + noise_ref[sample]
-        best = jnp.max(scores, axis=-1, keepdims=True)
-        first = jnp.min(jnp.where(scores == best, levels, num_levels), axis=-1, keepdims=True)
-        code = first.astype(jnp.int32)
+        logits = _next_logits(weights, inputs, past, head_ref[...], rows_ref, places)
+        code = sampling.draw(logits, noise_ref[sample], nucleus, _highest)
         codes_ref[...] = jnp.where(samples == sample, code, codes_ref[...])
         return inputs[1], layers.scale(code)
 
@@ -161,6 +167,14 @@ def _kernel(*refs, dilations):
     @pl.when(block == pl.num_programs(1) - 1)
     def end():
         pltpu.sync_copy(rows_ref, rows_out_ref.at[domain])
+
+
+def _highest(scores):
+    """Returns the first of the highest scores' codes, [B, 1]."""
+    levels = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1).astype(jnp.float32)
+    best = jnp.max(scores, axis=-1, keepdims=True)
+    first = jnp.min(jnp.where(scores == best, levels, scores.shape[1]), axis=-1, keepdims=True)
+    return first.astype(jnp.int32)
 
 
 def _next_logits(weights, inputs, past, head, rows_ref, places):

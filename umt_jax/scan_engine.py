@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from umt_jax import generate, layers
+from umt_jax import generate, layers, sampling
 from umt_jax.config import ModelConfig
 from umt_jax.generate import Cache, Conditioning
+from umt_jax.sampling import Nucleus
 from umt_jax.shapes import Array, CodeLogits, Float, Leaf, Parameters, PyTree, UInt8
 
 _MAX_STREAMS_FOR_BLOCKS = 4
@@ -86,6 +87,7 @@ class ScanEngine:
         conditioning: Conditioning,
         noise: Float[Array, "T K B Q"],
         config: ModelConfig,
+        nucleus: Nucleus | None = None,
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
         """Advances all streams by one latent frame; see `generate.Engine`."""
         num_samples, num_domains, num_streams, _ = noise.shape
@@ -99,7 +101,7 @@ class ScanEngine:
             blocks = noise.reshape(-1, block, *noise.shape[1:])
             cache, codes = jax.lax.scan(
                 lambda cache, noise: _generate_block(
-                    packed, past_taps, cache, conditioning, noise, config
+                    packed, past_taps, cache, conditioning, noise, config, nucleus
                 ),
                 cache,
                 blocks,
@@ -143,7 +145,7 @@ def score_next(
     )
 
 
-def _generate_block(packed, past_taps, cache, conditioning, noise, config):
+def _generate_block(packed, past_taps, cache, conditioning, noise, config, nucleus):
     """Generates consecutive samples, [T, B]; `past_taps` are those of near and of far layers."""
     num_samples = len(noise)
     near, far = _near_and_far(num_samples, config)
@@ -166,7 +168,7 @@ def _generate_block(packed, past_taps, cache, conditioning, noise, config):
             zip(far, far_products[:, sample], strict=True)
         )
         logits, layer_inputs = _next_logits(packed, cache.inputs, products, conditioning)
-        codes = jnp.argmax(logits + noise, axis=-1)
+        codes = sampling.draw(logits, noise, nucleus)[:, 0]
         cache = cache.replace(
             rows=_write(cache.rows, near_positions, _stack(layer_inputs, near)),
             inputs=generate.append(cache.inputs, codes),
