@@ -19,6 +19,7 @@ from etils import epath
 from tensorflow_datasets.core import dataset_info, naming
 from tensorflow_datasets.proto import tf_example_pb2
 
+from data_prep import augment
 from data_prep.recipe import Recipe
 from data_prep.segments import Example
 from data_prep.tracks import SPLITS, Domain
@@ -134,6 +135,7 @@ def describe(domain: Domain, recipe: Recipe) -> dict[str, Any]:
     return {
         "domain": domain.name,
         **dataclasses.asdict(recipe),
+        "augmentation_version": augment.VERSION,
         "librosa_version": importlib.metadata.version("librosa"),
         "tracks": [
             {

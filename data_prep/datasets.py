@@ -20,6 +20,7 @@ from typing import Any
 
 from etils import epath
 
+from data_prep import augment
 from data_prep.recipe import Recipe
 from data_prep.tracks import SoundFile
 from umt_jax import prepared, sound_file, storage
@@ -46,7 +47,7 @@ def read_metadata(data_dir: epath.Path) -> dict[str, Metadata]:
 def check_settings(
     existing: Mapping[str, Metadata], recipe: Recipe, *, rebuilt: Collection[str]
 ) -> None:
-    """Checks that all domains will have the same settings.
+    """Checks that all domains will have the same settings, and the same pitch modulation.
 
     Raises:
         ValueError: One that is not among `rebuilt` has others.
@@ -54,6 +55,12 @@ def check_settings(
     for name, metadata in existing.items():
         if name in rebuilt:
             continue
+        if _augmentation_version(metadata) != augment.VERSION:
+            raise ValueError(
+                f"Domain {name} was built by another version of data_prep.build, which modulates "
+                "pitch in another way. Use another --data_dir, or --overwrite to rebuild the "
+                "domains that --audio_dir has."
+            )
         for flag, value in dataclasses.asdict(recipe).items():
             if metadata.get(flag) != value:
                 raise ValueError(
@@ -65,7 +72,7 @@ def check_settings(
 
 def is_up_to_date(metadata: Metadata | None, files: Sequence[SoundFile], recipe: Recipe) -> bool:
     """Whether a domain was built with this recipe, out of files of the same names and content."""
-    if metadata is None:
+    if metadata is None or _augmentation_version(metadata) != augment.VERSION:
         return False
     if any(metadata.get(flag) != value for flag, value in dataclasses.asdict(recipe).items()):
         return False
@@ -77,6 +84,10 @@ def is_up_to_date(metadata: Metadata | None, files: Sequence[SoundFile], recipe:
     # PyAV may have been installed since, because the last build said so.
     reasons = {file["reason"] for file in metadata["left_out"]}
     return not (sound_file.NEEDS_PYAV in reasons and sound_file.has_pyav())
+
+
+def _augmentation_version(metadata: Metadata) -> int:
+    return metadata.get("augmentation_version", 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -78,3 +78,85 @@ def test_the_same_generator_gives_the_same_segment():
         for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
+
+
+def harmonics(generator, frequency_hz):
+    seconds = np.arange(RATE_HZ) / RATE_HZ
+    return sum(
+        np.sin(2 * np.pi * (harmonic * frequency_hz * seconds + generator.uniform())) / harmonic
+        for harmonic in range(1, 6)
+    )
+
+
+SOUNDS = {
+    "tones": lambda generator: harmonics(generator, generator.uniform(150, 900)),
+    "tones that die away": lambda generator: (
+        harmonics(generator, generator.uniform(150, 900))
+        * np.exp(-3 * np.arange(RATE_HZ) / RATE_HZ)
+    ),
+    "chords": lambda generator: sum(
+        harmonics(generator, frequency_hz) for frequency_hz in generator.uniform(130, 700, size=3)
+    ),
+    "noise": lambda generator: generator.normal(size=RATE_HZ),
+}
+
+
+def level_changes_db(make_sound, *, start, length, shift_semitones, part):
+    """Returns by how much a part of the slice is louder when shifted, for each of 24 sounds."""
+    changes_db = []
+    for seed in range(24):
+        segment = (0.1 * make_sound(np.random.default_rng(seed))).astype(np.float32)
+        shifted = augment.shift_slice(
+            segment,
+            start=start,
+            length=length,
+            shift_semitones=shift_semitones,
+            sample_rate_hz=RATE_HZ,
+        )
+        before, after = (
+            np.mean(np.square(x[start : start + length][part], dtype=np.float64))
+            for x in (segment, shifted)
+        )
+        changes_db.append(10 * np.log10(after / before))
+    return np.array(changes_db)
+
+
+@pytest.mark.parametrize("shift_semitones", [-0.5, 0.5])
+@pytest.mark.parametrize("start, length", [(4000, 6000), (8000, 8000)])
+@pytest.mark.parametrize("kind", SOUNDS)
+def test_the_sign_of_a_shift_is_not_heard_in_levels(kind, start, length, shift_semitones):
+    slice_and_shift = {"start": start, "length": length, "shift_semitones": shift_semitones}
+    whole = level_changes_db(SOUNDS[kind], part=slice(None), **slice_and_shift)
+    np.testing.assert_allclose(whole, 0, atol=0.01)
+    last_10_ms = level_changes_db(
+        SOUNDS[kind], part=slice(-RATE_HZ // 100, None), **slice_and_shift
+    )
+    # On the average: partials of chords and of noise beat, and each shift moves their beats.
+    assert np.mean(last_10_ms) == pytest.approx(0, abs=0.5)
+    if kind.startswith("tones"):
+        np.testing.assert_allclose(last_10_ms, 0, atol=1.0)
+
+
+@pytest.mark.parametrize("shift_semitones", [-0.5, -0.1, 0.1, 0.5])
+@pytest.mark.parametrize("start, length", [(4000, 6000), (8000, 8000)])
+def test_no_part_of_a_pure_tone_gets_louder_or_quieter(start, length, shift_semitones):
+    num_parts = length // 160  # 10 ms each; whole periods, so that phases do not matter.
+    for frequency_hz in (300, 700, 1500):
+        shifted = augment.shift_slice(
+            sine(frequency_hz),
+            start=start,
+            length=length,
+            shift_semitones=shift_semitones,
+            sample_rate_hz=RATE_HZ,
+        )
+        parts = np.split(shifted[start : start + num_parts * 160], num_parts)
+        levels_db = 10 * np.log10(np.mean(np.square(parts), axis=1) / np.mean(sine(1000) ** 2))
+        np.testing.assert_allclose(levels_db, 0, atol=0.5)
+
+
+def test_silence_stays_silent():
+    silence = np.zeros(RATE_HZ, np.float32)
+    shifted = augment.shift_slice(
+        silence, start=8000, length=8000, shift_semitones=0.5, sample_rate_hz=RATE_HZ
+    )
+    np.testing.assert_array_equal(shifted, silence)

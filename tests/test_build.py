@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from conftest import write_tone
 from etils import epath
 
-from data_prep import build, builder, datasets, domains, tracks, workers
+from data_prep import augment, build, builder, datasets, domains, tracks, workers
 from data_prep.recipe import Recipe
 from umt_jax import mu_law
 
@@ -166,6 +166,24 @@ def test_other_settings_are_an_error_unless_overwritten(music, tmp_path):
         run_build(tmp_path / "more", data, overwrite=True)
 
 
+def test_datasets_of_another_pitch_modulation_are_never_up_to_date(music, tmp_path):
+    data = tmp_path / "data"
+    run_build(music, data)
+    before = content(data)
+    path = data / "segments" / "Piano" / "1.0.0" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    message = "Domain Piano was built by another version of data_prep.build.* --overwrite"
+    for version in (augment.VERSION + 1, augment.VERSION - 1, None):
+        metadata["augmentation_version"] = version
+        if version is None:  # As before the first change.
+            del metadata["augmentation_version"]
+        path.write_text(json.dumps(metadata))
+        with pytest.raises(ValueError, match=message):
+            run_build(music, data)
+    assert run_build(music, data, overwrite=True) == ["Piano"]
+    assert content(data) == before
+
+
 def test_a_rebuild_that_fails_leaves_the_older_dataset(music, tmp_path, monkeypatch):
     data = tmp_path / "data"
     run_build(music, data)
@@ -185,6 +203,7 @@ def test_installing_pyav_makes_files_that_need_it_new(music):
     file = tracks.identify(epath.Path(music / "Piano" / "all.wav"), folder=epath.Path(music))
     metadata = {
         **{name: getattr(RECIPE, name) for name in RECIPE.__dataclass_fields__},
+        "augmentation_version": augment.VERSION,
         "tracks": [],
         "left_out": [{"name": file.name, "sha256": file.sha256, "reason": "is silent"}],
     }
