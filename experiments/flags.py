@@ -133,6 +133,10 @@ _HELP = {
     "freeze_encoder": (
         "Trains decoders alone, so that nothing else of --init_from changes: a way to add a domain."
     ),
+    "ema_decay": (
+        "Evaluates and saves a running average of the parameters, of which so much stays at each "
+        "step, as 0.999; 0 takes the newest ones."
+    ),
     "past_detune_semitones": (
         "How far the past that decoders read in training may be out of tune, so that they learn "
         "the pitch from the latents; 2.5 is a good value, 0 leaves the past as it is."

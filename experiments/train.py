@@ -167,7 +167,7 @@ def run(
             reconstruction = math.inf  # Not known.
             if schedule.evaluates(step):
                 scores = jax.device_get(
-                    [devices.eval_step(state.parameters, batch) for batch in eval_batches]
+                    [devices.eval_step(state.best_parameters, batch) for batch in eval_batches]
                 )
                 # The update of this very step may have been one too many.
                 _check_finite(scores, [step] * len(scores), config, workdir)
@@ -179,7 +179,7 @@ def run(
                 logging.info("Stopped after step %d. The same command goes on from there.", step)
                 return False
             if schedule.evaluates(step):
-                log.translations(step, translations.make(state.parameters))
+                log.translations(step, translations.make(state.best_parameters))
     return True
 
 

@@ -99,7 +99,7 @@ class Checkpoints:
             self._manager.save(
                 int(state.step),
                 args=ocp.args.Composite(
-                    parameters=ocp.args.StandardSave(state.parameters),
+                    parameters=ocp.args.StandardSave(state.best_parameters),
                     optimizers=ocp.args.StandardSave(_optimizers(state)),
                     config=ocp.args.JsonSave(config.to_json()),
                     dataset=ocp.args.JsonSave(dataset),
@@ -124,7 +124,7 @@ class Checkpoints:
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    parameters=ocp.args.StandardRestore(abstract.parameters),
+                    parameters=ocp.args.StandardRestore(abstract.best_parameters),
                     optimizers=ocp.args.StandardRestore(_optimizers(abstract)),
                 ),
             )
@@ -134,7 +134,10 @@ class Checkpoints:
                 "was written by another version of umt_jax, or by another program. Start anew in "
                 "another --workdir."
             ) from error
-        return TrainState(parameters=restored["parameters"], **restored["optimizers"])
+        optimizers = restored["optimizers"]
+        if target.average is None:
+            return TrainState(parameters=restored["parameters"], **optimizers)
+        return TrainState(average=restored["parameters"], **optimizers)
 
     def unlogged(self, step: int) -> list[dict[str, Any]]:
         """Returns what `save` was given under that name, in float32 as metrics are."""
@@ -268,10 +271,13 @@ def export(workdir: str, output: str, step: int | None = None) -> tuple[int, flo
 
 
 def _optimizers(state):
+    """Returns what training alone needs; with an average, the newest parameters are part of it."""
+    newest = {} if state.average is None else {"parameters": state.parameters}
     return {
         "step": state.step,
         "autoencoder_optimizer": state.autoencoder_optimizer,
         "classifier_optimizer": state.classifier_optimizer,
+        **newest,
     }
 
 

@@ -84,6 +84,9 @@ class TrainingConfig:
         confusion_weight: Lambda, the weight of the confusion loss; 0 trains plain autoencoders.
         init_from: Folder of a run whose weights this one starts from; empty for fresh ones.
         freeze_encoder: Trains decoders alone: encoder and classifier stay as they are.
+        ema_decay: How much of the running average of all parameters stays at each step (exponential
+            moving average); 0 for none. Where there is one, evaluation, checkpoints and inference
+            take it instead of the newest parameters.
         past_detune_semitones: How far the past that decoders read in training may be out of tune
             (see `umt_jax.detuning`); 0 for the true past.
         past_detune_share: Share of the segments whose past is detuned.
@@ -111,6 +114,7 @@ class TrainingConfig:
     confusion_weight: float = 0.01
     init_from: str = ""
     freeze_encoder: bool = False
+    ema_decay: float = 0.0
     past_detune_semitones: float = 0.0
     past_detune_share: float = 0.6
     past_detune_samples: int = 3_000
@@ -134,6 +138,8 @@ class TrainingConfig:
         for name in ("gradient_clip", "confusion_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"--{name}={getattr(self, name)} must be 0 or more.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"--ema_decay={self.ema_decay} must be 0 or more, and below 1.")
         self._check_past()
         if self.freeze_encoder and not self.init_from:
             raise ValueError(
@@ -194,6 +200,11 @@ class SamplingConfig:
                 f"top_p={self.top_p} must lie in (0, 1]: codes are drawn from the likeliest ones, "
                 "which have so much of the probability together; 1 draws from all."
             )
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether `top_p` leaves codes out that the temperature would let through."""
+        return self.top_p < 1 and self.temperature > 0
 
     def override(self, *, temperature: float | None, top_p: float | None) -> "SamplingConfig":
         """Returns the same, but for what is given."""

@@ -30,12 +30,33 @@ class TrainState(struct.PyTreeNode):
         parameters: All trained arrays.
         autoencoder_optimizer: State over `trained_parameters`.
         classifier_optimizer: State over the classifier's parameters.
+        average: Running average of the parameters, which moves less from step to step; None where
+            the configuration has `ema_decay=0`.
     """
 
     step: Leaf
     parameters: NetworkParameters
     autoencoder_optimizer: PyTree
     classifier_optimizer: PyTree
+    average: NetworkParameters | None = None
+
+    @property
+    def best_parameters(self) -> NetworkParameters:
+        """What evaluation, checkpoints and inference take: the average, where there is one."""
+        return self.parameters if self.average is None else self.average
+
+    def finish_step(self, config: TrainingConfig) -> "TrainState":
+        """Returns the state with the step counted and the average moved."""
+        average = self.average
+        if average is not None:
+            # The first steps weigh more, so that the average does not stay at where they began.
+            decay = jnp.minimum(config.ema_decay, (1 + self.step) / (10 + self.step))
+            # Not a weighted sum: what was not trained keeps its bits, and with them the encoder's
+            # fingerprint.
+            average = jax.tree.map(
+                lambda before, now: before + (1 - decay) * (now - before), average, self.parameters
+            )
+        return self.replace(step=self.step + 1, average=average)
 
     def update_classifier(self, grads: Parameters, optimizers: Optimizers) -> "TrainState":
         """Returns the state after one step of the classifier's optimizer."""
@@ -114,4 +135,5 @@ def create(parameters: NetworkParameters, optimizers: Optimizers, config: Config
         parameters=parameters,
         autoencoder_optimizer=optimizers.autoencoder.init(trained_parameters(parameters, config)),
         classifier_optimizer=optimizers.classifier.init(parameters.classifier),
+        average=parameters if config.training.ema_decay else None,
     )

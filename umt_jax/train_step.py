@@ -105,7 +105,7 @@ def train_step(
     metrics["encoder_gradient_norm"] = optax.tree.norm(grads["encoder"])
     metrics["decoder_gradient_norm"] = optax.tree.norm(grads["decoders"])
     metrics["classifier_gradient_norm"] = optax.tree.norm(classifier_grads)
-    return state.replace(step=state.step + 1), metrics
+    return state.finish_step(config.training), metrics
 
 
 def _decoders_step(state, lesson, networks, optimizers, mean_over_devices):
@@ -123,7 +123,7 @@ def _decoders_step(state, lesson, networks, optimizers, mean_over_devices):
     )
     state = state.update_autoencoder({"decoders": grads}, optimizers, config)
     metrics = {"reconstruction": reconstruction, "decoder_gradient_norm": optax.tree.norm(grads)}
-    return state.replace(step=state.step + 1), metrics
+    return state.finish_step(config.training), metrics
 
 
 def _split(lesson: Lesson, num_parts: int) -> Lesson:
