@@ -28,8 +28,10 @@ from umt_jax import (
     latent_file,
     outputs,
     places,
+    sampling_flags,
     translator,
 )
+from umt_jax.config import SamplingConfig
 from umt_jax.shapes import Array, Float
 
 
@@ -57,7 +59,7 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "morph", None, "Two domains: one sound, from the first's decoder to the second's."
     )
-    flags.DEFINE_float("temperature", 1.0, "Scale of the randomness; 0 for none.", lower_bound=0.0)
+    sampling_flags.define_flags()
     flags.DEFINE_integer("seed", 0, "Decides the random numbers, the same for every mixture.", 0)
     flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg"], "Format of the output.")
     flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
@@ -71,7 +73,8 @@ def main() -> None:
     check_flags(args)
     command_line.use_compilation_cache()
     workdir = demo_model.chosen()
-    all_domains = checkpoint.read_config(workdir, args.step).domains
+    config = checkpoint.read_config(workdir, args.step)
+    sampling, all_domains = sampling_flags.chosen(config.sampling), config.domains
     domains = tuple(dict.fromkeys(args.morph or args.domain))
     domains = all_domains if domains == ("all",) else domains
     arguments.check_domains(domains, all_domains)
@@ -86,9 +89,9 @@ def main() -> None:
         places.check_absent(jobs)
     Path(args.output).mkdir(parents=True, exist_ok=True)
     if args.morph:
-        write_morph(model, sounds, jobs[0], args)
+        write_morph(model, sounds, jobs[0], sampling, args)
     else:
-        write_mixtures(model, list(mixtures.values()), jobs, args)
+        write_mixtures(model, list(mixtures.values()), jobs, sampling, args)
     for path in places.files_of(jobs):
         print(path)
 
@@ -164,12 +167,14 @@ def write_mixtures(
     model: translator.Translator,
     mixtures: Sequence[Float[Array, "_ Z"]],
     jobs: Sequence[places.Job],
+    sampling: SamplingConfig,
     args: flags.FlagValues,
 ) -> None:
     """Generates every mixture in every domain, with the same random numbers."""
     pieces = model.generate_recordings(
         map(model.windows, mixtures),
-        temperature=args.temperature,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
         seed=args.seed,
         num_streams=min(args.streams, len(jobs)),
     )
@@ -187,6 +192,7 @@ def write_morph(
     model: translator.Translator,
     sounds: Mapping[str, Float[Array, "_ Z"]],
     job: places.Job,
+    sampling: SamplingConfig,
     args: flags.FlagValues,
 ) -> None:
     """Generates the one sound that goes from the first decoder to the second."""
@@ -202,7 +208,8 @@ def write_morph(
         latents,
         domains=(first, second),
         weights=weights,
-        temperature=args.temperature,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
         seed=args.seed,
     )
     num_seconds = len(latents) / model.frame_rate_hz

@@ -31,6 +31,7 @@ from umt_jax import (
     pictures,
     places,
     rainbowgram,
+    sampling_flags,
     storage,
     translator,
 )
@@ -52,7 +53,7 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Folder of the prepared domains of this model.")
     flags.DEFINE_string("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_float("seconds", 6.0, "How much of each sound is drawn.", lower_bound=0.1)
-    flags.DEFINE_float("temperature", 1.0, "Scale of the randomness; 0 for none.", lower_bound=0.0)
+    sampling_flags.define_flags()
     flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
     flags.DEFINE_bool("overwrite", False, "Replace pictures that exist.")
     flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
@@ -66,6 +67,7 @@ def main() -> None:
     command_line.use_compilation_cache()
     workdir = demo_model.chosen()
     config = checkpoint.read_config(workdir, args.step)
+    sampling_flags.chosen(config.sampling)  # Says what is wrong, if anything is.
     prepared = None
     if args.data_dir is not None:
         prepared = dataset.Dataset(args.data_dir, config.trained_domains)
@@ -102,7 +104,9 @@ def translations(
     waveform: Waveform, model: translator.Translator, args: flags.FlagValues
 ) -> dict[str, Waveform]:
     """Returns a waveform's translations into all the model's domains, by title."""
-    pieces = model.translate_recordings([[waveform]], temperature=args.temperature, seed=args.seed)
+    pieces = model.translate_recordings(
+        [[waveform]], temperature=args.temperature, top_p=args.top_p, seed=args.seed
+    )
     waveforms = np.concatenate([piece.waveforms for piece in pieces], axis=-1)
     return {
         f"as {domain}": translated

@@ -12,6 +12,7 @@ training split. Results are printed, and written to protocols.json.
 It hears with the evaluators of `experiments.evaluate` (extra `evaluate`).
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from absl import flags
 from etils import epath
 
 from experiments import evaluate
-from umt_jax import audio, checkpoint, command_line, dataset, storage, translator
+from umt_jax import audio, checkpoint, command_line, dataset, sampling_flags, storage, translator
 
 _JUDGE_SOUNDS = 40
 """How many sounds of each domain the judge learns from, at most."""
@@ -33,7 +34,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_integer("clips", 8, "Clips of each domain, at most.", lower_bound=2)
     flags.DEFINE_string("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
-    flags.DEFINE_float("temperature", 1.0, "Scale of the randomness; 0 for none.", lower_bound=0.0)
+    sampling_flags.define_flags()
     flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
     flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
     flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
@@ -52,17 +53,21 @@ def main() -> None:
         raise FileExistsError(f"{record} exists already. Pass --overwrite, or another --output.")
     command_line.use_compilation_cache()
     config = checkpoint.read_config(args.checkpoint, args.step)
+    sampling = sampling_flags.chosen(config.sampling)
     if len(config.trained_domains) < 2:
         raise ValueError(f"--checkpoint={args.checkpoint} has one domain: nothing is translated.")
     prepared = dataset.Dataset(args.data_dir, config.trained_domains)
     prepared.check(config)
     clips = paper_protocols.choose_clips(prepared, args.clips)
-    model = translator.load(
-        args.checkpoint, domains=config.trained_domains, step=args.step, engine=args.engine
+    model = translator.Translator(
+        dataclasses.replace(config, sampling=sampling),
+        checkpoint.restore_parameters(args.checkpoint, args.step),
+        domains=config.trained_domains,
+        engine=args.engine,
     )
     rate_hz = model.sample_rate_hz
     translations = paper_protocols.translate(
-        model, clips, temperature=args.temperature, seed=args.seed
+        model, clips, temperature=sampling.temperature, seed=args.seed
     )
     learned = judge_music.prepared(
         prepared, sample_rate_hz=rate_hz, sounds_per_domain=_JUDGE_SOUNDS
@@ -75,7 +80,8 @@ def main() -> None:
         "latents": paper_protocols.latents_of_notes(model, args.soundfont),
     }
     (output / "blends").mkdir(parents=True, exist_ok=True)
-    for name, waveform in paper_protocols.blends(model, clips, args.temperature, args.seed).items():
+    blends = paper_protocols.blends(model, clips, sampling.temperature, args.seed)
+    for name, waveform in blends.items():
         audio.write(output / "blends" / f"{name}.wav", waveform, sample_rate_hz=rate_hz)
     text = json.dumps(results, indent=1)
     with storage.whole_file(epath.Path(record)) as incomplete:

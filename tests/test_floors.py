@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: ["shapes", "config", "sound_file", "command_line", "storage", "demo_model"],
     1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures", "latent_file", "aac"]
-    + ["blending", "sampling"],
+    + ["blending", "sampling", "sampling_flags"],
     2: ["layers", "stacks", "places", "arguments", "uploads", "rainbowgram"],
     3: ["encoder", "decoder", "classifier", "parallel_segments"],
     4: ["networks", "seams"],

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 import umt_jax
-from umt_jax import audio, infer, places
+from umt_jax import audio, checkpoint, infer, places
+from umt_jax.config import SamplingConfig
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def translate_files(model, files, output, *, extension="wav", seed=0, num_stream
     output.mkdir(exist_ok=True)
     sources = [(file, Path(file.stem)) for file in files]
     jobs = places.plan(sources, model.domains, str(output), extension)
-    infer.translate(model, jobs, temperature=1.0, seed=seed, num_streams=num_streams)
+    infer.translate(model, jobs, sampling=SamplingConfig(), seed=seed, num_streams=num_streams)
 
 
 def test_every_file_is_translated_whole_into_every_domain(tmp_path, music, rng, model, trained_dir):
@@ -194,7 +195,7 @@ def test_latents_of_another_encoder_are_named_and_others_translated(tmp_path, rn
         np.savez(tmp_path / "bad.npz", **(dict(arrays) | {"encoder": "0123456789abcdef"}))
     sources = places.find_inputs([str(tmp_path)], [])
     jobs = places.plan(sources, model.domains, str(tmp_path), "wav")
-    (failure,) = infer.translate(model, jobs, temperature=1.0, seed=0, num_streams=2)
+    (failure,) = infer.translate(model, jobs, sampling=SamplingConfig(), seed=0, num_streams=2)
     assert failure.startswith(f"{tmp_path}/bad.npz holds latents of another encoder")
     assert [name for name in names(tmp_path) if name.endswith("wav")] == [
         "good.Cello.wav",
@@ -265,6 +266,12 @@ def with_flags(message, *flags, **changes):
         with_flags(
             "--engine=fast is not known. Use one of auto, scan, native, pallas.", "--engine=fast"
         ),
+        with_flags(
+            "--top_p=0.0 must lie in (0, 1]: codes are drawn from the likeliest ones, which have "
+            "so much of the probability together; 1 draws from all.",
+            "--top_p=0",
+        ),
+        with_flags("--temperature=-1.0 must be a finite number, 0 or more.", "--temperature=-1"),
         with_flags("--weights=float16 is not known. Use float32 or bfloat16.", "--weights=float16"),
         with_flags(
             "--overwrite makes all outputs again, --resume none that exists. Pass one.",
@@ -316,6 +323,21 @@ def test_bad_input_is_one_line_and_exit_status_1(tmp_path, music, trained_dir, p
     finished = command(*values, *arguments.get("flags", ()), domain=arguments["domain"])
     assert (finished.returncode, finished.stderr) == (1, f"error: {message}\n")
     assert finished.stdout == "" and not (tmp_path / "out").exists()
+
+
+def test_the_command_samples_as_the_model_says_unless_it_is_told_otherwise(
+    tmp_path, music, trained_dir
+):
+    own = SamplingConfig(temperature=0.6, top_p=0.5)
+    checkpoint.export(str(trained_dir), str(tmp_path / "exported"), sampling=own)
+    exported = umt_jax.load(str(tmp_path / "exported"), engine="scan")
+    waveform = audio.read(music / "a.wav", sample_rate_hz=exported.sample_rate_hz)
+    for flags, expected in (([], own), (["--top_p=1"], SamplingConfig(temperature=0.6))):
+        command(tmp_path / "exported", music / "a.wav", tmp_path, "--overwrite", *flags)
+        written, _ = soundfile.read(tmp_path / "a.Piano.wav", dtype="float32")
+        sampling = {"temperature": expected.temperature, "top_p": expected.top_p}
+        made = exported.translate(waveform, exported.sample_rate_hz, domain="Piano", **sampling)
+        np.testing.assert_allclose(written, made, atol=1e-4)
 
 
 def test_inputs_of_one_name_do_not_collide(tmp_path):

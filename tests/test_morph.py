@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import reference
 from conftest import TINY_MODEL
 
 from umt_jax import generate, morph, mu_law, translator
@@ -25,21 +26,25 @@ def latents(rng):
     return rng.normal(size=(63, MODEL.latent_channels)).astype(np.float32)
 
 
-def play(model, latents, weights, temperature=1.0, domains=DOMAINS):
+def play(model, latents, weights, temperature=1.0, top_p=1.0, domains=DOMAINS):
     weights = np.broadcast_to(np.asarray(weights, np.float32), (len(latents),))
     pieces = model.morph(
-        latents, domains=domains, weights=weights, temperature=temperature, seed=SEED
+        latents,
+        domains=domains,
+        weights=weights,
+        temperature=temperature,
+        top_p=top_p,
+        seed=SEED,
     )
     return np.concatenate(list(pieces))
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("temperature, top_p", [(0.0, 1.0), (0.7, 1.0), (0.7, 0.5)])
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_weights_of_0_and_1_give_the_plain_decoders(model, latents, weight, temperature):
-    expected = model.generate(
-        latents, domain=DOMAINS[int(weight)], temperature=temperature, seed=SEED
-    )
-    np.testing.assert_array_equal(play(model, latents, weight, temperature), expected)
+def test_weights_of_0_and_1_give_the_plain_decoders(model, latents, weight, temperature, top_p):
+    sampling = {"temperature": temperature, "top_p": top_p}
+    expected = model.generate(latents, domain=DOMAINS[int(weight)], **sampling, seed=SEED)
+    np.testing.assert_array_equal(play(model, latents, weight, **sampling), expected)
 
 
 def scores_of(model, codes, latents, weights):
@@ -53,16 +58,23 @@ def scores_of(model, codes, latents, weights):
     return np.log((1 - weights) * probabilities[0] + weights * probabilities[1])
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_each_code_is_drawn_from_the_mixture_given_all_before_it(model, latents, temperature):
+@pytest.mark.parametrize("temperature, top_p", [(0.0, 1.0), (1.0, 1.0), (1.0, 0.6)])
+def test_each_code_is_drawn_from_the_mixture_given_all_before_it(
+    model, latents, temperature, top_p
+):
     weights = np.linspace(0.05, 0.95, len(latents)).astype(np.float32)
-    codes = mu_law.encode(play(model, latents, weights, temperature), "rounded").astype(np.int32)
+    played = play(model, latents, weights, temperature, top_p)
+    codes = mu_law.encode(played, "rounded").astype(np.int32)
     scores = scores_of(model, codes, latents, weights)
+    kept = scores > -np.inf
+    if top_p < 1:
+        kept = np.stack([reference.nucleus(row, temperature, top_p)[0] for row in scores])
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(SEED), np.array([1, 2]))
     draw = jax.jit(generate.gumbel_noise, static_argnums=2)
     noise = draw(keys[:, None], np.zeros((2, 1), np.uint32), len(codes))[:, :, 0]
     larger = np.repeat(weights >= 0.5, MODEL.pool_samples).astype(int)
     scores += temperature * np.asarray(noise)[np.arange(len(codes)), larger]
+    scores = np.where(kept, scores, -np.inf)
     chosen = scores[np.arange(len(codes)), codes]
     # Codes 0 and 1 have the same amplitude.
     audible = codes > 1

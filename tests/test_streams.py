@@ -7,6 +7,7 @@ import reference
 from conftest import TINY_MODEL
 
 from umt_jax import generate, mu_law, networks, scan_engine, streams
+from umt_jax.config import SamplingConfig
 
 # Windows of 50 latent frames of 10 samples; the encoder reaches 2 frames to either side.
 MODEL = dataclasses.replace(TINY_MODEL, sample_rate_hz=1000)
@@ -22,7 +23,7 @@ def encoder(tiny_config, tiny_parameters):
 
 @pytest.fixture(scope="module")
 def make_streams(tiny_parameters):
-    def make(domain_indices=(0, 1, 2), *, num_streams=2, temperature=1.0):
+    def make(domain_indices=(0, 1, 2), *, num_streams=2, **sampling):
         decoders = networks.select(tiny_parameters.decoders, domain_indices)
         return streams.Streams(
             MODEL,
@@ -30,7 +31,7 @@ def make_streams(tiny_parameters):
             domain_indices,
             engine=ENGINE,
             num_streams=num_streams,
-            temperature=temperature,
+            sampling=SamplingConfig(**sampling),
         )
 
     return make
@@ -166,10 +167,23 @@ def test_a_short_last_window_is_cut(rng, make_streams):
     np.testing.assert_array_equal(short, whole[..., :130])
 
 
-@pytest.mark.parametrize("temperature", [-0.1, np.nan, np.inf])
-def test_temperatures_that_mean_nothing_are_refused(make_streams, temperature):
-    with pytest.raises(ValueError, match="temperature=.* must be a finite number, 0 or more"):
-        make_streams(temperature=temperature)
+def test_windows_of_a_nucleus_give_the_waveform_of_the_whole(rng, make_streams):
+    latents = _latents(rng, 100)
+    whole, parts = make_streams(top_p=0.5), make_streams(top_p=0.5)
+    expected = advance(whole, latents)
+    given = [advance(parts, latents[:, :50]), advance(parts, latents[:, 50:])]
+    np.testing.assert_array_equal(np.concatenate(given, axis=-1), expected)
+    assert np.mean(advance(make_streams(), latents) != expected) > 0.5
+
+
+@pytest.mark.parametrize(
+    "sampling, same",
+    [({"top_p": 1.0}, {}), ({"temperature": 0.0, "top_p": 0.5}, {"temperature": 0.0})],
+)
+def test_a_nucleus_that_leaves_nothing_out_changes_nothing(rng, make_streams, sampling, same):
+    latents = _latents(rng, 13)
+    given, expected = (advance(make_streams(**each), latents) for each in (sampling, same))
+    np.testing.assert_array_equal(given, expected)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

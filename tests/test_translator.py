@@ -8,6 +8,7 @@ import pytest
 from conftest import TINY_MODEL
 
 from umt_jax import mu_law, networks, translator
+from umt_jax.config import SamplingConfig
 
 # Windows of 50 latent frames of 10 samples.
 MODEL = dataclasses.replace(TINY_MODEL, sample_rate_hz=1000)
@@ -113,6 +114,32 @@ def test_the_seed_decides_the_samples(model, latents):
     np.testing.assert_array_equal(generate(1), first)
     assert np.mean(generate(2) != first) > 0.5
     np.testing.assert_array_equal(generate(1, temperature=0.0), generate(2, temperature=0.0))
+
+
+def test_without_being_asked_for_another_sampling_is_the_models_own(
+    rng, config, tiny_parameters, model, latents
+):
+    own = dataclasses.replace(config, sampling=SamplingConfig(temperature=0.5, top_p=0.6))
+    its_own = translator.Translator(own, tiny_parameters)
+    both, waveform = {"temperature": 0.5, "top_p": 0.6}, noise(rng, 640)
+
+    def all_ways(model, **sampling):
+        yield model.generate(latents, domain="Piano", **sampling)
+        yield np.concatenate(list(model.generate_stream(latents, domain="Flute", **sampling)))
+        yield model.translate(waveform, 1000, domain="Piano", **sampling)
+        yield collect(model.translate_recordings([[waveform]], **sampling))[0][0]
+        weights = np.full(len(latents), 0.5)
+        pieces = model.morph(latents, domains=("Flute", "Piano"), weights=weights, **sampling)
+        yield np.concatenate(list(pieces))
+
+    for given, expected, plain in zip(
+        all_ways(its_own), all_ways(model, **both), all_ways(model), strict=True
+    ):
+        np.testing.assert_array_equal(given, expected)
+        assert np.mean(given != plain) > 0.2
+    overridden = all_ways(its_own, temperature=1.0, top_p=1.0)
+    for given, expected in zip(overridden, all_ways(model), strict=True):
+        np.testing.assert_array_equal(given, expected)
 
 
 def test_a_domain_sounds_the_same_whatever_is_translated_beside_it(
@@ -236,7 +263,7 @@ def test_a_segment_is_what_its_own_latents_give_after_the_warm_up(rng, model, ti
     warm_up = 4  # The decoder hears 32 samples.
     for start, end in ((0, 67), (67, 134), (134, 201)):
         first = max(0, start - warm_up)
-        generator = model._streams(["Flute"], 1, 1.0)
+        generator = model._streams(["Flute"], 1, SamplingConfig())
         generator.begin(0, 5, first_sample=first * 10)
         parts = [piece[0, 0] for piece in generator.advance(latents[None, first:end])]
         alone = np.concatenate(parts)[(start - first) * 10 :]
@@ -333,6 +360,25 @@ def good_waveform():
         (
             lambda model: model.translate(good_waveform(), 1000, domain="Piano", temperature=-1.0),
             "temperature=-1.0 must be a finite number, 0 or more",
+        ),
+        (
+            lambda model: model.generate(
+                np.zeros((3, 5), np.float32), domain="Piano", temperature=float("inf")
+            ),
+            "temperature=inf must be a finite number, 0 or more",
+        ),
+        *(
+            (call, r"top_p=0.0 must lie in \(0, 1\]: codes are drawn from the likeliest")
+            for call in (
+                lambda model: model.translate(good_waveform(), 1000, domain="Piano", top_p=0.0),
+                lambda model: list(model.translate_recordings([[]], top_p=0.0)),
+                lambda model: model.morph(
+                    np.zeros((1, 5), np.float32),
+                    domains=("Flute", "Piano"),
+                    weights=np.zeros(1),
+                    top_p=0.0,
+                ),
+            )
         ),
         (
             lambda model: model.translate(good_waveform(), 1000, domain="Piano", seed=-1),

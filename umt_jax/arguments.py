@@ -18,12 +18,6 @@ def check_domains(wanted: Sequence[str], there: Sequence[str]) -> None:
             )
 
 
-def check_temperature(temperature: float) -> None:
-    """Raises `ValueError` if randomness cannot be scaled by it."""
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature} must be a finite number, 0 or more.")
-
-
 def check_seed(seed: int) -> None:
     """Raises `ValueError` if the seed has more than 32 bits."""
     if not 0 <= seed < 2**32:

@@ -5,6 +5,7 @@ optimizers, configuration and description of the dataset. Inference reads the fi
 """
 
 import contextlib
+import dataclasses
 import errno
 import os
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from umt_jax import storage
-from umt_jax.config import Config
+from umt_jax.config import Config, SamplingConfig
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.train_state import TrainState
 
@@ -224,7 +225,9 @@ def best_step(workdir: str) -> int:
         return manager.best_step()
 
 
-def export(workdir: str, output: str, step: int | None = None) -> tuple[int, float]:
+def export(
+    workdir: str, output: str, step: int | None = None, *, sampling: SamplingConfig | None = None
+) -> tuple[int, float]:
     """Copies a checkpoint without its optimizers, weights in float16, a twelfth of its size.
 
     Weights are small numbers: float16 rounds them eight times as finely as bfloat16. The copy loads
@@ -234,6 +237,7 @@ def export(workdir: str, output: str, step: int | None = None) -> tuple[int, flo
         workdir: Folder of the run.
         output: Folder to make.
         step: Which checkpoint; None for the best.
+        sampling: How the copy is to be played; None for what the checkpoint says.
 
     Returns:
         Its step, and its validation loss in nats per sample.
@@ -246,6 +250,7 @@ def export(workdir: str, output: str, step: int | None = None) -> tuple[int, flo
     if has_checkpoint(output):
         raise FileExistsError(f"--output={output} holds a run already. Name another folder.")
     config = read_config(workdir, step)  # Says what is wrong, if anything is.
+    config = dataclasses.replace(config, sampling=sampling or config.sampling)
     with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
         step = manager.best_step() if step is None else step
         metrics = {_METRIC: manager.metrics(step)[_METRIC], _UNLOGGED: []}

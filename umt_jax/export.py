@@ -3,12 +3,13 @@ r"""Copies the best checkpoint of a run without its optimizers, in a twelfth of 
     python -m umt_jax.export --checkpoint=runs/mine --output=mine
 
 The copy holds weights in float16, and the run's record of its losses. It is given as --checkpoint
-to translate with and to evaluate, and as --init_from to train further.
+to translate with and to evaluate, and as --init_from to train further. What --temperature and
+--top_p say is kept in it: whoever plays the model without saying otherwise has that sampling.
 """
 
 from absl import flags
 
-from umt_jax import checkpoint, command_line, storage
+from umt_jax import checkpoint, command_line, sampling_flags, storage
 
 _RECORD = "metrics.jsonl"
 
@@ -18,17 +19,20 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", None, "Folder of a training run.", required=True)
     flags.DEFINE_string("output", None, "Folder to make.", required=True)
     flags.DEFINE_integer("step", None, "Which of its checkpoints; the best if not given.")
+    sampling_flags.define_flags()
 
 
 def main() -> None:
     """Exports as the flags say."""
     args = flags.FLAGS
-    step, loss = checkpoint.export(args.checkpoint, args.output, args.step)
+    sampling = sampling_flags.chosen(checkpoint.read_config(args.checkpoint, args.step).sampling)
+    step, loss = checkpoint.export(args.checkpoint, args.output, args.step, sampling=sampling)
     record = storage.path(args.checkpoint) / _RECORD
     if record.exists():
         with storage.whole_file(storage.path(args.output) / _RECORD) as copy:
             copy.write_bytes(record.read_bytes())
     print(f"Exported step {step}, {loss:.3f} nats per sample in validation, to {args.output}.")
+    print(f"It is played at temperature {sampling.temperature:g}, top_p {sampling.top_p:g}.")
 
 
 if __name__ == "__main__":

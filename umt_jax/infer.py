@@ -32,8 +32,10 @@ from umt_jax import (
     outputs,
     pcm,
     places,
+    sampling_flags,
     translator,
 )
+from umt_jax.config import SamplingConfig
 from umt_jax.parallel_segments import Window
 
 # Without the total: it is a guess from the files' headers, and tqdm drops it once it is exceeded.
@@ -47,6 +49,7 @@ def main() -> None:
     command_line.use_compilation_cache()
     workdir = demo_model.chosen()
     config = checkpoint.read_config(workdir, args.step)
+    sampling = sampling_flags.chosen(config.sampling)
     jobs = _plan(args, config.domains)
     if not jobs:
         print("Nothing is left to do: all outputs exist.")
@@ -67,7 +70,7 @@ def main() -> None:
         failures += translate(
             model,
             left,
-            temperature=args.temperature,
+            sampling=sampling,
             seed=args.seed,
             num_streams=args.streams,
             parallel_segments=args.parallel_segments,
@@ -146,7 +149,7 @@ def translate(
     model: translator.Translator,
     jobs: Sequence[places.Job],
     *,
-    temperature: float,
+    sampling: SamplingConfig,
     seed: int,
     num_streams: int,
     parallel_segments: int = 1,
@@ -175,7 +178,8 @@ def translate(
     seconds_there = (_seconds(job.source, model) for job in jobs)
     pieces = model.generate_recordings(
         (_windows(model, job.source, standard_input) for job in jobs),
-        temperature=temperature,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
         seed=seed,
         num_streams=min(num_streams, parallel_segments * len(jobs)),
         parallel_segments=parallel_segments,

@@ -4,7 +4,7 @@ import os
 
 from absl import flags
 
-from umt_jax import demo_model
+from umt_jax import demo_model, sampling_flags
 
 
 def define_flags() -> None:
@@ -36,12 +36,7 @@ def define_flags() -> None:
         "Folder for the latents of each input, an .npz file each, which --input takes in place of "
         "the sound. Goes without --domain and --output, too.",
     )
-    flags.DEFINE_float(
-        "temperature",
-        1.0,
-        "Scale of the randomness; 0 takes the likeliest code every time.",
-        lower_bound=0.0,
-    )
+    sampling_flags.define_flags()
     flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
     flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg"], "Format of the output.")
     flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from umt_jax import generate, mu_law, networks, scan_engine, streams
-from umt_jax.config import ModelConfig
+from umt_jax import generate, mu_law, networks, sampling, scan_engine, streams
+from umt_jax.config import ModelConfig, SamplingConfig
 from umt_jax.shapes import Array, Float, Float32, Parameters
 
 
@@ -32,7 +32,7 @@ def morph(
     *,
     config: ModelConfig,
     domain_indices: Sequence[int],
-    temperature: float,
+    sampled: SamplingConfig,
     seed: int,
 ) -> Iterator[Float32[np.ndarray, "T"]]:
     """Yields the waveform of latents piece by piece, from one decoder's sound to another's.
@@ -46,7 +46,7 @@ def morph(
         weights: Of the second decoder at each latent frame, in [0, 1].
         config: Sizes.
         domain_indices: Of both, among all the domains of the model; decide the random numbers.
-        temperature: Scale of the randomness of the mixture; 0 takes its likeliest code.
+        sampled: How codes are drawn from the mixture.
         seed: Decides the random numbers.
     """
     fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
@@ -65,7 +65,8 @@ def morph(
             np.pad(frames, [(0, missing), (0, 0)]),
             np.pad(np.asarray(weights[start : start + piece], np.float32), (0, missing)),
             keys,
-            np.float32(temperature),
+            np.float32(sampled.temperature),
+            np.float32(sampled.top_p) if sampled.is_cut else None,
             config=config,
         )
         num_samples = len(frames) * config.pool_samples
@@ -73,12 +74,13 @@ def morph(
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _generate(decoders, packed, caches, latents, weights, keys, temperature, *, config):
+def _generate(decoders, packed, caches, latents, weights, keys, temperature, top_p, *, config):
     """Samples the next codes, [T]; the rest as in `generate.generate`, for one stream.
 
     What there is of both decoders is in lists, not stacked: under `vmap` XLA would copy the weights
     for every sample on CPU.
     """
+    nucleus = None if top_p is None else sampling.Nucleus(temperature=temperature, top_p=top_p)
 
     def generate_frame(caches, inputs):
         conditionings, weight = inputs
@@ -92,7 +94,7 @@ def _generate(decoders, packed, caches, latents, weights, keys, temperature, *, 
                 strict=True,
             )
             scores = mix_logits(first, second, weight)
-            codes = jnp.argmax(scores + temperature * noise, axis=-1)
+            codes = sampling.draw(scores, temperature * noise, nucleus)[:, 0]
             heard = [cache.replace(inputs=generate.append(cache.inputs, codes)) for cache in caches]
             return heard, codes
 

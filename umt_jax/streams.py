@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from umt_jax import arguments, generate, mu_law, networks
-from umt_jax.config import ModelConfig
+from umt_jax.config import ModelConfig, SamplingConfig
 from umt_jax.shapes import Array, Float, Parameters
 
 WINDOW_SECONDS = 0.5
@@ -123,7 +123,7 @@ class Streams:
         *,
         engine: generate.Engine,
         num_streams: int,
-        temperature: float,
+        sampling: SamplingConfig,
     ) -> None:
         """Starts with no stream begun.
 
@@ -134,13 +134,13 @@ class Streams:
                 random numbers do not depend on which other decoders run beside it.
             engine: What generates.
             num_streams: B.
-            temperature: Scale of the randomness; 0 takes the likeliest code.
+            sampling: How codes are drawn.
         """
-        arguments.check_temperature(temperature)
         self.config, self.num_domains, self.num_streams = config, len(domain_indices), num_streams
         self._weights, self._engine = weights, engine
         self._domain_indices = np.asarray(domain_indices, np.uint32)
-        self._temperature = np.float32(temperature)
+        self._temperature = np.float32(sampling.temperature)
+        self._top_p = np.float32(sampling.top_p) if sampling.is_cut else None
         keys, caches = _nothing_begun(len(domain_indices), num_streams, config=config)
         # What `generate` returns is bound to the weights' device, if they are. Were its first
         # arguments not, it would be compiled twice.
@@ -184,6 +184,7 @@ class Streams:
                 np.pad(piece, [(0, 0), (0, missing), (0, 0)]),
                 self._keys,
                 self._temperature,
+                self._top_p,
                 config=self.config,
                 engine=self._engine,
             )

@@ -66,10 +66,11 @@ class _Page:
                     self.domain = gr.Radio(domains, value=domains[0], label="Play it as")
                     self.blend = gr.Button("Blend", variant="primary")
             with gr.Column(min_width=320):
+                own = self.studio.model.config.sampling.temperature
                 self.temperature = gr.Slider(
                     0,
-                    _MAX_TEMPERATURE,
-                    1.0,
+                    max(_MAX_TEMPERATURE, own),
+                    own,
                     step=0.05,
                     label="Temperature",
                     info="Scale of the randomness; 0 takes the likeliest sample every time.",

@@ -20,7 +20,7 @@ from umt_jax import (
     streams,
 )
 from umt_jax import parallel_segments as segments
-from umt_jax.config import Config
+from umt_jax.config import Config, SamplingConfig
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.parallel_segments import Window
 from umt_jax.shapes import Array, CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
@@ -112,27 +112,45 @@ class Translator:
         return self._encode(self._at_own_rate(waveform, sample_rate_hz))
 
     def generate(
-        self, latents: Latents, *, domain: str, temperature: float = 1.0, seed: int = 0
+        self,
+        latents: Latents,
+        *,
+        domain: str,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
     ) -> Waveform:
         """Returns a waveform sampled from one domain's decoder, [*B, F * pool_samples].
 
         Args:
             latents: Latents, [*B, F, Z].
             domain: Name of the decoder.
-            temperature: Scale of the randomness; 0 takes the likeliest code every time.
+            temperature: Scale of the randomness; 0 takes the likeliest code every time. None
+                is the model's own, `config.sampling`.
+            top_p: Draws from the likeliest codes alone, as few as have so much of the probability
+                together; 1 draws from all. None is the model's own.
             seed: Decides the random numbers; of B recordings the b-th uses seed + b.
         """
-        pieces = self.generate_stream(latents, domain=domain, temperature=temperature, seed=seed)
+        pieces = self.generate_stream(
+            latents, domain=domain, temperature=temperature, top_p=top_p, seed=seed
+        )
         return np.concatenate(list(pieces), axis=-1)
 
     def generate_stream(
-        self, latents: Latents, *, domain: str, temperature: float = 1.0, seed: int = 0
+        self,
+        latents: Latents,
+        *,
+        domain: str,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
     ) -> Iterator[Waveform]:
         """Yields the result of `generate` piece by piece, as soon as each is there."""
         arguments.check_domains([domain], self.domains)
         latents = self._checked(latents)
         batch = latents.reshape(-1, *latents.shape[-2:])
-        generator = self._streams([domain], len(batch), temperature)
+        sampling = self._sampling(temperature, top_p)
+        generator = self._streams([domain], len(batch), sampling)
         for stream in range(len(batch)):
             generator.begin(stream, seed + stream)
         for (waveforms,) in generator.advance(batch):
@@ -144,7 +162,8 @@ class Translator:
         *,
         domains: tuple[str, str],
         weights: Float[Array, "_"],
-        temperature: float = 1.0,
+        temperature: float | None = None,
+        top_p: float | None = None,
         seed: int = 0,
     ) -> Iterator[Waveform]:
         """Yields a waveform between two decoders piece by piece, [F * pool_samples] in all.
@@ -156,11 +175,14 @@ class Translator:
             latents: Latents, [F, Z].
             domains: Names of the two.
             weights: Of the second at each latent frame, in [0, 1], [F]; see `blending`.
-            temperature: Scale of the randomness; 0 takes the likeliest code every time.
+            temperature: Scale of the randomness; 0 takes the likeliest code every time. None
+                is the model's own, `config.sampling`.
+            top_p: Draws from the likeliest codes alone, as few as have so much of the probability
+                together; 1 draws from all. None is the model's own.
             seed: Decides the random numbers.
         """
         arguments.check_domains(domains, self.domains)
-        arguments.check_temperature(temperature)
+        sampling = self._sampling(temperature, top_p)
         arguments.check_seed(seed)
         latents = self._checked(latents)
         weights = arguments.checked_weights(weights, latents)
@@ -170,7 +192,7 @@ class Translator:
             weights,
             config=self.config.model,
             domain_indices=[self.config.domains.index(domain) for domain in domains],
-            temperature=temperature,
+            sampled=sampling,
             seed=seed,
         )
 
@@ -180,14 +202,17 @@ class Translator:
         sample_rate_hz: int,
         *,
         domain: str,
-        temperature: float = 1.0,
+        temperature: float | None = None,
+        top_p: float | None = None,
         seed: int = 0,
     ) -> Float[Array, "*B U"]:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
         arguments.check_domains([domain], self.domains)
         resampled = self._at_own_rate(waveform, sample_rate_hz)
         latents = self._encode(resampled)
-        audio_out = self.generate(latents, domain=domain, temperature=temperature, seed=seed)
+        audio_out = self.generate(
+            latents, domain=domain, temperature=temperature, top_p=top_p, seed=seed
+        )
         return audio_out[..., : resampled.shape[-1]]
 
     def translate_recordings(
@@ -195,7 +220,8 @@ class Translator:
         recordings: Iterable[Iterable[Float[Array, "_"]]],
         *,
         domains: Sequence[str] | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
+        top_p: float | None = None,
         seed: int = 0,
         num_streams: int = 1,
         parallel_segments: int = 1,
@@ -207,7 +233,10 @@ class Translator:
                 `self.sample_rate_hz`. It may raise `ValueError` or `OSError`, which ends that
                 recording alone.
             domains: Names to translate to; None for all.
-            temperature: Scale of the randomness; 0 takes the likeliest code every time.
+            temperature: Scale of the randomness; 0 takes the likeliest code every time. None
+                is the model's own, `config.sampling`.
+            top_p: Draws from the likeliest codes alone, as few as have so much of the probability
+                together; 1 draws from all. None is the model's own.
             seed: Decides the random numbers, the same for every recording.
             num_streams: How many are under way at once, recordings or segments of them. As one
                 ends, the next takes its place.
@@ -224,6 +253,7 @@ class Translator:
             map(self.encode_blocks, recordings),
             domains=domains,
             temperature=temperature,
+            top_p=top_p,
             seed=seed,
             num_streams=num_streams,
             parallel_segments=parallel_segments,
@@ -260,7 +290,8 @@ class Translator:
         recordings: Iterable[Iterable[Window]],
         *,
         domains: Sequence[str] | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
+        top_p: float | None = None,
         seed: int = 0,
         num_streams: int = 1,
         parallel_segments: int = 1,
@@ -268,7 +299,8 @@ class Translator:
         """Is `translate_recordings` from latents: `windows` of them, or from `encode_blocks`."""
         domains = tuple(domains or self.domains)
         arguments.check_domains(domains, self.domains)
-        generator = self._streams(domains, num_streams, temperature)
+        sampling = self._sampling(temperature, top_p)
+        generator = self._streams(domains, num_streams, sampling)
         yield from schedule.generate(
             recordings, generator, seed=seed, parallel_segments=parallel_segments
         )
@@ -338,7 +370,11 @@ class Translator:
         windows = self._encoder.encode([waveform])
         return np.concatenate([latents for latents, _ in windows], axis=-2)
 
-    def _streams(self, domains, num_streams, temperature):
+    def _sampling(self, temperature, top_p) -> SamplingConfig:
+        """Returns how codes are drawn: as is asked for, else as the model says."""
+        return self.config.sampling.override(temperature=temperature, top_p=top_p)
+
+    def _streams(self, domains, num_streams, sampling):
         weights = self._weights
         if tuple(domains) != self.domains:
             weights = networks.select(weights, [self.domains.index(domain) for domain in domains])
@@ -348,7 +384,7 @@ class Translator:
             [self.config.domains.index(domain) for domain in domains],
             engine=self._engine,
             num_streams=num_streams,
-            temperature=temperature,
+            sampling=sampling,
         )
 
     def _at_own_rate(self, waveform, sample_rate_hz):
