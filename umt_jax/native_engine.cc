@@ -257,26 +257,49 @@ struct Nucleus {
   float temperature, top_p;
 };
 
-// Whether one code is likelier than another; of two that are alike the lower comes first.
-inline bool IsLikelier(const float* logits, int one, int other) {
-  return logits[one] > logits[other] || (logits[one] == logits[other] && one < other);
+inline float Sum(Vector vector) {
+  float sum = 0;
+  for (int i = 0; i < kWidth; ++i) sum += vector[i];
+  return sum;
 }
 
 // Sets the first kLevels of `likelihoods` to what the codes' probabilities are proportional to,
 // and returns their sum.
 inline float Likelihoods(const float* logits, float temperature, float* likelihoods) {
-  const float highest = *std::max_element(logits, logits + kLevels);
-  Vector sums = {};
+  Vector maxima = Load(logits), sums = {};
+  for (int code = kWidth; code < kLevels; code += kWidth) {
+    const Vector x = Load(logits + code);
+    maxima = x > maxima ? x : maxima;
+  }
+  float highest = maxima[0];
+  for (int i = 1; i < kWidth; ++i) highest = std::max(highest, maxima[i]);
+  const float rate = 1.f / std::max(temperature, FLT_MIN);
   for (int code = 0; code < kLevels; code += kWidth) {
-    Vector x = (Load(logits + code) - highest) / std::max(temperature, FLT_MIN);
-    x = x < Fill(-80.f) ? Fill(-80.f) : x;  // Below, float32 has no such numbers.
-    const Vector y = Exp(x);
+    const Vector x = (Load(logits + code) - highest) * rate;
+    const Vector y = Exp(x < Fill(-80.f) ? Fill(-80.f) : x);  // Less is none beside the highest.
     Store(likelihoods + code, y);
     sums += y;
   }
-  float sum = 0;
-  for (int i = 0; i < kWidth; ++i) sum += sums[i];
-  return sum;
+  return Sum(sums);
+}
+
+// Whether one code is likelier than another; of two that are alike the lower comes first.
+inline bool IsLikelier(const float* logits, int one, int other) {
+  return logits[one] > logits[other] || (logits[one] == logits[other] && one < other);
+}
+
+// Returns the sum of the likelihoods of all codes that are likelier than one.
+inline float SumOfLikelier(const float* logits, const float* likelihoods, int than) {
+  const Vector logit = Fill(logits[than]);
+  Vector sums = {};
+  Words codes;
+  for (int i = 0; i < kWidth; ++i) codes[i] = i;
+  for (int code = 0; code < kLevels; code += kWidth, codes += kWidth) {
+    const Vector x = Load(logits + code), y = Load(likelihoods + code);
+    const Words is_likelier = (x > logit) | ((x == logit) & (codes < than));
+    sums += (Vector)((Words)y & is_likelier);
+  }
+  return Sum(sums);
 }
 
 // Returns the code of the highest score, logit plus perturbation, within the nucleus.
@@ -291,16 +314,15 @@ inline int Draw(const float* logits, const float* perturbation, const Nucleus& n
   float likelihoods[kLevels];
   const float bound = nucleus.top_p * Likelihoods(logits, nucleus.temperature, likelihoods);
   for (;;) {
-    float likelier = 0;
+    const float likelier = SumOfLikelier(logits, likelihoods, best);
+    // The likeliest of all is inside, however small `top_p` is.
+    if (!(likelier > 0 && likelier >= bound)) return best;
     int next = -1;
     for (int code = 0; code < kLevels; ++code) {
       if (!IsLikelier(logits, code, best)) continue;
-      likelier += likelihoods[code];
       const float score = logits[code] + perturbation[code];
       if (next < 0 || score > highest) highest = score, next = code;
     }
-    // The likeliest of all is inside, however small `top_p` is.
-    if (next < 0 || !(likelier >= bound)) return best;
     best = next;
   }
 }
