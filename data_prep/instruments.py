@@ -3,7 +3,8 @@
 import importlib.util
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,10 +46,11 @@ LEAD_S = 0.1
 TAIL_S = 1.0
 """From the end of the last note to the end of the recording."""
 
+SYNTHESIS_RATE_HZ = 48_000
+"""The synthesizer interpolates linearly, without a filter: at 16 kHz it would alias audibly."""
+
 _FADE_S = 0.05
 _PEAK_LIMIT = 0.99
-# The synthesizer interpolates linearly, without a filter: at 16 kHz it would alias audibly.
-_SYNTHESIS_RATE_HZ = 48_000
 
 
 def check_names(names: Sequence[str]) -> list[str]:
@@ -115,36 +117,25 @@ def play(
     Raises:
         ValueError: The sound font cannot be read, has no such program or gives silence.
     """
-    import tinysoundfont  # Needed by this command alone, so not among the project's dependencies.
-
-    # A new synthesizer each time: nothing of an earlier recording is left in its voices.
-    synthesizer = tinysoundfont.Synth(samplerate=_SYNTHESIS_RATE_HZ)
-    try:
-        synthesizer.program_select(0, synthesizer.sfload(str(soundfont)), 0, program)
-    except RuntimeError as error:
-        raise ValueError(
-            f"--soundfont={soundfont} cannot play program {program}: {error}"
-        ) from error
-
+    synthesizer = _synthesizer(soundfont, program)
     events = []  # (sample, 0 for the end or 1 for the start of a note, pitch, velocity)
     for note in scores.from_zero(list(notes)):
         events.append((_sample(LEAD_S + note.onset_s), 1, note.pitch, note.velocity))
         events.append((_sample(LEAD_S + note.offset_s), 0, note.pitch, 0))
-    duration_s = max(event[0] for event in events) / _SYNTHESIS_RATE_HZ + TAIL_S
+    duration_s = max(event[0] for event in events) / SYNTHESIS_RATE_HZ + TAIL_S
     num_samples = math.ceil(duration_s * sample_rate_hz)
 
     blocks, now = [], 0
     for sample, is_start, pitch, velocity in [*sorted(events), (_sample(duration_s), 0, 0, 0)]:
         if sample > now:
-            block = np.frombuffer(synthesizer.generate(sample - now), np.float32)
-            blocks.append(block.reshape(-1, 2).mean(axis=1))
+            blocks.append(_generate(synthesizer, sample - now))
             now = sample
         if is_start:
             synthesizer.noteon(0, pitch, velocity)
         else:
             synthesizer.noteoff(0, pitch)
     waveform = audio.resample(
-        np.concatenate(blocks), from_hz=_SYNTHESIS_RATE_HZ, to_hz=sample_rate_hz
+        np.concatenate(blocks), from_hz=SYNTHESIS_RATE_HZ, to_hz=sample_rate_hz
     )
     waveform = np.pad(waveform, (0, max(0, num_samples - len(waveform))))[:num_samples]
     num_faded = round(_FADE_S * sample_rate_hz)
@@ -154,8 +145,43 @@ def play(
     return at_level(waveform)
 
 
+def tones(
+    keys: Iterable[int], *, program: int, soundfont: pathlib.Path, velocity: int, seconds: float
+) -> Iterator[tuple[int, Waveform]]:
+    """Yields keys held alone, each with its start: float32, [T], at `SYNTHESIS_RATE_HZ`.
+
+    Raises:
+        ValueError: The sound font cannot be read or has no such program.
+    """
+    synthesizer = _synthesizer(soundfont, program)
+    for key in keys:
+        synthesizer.sounds_off()
+        _generate(synthesizer, _sample(_FADE_S))  # What the voices of the last key fade out in.
+        synthesizer.noteon(0, key, velocity)
+        yield key, _generate(synthesizer, _sample(seconds))
+
+
+def _synthesizer(soundfont: pathlib.Path, program: int) -> Any:
+    """Returns a new synthesizer: nothing of an earlier recording is left in its voices."""
+    import tinysoundfont  # Needed by these commands alone, so not among the dependencies.
+
+    synthesizer = tinysoundfont.Synth(samplerate=SYNTHESIS_RATE_HZ)
+    try:
+        synthesizer.program_select(0, synthesizer.sfload(str(soundfont)), 0, program)
+    except RuntimeError as error:
+        raise ValueError(
+            f"--soundfont={soundfont} cannot play program {program}: {error}"
+        ) from error
+    return synthesizer
+
+
+def _generate(synthesizer: Any, num_samples: int) -> Waveform:
+    stereo = np.frombuffer(synthesizer.generate(num_samples), np.float32)
+    return stereo.reshape(-1, 2).mean(axis=1)
+
+
 def _sample(time_s: float) -> int:
-    return round(time_s * _SYNTHESIS_RATE_HZ)
+    return round(time_s * SYNTHESIS_RATE_HZ)
 
 
 def at_level(waveform: Waveform) -> Waveform:

@@ -10,7 +10,8 @@ writes
 
 Scores are cut into excerpts, which are dealt out to the domains by a hash of their names, so that
 training is unpaired. All notes of a score are played by the one instrument of the domain, at the
-written pitch: the sound font plays notes beyond a real instrument's range too.
+written pitch: the sound font plays notes beyond a real instrument's range too. Where it is silent,
+out of tune or in another octave, `--false_notes` says what happens.
 """
 
 import csv
@@ -22,12 +23,15 @@ from collections.abc import Mapping, Sequence
 import tqdm
 from absl import flags
 
-from data_prep import instruments, scores
+from data_prep import font_check, instruments, scores
 from umt_jax import audio, command_line, config
 
 # Struck, bowed and blown: easy to tell apart for an ear and for a small model.
 DEFAULT_INSTRUMENTS = ("Piano", "Strings", "Flute")
 
+FALSE_NOTES = ("refuse", "leave_out", "play")
+
+_DONE = {"leave_out": "left out", "play": "played all the same"}
 _MIN_RECORDINGS = 3  # One each for training, validation and test.
 _RECORD = "render.json"
 
@@ -99,6 +103,81 @@ def plan(
     for name in held_out:
         recordings |= {f"pairs/{domain}/{name}": pieces[name] for domain in domains}
     return recordings
+
+
+def find_false_keys(
+    recordings: Mapping[str, Sequence[scores.Note]], soundfont: pathlib.Path
+) -> dict[str, dict[int, float | None]]:
+    """Measures the keys of a `plan`: those that a domain is asked for and plays falsely, in cents.
+
+    Domains without such keys are left out. See `font_check.measure`.
+    """
+    asked: dict[str, set[int]] = {}
+    for name, notes in recordings.items():
+        asked.setdefault(name.split("/")[1], set()).update(note.pitch for note in notes)
+    false = {}
+    for domain, keys in asked.items():
+        measured = font_check.measure(domain, soundfont, sorted(keys))
+        of_domain = {key: cents for key, cents in measured.items() if not font_check.is_true(cents)}
+        if of_domain:
+            false[domain] = of_domain
+    return false
+
+
+def describe_false_notes(
+    recordings: Mapping[str, Sequence[scores.Note]],
+    false_keys: Mapping[str, Mapping[int, float | None]],
+) -> str:
+    """Returns "Saxophone 64 (E4) silent, 3 of 412 notes", and the like for each domain."""
+    parts = []
+    for domain, measured in false_keys.items():
+        pitches = [
+            note.pitch
+            for name, notes in recordings.items()
+            if name.split("/")[1] == domain
+            for note in notes
+        ]
+        num_false = sum(pitch in measured for pitch in pitches)
+        parts.append(
+            f"{domain} {font_check.describe(measured)}, {num_false:,} of {len(pitches):,} notes"
+        )
+    return "; ".join(parts)
+
+
+def leave_out_false_notes(
+    recordings: Mapping[str, Sequence[scores.Note]],
+    false_keys: Mapping[str, Mapping[int, float | None]],
+) -> dict[str, Sequence[scores.Note]]:
+    """Returns a `plan` without false notes: in pairs without those of any domain.
+
+    So pairs stay exact. Excerpts of which nothing is left are gone.
+
+    Raises:
+        ValueError: Nothing is left of a pair, or too little of a domain.
+    """
+    of_any = set().union(*false_keys.values())
+    kept: dict[str, Sequence[scores.Note]] = {}
+    num_excerpts: dict[str, int] = {}
+    for name, notes in recordings.items():
+        kind, domain, piece = name.split("/")
+        left_out = of_any if kind == "pairs" else false_keys.get(domain, {})
+        true_notes = [note for note in notes if note.pitch not in left_out]
+        if true_notes:
+            kept[name] = true_notes
+        elif kind == "pairs":
+            raise ValueError(
+                f"Without false notes nothing is left of {piece}: choose other --instruments, "
+                "another --held_out or another --soundfont."
+            )
+        if kind == "music":
+            num_excerpts[domain] = num_excerpts.get(domain, 0) + bool(true_notes)
+    for domain, number in num_excerpts.items():
+        if number < _MIN_RECORDINGS:
+            raise ValueError(
+                f"Without false notes {number} excerpts are left to {domain}, which needs "
+                f"{_MIN_RECORDINGS}: choose other --instruments or another --soundfont."
+            )
+    return kept
 
 
 def clear(output: pathlib.Path, *, overwrite: bool) -> None:
@@ -193,6 +272,14 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("melody", False, "Play the top line of each score alone.")
     flags.DEFINE_string("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
+    flags.DEFINE_enum(
+        "false_notes",
+        "refuse",
+        FALSE_NOTES,
+        "What to do where the sound font plays notes silently, over 15 cents out of tune or in "
+        "another octave: refuse to render, leave_out these notes (in pairs, those of any "
+        "instrument, from all), or play them all the same.",
+    )
     flags.DEFINE_integer(
         "sample_rate_hz",
         config.ModelConfig().sample_rate_hz,
@@ -217,6 +304,17 @@ def main() -> None:
         pieces = {name: scores.melody(notes) for name, notes in pieces.items()}
     held_out = choose_held_out(pieces, args.held_out)
     recordings = plan(pieces, held_out=held_out, domains=domains, excerpt_s=args.excerpt_s)
+    if false_keys := find_false_keys(recordings, soundfont):
+        found = describe_false_notes(recordings, false_keys)
+        if args.false_notes == "refuse":
+            raise ValueError(
+                f"{soundfont.name} does not play all notes as they are written: {found}. Choose "
+                "other --instruments or another --soundfont, or add --false_notes=leave_out (rests "
+                "instead of these notes) or --false_notes=play (as they are)."
+            )
+        if args.false_notes == "leave_out":
+            recordings = leave_out_false_notes(recordings, false_keys)
+        print(f"False notes in {soundfont.name}, {_DONE[args.false_notes]}: {found}.")
     output = pathlib.Path(args.output)
     clear(output, overwrite=args.overwrite)
     music_s = render(

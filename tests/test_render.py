@@ -1,6 +1,7 @@
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -250,6 +251,95 @@ def test_the_command_writes_exact_pairs_and_the_same_bytes_twice(tmp_path):
     ]
     for domain in ("Guitar", "Clarinet"):
         assert len(audio.find_sound_files(tmp_path / "a" / "music" / domain)) >= 3
+
+
+def notes_at(*pitches):
+    return [
+        scores.Note(0.5 * beat, 0.5 * beat + 0.5, pitch, 80) for beat, pitch in enumerate(pitches)
+    ]
+
+
+def test_false_keys_are_found_among_those_that_a_domain_is_asked_for(soundfont):
+    recordings = {
+        "music/Saxophone/a": notes_at(62, 64),
+        "music/Oboe/b": notes_at(64, 65),
+        "pairs/Saxophone/c": notes_at(60, 64),
+        "pairs/Oboe/c": notes_at(60, 64),
+    }
+    false_keys = render.find_false_keys(recordings, soundfont)
+    assert false_keys == {"Saxophone": {64: None}}
+    found = render.describe_false_notes(recordings, false_keys)
+    assert found == "Saxophone 64 (E4) silent, 2 of 4 notes"
+    recordings["music/Oboe/d"] = notes_at(30)
+    assert list(render.find_false_keys(recordings, soundfont)) == ["Saxophone", "Oboe"]
+
+
+def test_pairs_without_false_notes_are_the_same_notes_in_every_domain():
+    recordings = {
+        f"{kind}/{domain}/{name}": notes_at(60, 64, 67, 72)
+        for kind, names in (("music", "abc"), ("pairs", "x"))
+        for domain in ("Saxophone", "Oboe")
+        for name in names
+    }
+    false_keys = {"Saxophone": {64: None}, "Oboe": {72: 1200.0}}
+    kept = render.leave_out_false_notes(recordings, false_keys)
+    assert list(kept) == list(recordings)
+    pitches = {name: [note.pitch for note in notes] for name, notes in kept.items()}
+    assert pitches["music/Saxophone/a"] == [60, 67, 72]
+    assert pitches["music/Oboe/a"] == [60, 64, 67]
+    assert pitches["pairs/Saxophone/x"] == pitches["pairs/Oboe/x"] == [60, 67]
+    # What stays keeps its time.
+    assert kept["pairs/Oboe/x"][1].onset_s == 1.0
+
+
+def test_leaving_too_little_is_refused():
+    false_keys = {"Saxophone": {64: None}}
+    music = {f"music/Saxophone/{name}": notes_at(60, 64) for name in "abc"}
+    pair = {"pairs/Saxophone/x": notes_at(64, 64)}
+    with pytest.raises(ValueError, match="nothing is left of x: choose other --instruments"):
+        render.leave_out_false_notes(music | pair, false_keys)
+    rests = {"music/Saxophone/a": notes_at(64)}
+    with pytest.raises(ValueError, match="2 excerpts are left to Saxophone, which needs 3"):
+        render.leave_out_false_notes(music | rests, false_keys)
+    music["music/Saxophone/d"] = notes_at(64, 64)
+    assert "music/Saxophone/d" not in render.leave_out_false_notes(music, false_keys)
+
+
+@pytest.fixture
+def scores_with_64(tmp_path):
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    for piece in range(3):
+        melody = [(beat, beat + 1, 62 + beat % 4) for beat in range(60 if piece else 10)]
+        write_midi(folder / f"piece_{piece}.mid", melody)
+    return [f"--scores_dir={folder}", "--excerpt_s=8", "--instruments=Saxophone,Oboe"]
+
+
+def test_notes_that_an_instrument_plays_falsely_are_refused_in_one_line(tmp_path, scores_with_64):
+    result = run_render(f"--output={tmp_path / 'music'}", *scores_with_64)
+    assert result.returncode == 1 and not (tmp_path / "music").exists()
+    assert re.fullmatch(
+        r"error: TimGM6mb\.sf2 does not play all notes as they are written: Saxophone 64 \(E4\) "
+        r"silent, \d+ of \d+ notes\. Choose other --instruments .* --false_notes=leave_out .*",
+        result.stderr.splitlines()[-1],
+    )
+
+
+@pytest.mark.parametrize(
+    "answer, done, pitches",
+    [
+        ("leave_out", "left out", [62, 63, 65, 62, 63, 65, 62, 63]),
+        ("play", "played all the same", [62, 63, 64, 65, 62, 63, 64, 65, 62, 63]),
+    ],
+)
+def test_false_notes_are_left_out_or_played_if_one_says_so(
+    tmp_path, scores_with_64, answer, done, pitches
+):
+    result = run_render(f"--output={tmp_path}", *scores_with_64, f"--false_notes={answer}")
+    assert result.returncode == 0, result.stderr
+    assert f"False notes in TimGM6mb.sf2, {done}: Saxophone 64 (E4) silent" in result.stdout
+    table = (tmp_path / "pairs" / "piece_0.csv").read_text().splitlines()[1:]
+    assert [int(row.split(",")[2]) for row in table] == pitches
 
 
 def test_only_what_the_command_wrote_is_ever_replaced(tmp_path):
