@@ -37,7 +37,7 @@ demo: .venv/installed
 	$(RUN) data_prep.render --output=demo --instruments=Piano,Flute,Cello --melody \
 	  --sample_rate_hz=8000 --held_out=liliuokalani_aloha_oe --overwrite
 	# By the model that ships with umt_jax, at once; then a fresh one, trained for some minutes.
-	$(RUN) umt_jax.infer --input=demo/pairs/Piano --domain=Flute,Cello --temperature=0.7 \
+	$(RUN) umt_jax.infer --input=demo/pairs/Piano --domain=Flute,Cello \
 	  --output=demo/shipped/Piano --overwrite
 	$(RUN) data_prep.build --audio_dir=demo/music --data_dir=demo/data --sample_rate_hz=8000
 	$(RUN) experiments.train --flagfile=experiments/configs/demo.flags \
