@@ -11,7 +11,7 @@ from collections.abc import Callable
 from absl import flags
 
 from umt_jax import dataset, partitioning
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig
 
 _MODEL = ModelConfig()
 _TRAINING = TrainingConfig()
@@ -284,7 +284,7 @@ def config_from_flags(
         sample_rate_hz: Rate of the prepared segments.
         mu_law: Convention of their codes.
         base: The run that this one goes on from, if there is one: decides the model, so that flags
-            need not repeat it.
+            need not repeat it, and how it is played.
 
     Raises:
         ValueError: Flags that contradict one another or `base`, or a value that is not allowed.
@@ -312,4 +312,5 @@ def config_from_flags(
         preset=preset,
         model=model,
         training=training,
+        sampling=base.sampling if base else SamplingConfig(),
     )

@@ -15,6 +15,7 @@ import umt_jax
 from experiments import start, train
 from experiments.flags import Schedule
 from umt_jax import checkpoint, dataset, losses, networks, partitioning, sharding, train_state
+from umt_jax.config import SamplingConfig
 from umt_jax.dataset import Batch
 
 
@@ -234,19 +235,20 @@ def test_the_command_goes_on_with_a_subset_and_needs_no_sizes(
 
 
 def test_the_command_adds_a_domain(tmp_path, trained_dir, flute_dir, run_config):
-    finished = fine_tune(
-        trained_dir, flute_dir, tmp_path, "--train_domains=Flute", "--freeze_encoder"
-    )
+    base, workdir = tmp_path / "exported", tmp_path / "run"
+    sampling = SamplingConfig(temperature=0.5)
+    checkpoint.export(str(trained_dir), str(base), sampling=sampling)
+    finished = fine_tune(base, flute_dir, workdir, "--train_domains=Flute", "--freeze_encoder")
     assert finished.returncode == 0, finished.stderr
     assert "Fresh decoders: Flute." in finished.stderr
     assert re.search(
         r"step 1/1  reconstruction 5\.\d+ nats \(Flute 5\.\d+\)  [\d,]+ samples/s", finished.stderr
     )
-    config = checkpoint.read_config(str(tmp_path))
+    config = checkpoint.read_config(str(workdir))
     assert config.domains == (*run_config.domains, "Flute")
-    assert config.preset == run_config.preset
+    assert (config.preset, config.sampling) == (run_config.preset, sampling)
     # Nor does the same command find anything to contradict, or to do.
-    again = fine_tune(trained_dir, flute_dir, tmp_path, "--train_domains=Flute", "--freeze_encoder")
+    again = fine_tune(base, flute_dir, workdir, "--train_domains=Flute", "--freeze_encoder")
     assert again.returncode == 0 and "That is all" in again.stderr
 
 
