@@ -6,6 +6,7 @@ or page, is refused and noted.
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import signal
@@ -20,11 +21,14 @@ import soundfile
 from conftest import PREPARED, random_parameters, write_tone
 
 from umt_jax import checkpoint, networks, train_state
+from umt_jax.config import SamplingConfig
 
 pytestmark = pytest.mark.studio
 
 ROOT = Path(__file__).parent.parent
 RATE_HZ = PREPARED.sample_rate_hz
+OWN = SamplingConfig(temperature=0.7, top_p=0.9)
+"""How the model says it is to be played, which both the studio and `infer` do."""
 CHROMIUM = "/usr/bin/chromium"
 MAX_SECONDS = 20
 
@@ -90,6 +94,7 @@ def serving(model, folder, *flags):
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory, run_config):
     """The --checkpoint of a model that nobody trained."""
+    run_config = dataclasses.replace(run_config, sampling=OWN)
     parameters = random_parameters(networks.Networks(run_config))
     optimizers = train_state.make_optimizers(run_config.training)
     state = train_state.create(parameters, optimizers, run_config)
@@ -345,7 +350,8 @@ def test_two_sounds_are_blended(new_page, whistle, tmp_path):
 
 
 def test_the_api_gives_the_samples_of_infer(client, whistle, inferred):
-    paths = client.predict(handle(whistle), ["Cello", "Piano"], 1.0, 3, api_name="/translate")
+    arguments = (handle(whistle), ["Cello", "Piano"], OWN.temperature, 3)
+    paths = client.predict(*arguments, api_name="/translate")
     assert [Path(path).name for path in paths] == ["my whistle.Cello.wav", "my whistle.Piano.wav"]
     for path, expected in zip(paths, inferred.values(), strict=True):
         np.testing.assert_array_equal(soundfile.read(path, dtype="int16")[0], expected)
@@ -354,7 +360,7 @@ def test_the_api_gives_the_samples_of_infer(client, whistle, inferred):
 def test_a_blend_without_the_second_sound_is_the_translation_of_the_first(
     client, whistle, inferred
 ):
-    arguments = (handle(whistle), handle(whistle), 0.0, "Piano", 1.0, 3)
+    arguments = (handle(whistle), handle(whistle), 0.0, "Piano", OWN.temperature, 3)
     (path,) = client.predict(*arguments, api_name="/blend")
     np.testing.assert_array_equal(soundfile.read(path, dtype="int16")[0], inferred["Piano"])
 
