@@ -2,25 +2,31 @@ r"""Measures how well a checkpoint translates: right notes, right instrument, an
 
     python -m experiments.evaluate --checkpoint=demo/run --pairs=demo/pairs --output=demo/evaluation
 
-translates the pieces of every domain into every other, and writes report.html, evaluation.json,
-clips.csv and the translations. Every number stands beside those of decoys, which are no
-translations, and of the oracle, the true pair. Without --checkpoint it measures the decoys alone.
+translates the pieces of every domain into every other and into itself, and writes report.html,
+evaluation.json, clips.csv and the translations. Every number stands beside those of decoys, which
+are no translations, of the oracle, the true pair, and of transcribing the source and rendering it
+anew. Without --checkpoint it measures these alone.
 
 --pairs holds exact pairs, as `data_prep.render` writes them. --data_dir holds prepared recordings
 without pairs: their test split is translated, and the source stands in for the score. Given beside
 --pairs, it adds the checkpoint's losses on its splits. --audio_dir holds somebody else's outputs:
 source/, output/ and target/, the files of one piece named alike.
+
+    --choose_temperature=0.4,0.7,1 --choose_on=other/pairs
+
+takes the temperature that scores best on other pieces than those that are reported.
 """
 
 import dataclasses
 import importlib.util
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from umt_jax import command_line
+from umt_jax import command_line, sampling_flags
 
 _EXTRA = {
     "onnxruntime": "onnxruntime",
@@ -54,14 +60,24 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Folder of prepared domains.")
     flags.DEFINE_string("audio_dir", None, "Folder of source/, output/ and target/.")
     flags.DEFINE_string("output", None, "Folder to write to, made if need be.", required=True)
-    flags.DEFINE_float("temperature", 1.0, "Scale of the randomness of generation.", lower_bound=0)
+    sampling_flags.define_flags()
+    flags.DEFINE_list(
+        "choose_temperature", [], "Temperatures, of which the best one on --choose_on is taken."
+    )
+    flags.DEFINE_list("choose_top_p", [], "Values of --top_p, likewise.")
+    flags.DEFINE_string(
+        "choose_on", None, "Folder of pairs as --pairs, of pieces that are not in it, to choose on."
+    )
     flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
-    flags.DEFINE_float("clip_s", 6.0, "Seconds of a clip; intervals are over clips.", lower_bound=3)
+    flags.DEFINE_float("clip_s", 6.0, "Seconds of a clip.", lower_bound=3)
     flags.DEFINE_float(
         "max_s",
         120.0,
         "At most so many seconds of each piece (of each domain with --data_dir) are measured.",
         lower_bound=3,
+    )
+    flags.DEFINE_bool(
+        "quick", False, "Measure the first two clips of each piece alone, and say how sure that is."
     )
     flags.DEFINE_string(
         "soundfont", None, "The .sf2 that rendered --pairs; TimGM6mb of pretty_midi if not given."
@@ -88,22 +104,36 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)  # First of all, in case it cannot be.
     command_line.use_compilation_cache()
     # Here, since they import what the extra installs.
-    from experiments.evaluation import run, tables, writing
+    from experiments.evaluation import printing, run, writing
 
     values: dict[str, Any] = {
         field.name: args[field.name].value for field in dataclasses.fields(run.Options)
     }
-    for name in ("pairs", "audio_dir"):
+    for name in ("pairs", "audio_dir", "choose_on"):
         values[name] = pathlib.Path(values[name]) if values[name] else None
+    for name in ("choose_temperature", "choose_top_p"):
+        values[name] = _numbers(name, values[name])
     options = run.Options(**values)
     evaluation = run.run(options)
-    for place in evaluation.music.left_out:
+    for place in evaluation.left_out:
         print(f"Left out: {place}.")
-    num_pairs, num_clips = len(evaluation.results), evaluation.num_clips
-    print(f"\nMean over {num_pairs} pairs, 95 % intervals over {num_clips} clips:\n")
-    print(tables.text(evaluation.overall))
+    print(f"\n{printing.text(evaluation)}")
     writing.write(output, evaluation, options, seconds=time.monotonic() - started)
     print(f"\nWritten: {output / 'report.html'}, with evaluation.json and clips.csv beside it.")
+
+
+def _numbers(name: str, values: Sequence[str]) -> list[float]:
+    """Returns the numbers of a flag.
+
+    Raises:
+        ValueError: One of them is none.
+    """
+    try:
+        return [float(value) for value in values]
+    except ValueError as error:
+        raise ValueError(
+            f"--{name}={','.join(values)} must be numbers with commas between them: {error}."
+        ) from error
 
 
 def _check_flags(args: flags.FlagValues) -> None:
@@ -118,6 +148,17 @@ def _check_flags(args: flags.FlagValues) -> None:
             "Nothing to translate: name --pairs (exact pairs, as data_prep.render writes them), "
             "--data_dir (prepared recordings) or --audio_dir (somebody's outputs)."
         )
+    chosen = args.choose_temperature or args.choose_top_p
+    if bool(chosen) != bool(args.choose_on):
+        raise ValueError(
+            "--choose_on names the pieces to choose on, --choose_temperature and --choose_top_p "
+            "what to choose from: give both or none."
+        )
+    if args.choose_on and not (args.checkpoint and args.pairs):
+        raise ValueError("--choose_on chooses how a --checkpoint plays --pairs: name both.")
+    for name in ("temperature", "top_p"):
+        if args[name].value is not None and args[f"choose_{name}"].value:
+            raise ValueError(f"--choose_{name} chooses --{name}: give one of them.")
 
 
 if __name__ == "__main__":

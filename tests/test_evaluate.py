@@ -51,6 +51,23 @@ def test_flags_that_cannot_go_together_are_one_line(tmp_path):
     assert line.startswith("error: --audio_dir holds outputs that were made already")
 
 
+def test_sampling_is_chosen_on_named_pieces_among_named_values(tmp_path):
+    folders = (f"--output={tmp_path}", "--checkpoint=a", "--pairs=b")
+    status, line = command(*folders, "--choose_temperature=0.4,1")
+    assert status == 1
+    assert line.startswith("error: --choose_on names the pieces to choose on")
+    status, line = command(
+        *folders, "--choose_on=c", "--choose_temperature=0.4,1", "--temperature=1"
+    )
+    assert line == "error: --choose_temperature chooses --temperature: give one of them."
+    status, line = command(*folders, "--choose_on=c", "--choose_temperature=warm,hot")
+    assert line.startswith("error: --choose_temperature=warm,hot must be numbers with commas")
+    status, line = command(
+        f"--output={tmp_path}", "--data_dir=a", "--choose_on=c", "--choose_top_p=0.9"
+    )
+    assert line.startswith("error: --choose_on chooses how a --checkpoint plays --pairs")
+
+
 @pytest.fixture(scope="module")
 def pairs_dir(tmp_path_factory):
     """A few seconds of two pieces as piano and as cello, and training music beside them."""
@@ -86,10 +103,15 @@ def options(pairs_dir, **changes):
             "pairs": pairs_dir,
             "data_dir": None,
             "audio_dir": None,
-            "temperature": 1.0,
+            "temperature": None,
+            "top_p": None,
+            "choose_on": None,
+            "choose_temperature": [],
+            "choose_top_p": [],
             "seed": 0,
             "clip_s": 3.0,
             "max_s": 6.0,
+            "quick": False,
             "soundfont": None,
             "second_soundfont": "none",
             "resamples": 200,
@@ -114,6 +136,8 @@ def test_every_decoy_loses_to_the_oracle_and_false_ones_by_far(decoys_alone):
         assert headline.pop(decoys.ORACLE) == 1
         # All that a decoder can say; it may be as good as what it was made of.
         assert 0.9 < headline.pop(decoys.MU_LAW_ORACLE) <= 1
+        # No decoy: nearly the oracle, where the instrument is one of the font's and a line is one.
+        assert headline.pop(decoys.TRANSCRIBED) > 0.8
         assert max(headline.values()) < 0.6
     overall = {name: scores["headline"].mean for name, scores in decoys_alone.overall.items()}
     for decoy in decoys.FALSE:
@@ -134,6 +158,21 @@ def test_copying_wins_content_and_other_music_wins_timbre(decoys_alone):
 
 
 @pytest.mark.slow
+def test_copying_is_in_tune_and_wins_the_jaccard_distance(decoys_alone):
+    from experiments.evaluation import decoys
+
+    scores = decoys_alone.overall
+    assert scores[decoys.IDENTITY]["pitch_accuracy"].mean > 0.85
+    assert scores[decoys.IDENTITY]["median_offset_size"].mean < 0.1
+    distance = {system: by_name["jaccard_distance"].mean for system, by_name in scores.items()}
+    assert distance[decoys.ORACLE] == 0
+    assert distance[decoys.IDENTITY] < 0.4
+    assert distance[decoys.WRONG_CONTENT] > 0.9
+    frechet = {system: by_name["frechet_distance"].mean for system, by_name in scores.items()}
+    assert frechet[decoys.NOISE] == max(frechet.values())
+
+
+@pytest.mark.slow
 def test_what_is_written_holds_the_numbers_and_needs_no_network(decoys_alone, pairs_dir, tmp_path):
     from experiments.evaluation import writing
 
@@ -149,16 +188,43 @@ def test_what_is_written_holds_the_numbers_and_needs_no_network(decoys_alone, pa
     page = (tmp_path / "report.html").read_text()
     without_data = re.sub(r'"data:[^"]*"', "", page)
     assert not re.search(r"https?:|//\w|url\(|@import|href", without_data)
-    assert page.count("<audio") == 2 * 2 + 7
+    # Of two pairs the source, its transcription rendered and the true pair; and the decoys.
+    assert page.count("<audio") == 2 * 3 + 7
     assert page.count("<img") == 2 * 2 + 2
+    assert "resamples of clips" in page
     assert "Piano → Cello" in page
 
 
-@pytest.mark.slow
-def test_an_untrained_model_scores_no_better_than_noise(pairs_dir, trained_dir, tmp_path):
-    from experiments.evaluation import decoys, run, writing
+@pytest.fixture(scope="module")
+def choice_dir(tmp_path_factory):
+    """A few seconds of a third piece, to choose on."""
+    from data_prep import instruments, render, scores
 
-    chosen = options(pairs_dir, checkpoint=str(trained_dir))
+    folder = tmp_path_factory.mktemp("choice")
+    notes = scores.melody(scores.read(scores.EMBEDDED / "foster_jeanie.mid"))
+    render.render(
+        {f"pairs/{domain}/start": notes[:12] for domain in ("Cello", "Piano")},
+        output=folder,
+        soundfont=instruments.find_soundfont(None),
+        sample_rate_hz=8000,
+    )
+    return folder / "pairs"
+
+
+@pytest.mark.slow
+def test_an_untrained_model_scores_no_better_than_noise(
+    pairs_dir, choice_dir, trained_dir, tmp_path
+):
+    from experiments.evaluation import decoys, printing, run, tables, writing
+
+    chosen = options(
+        pairs_dir,
+        checkpoint=str(trained_dir),
+        choose_on=choice_dir,
+        choose_temperature=[0.5, 1.0],
+        max_s=9.5,
+        quick=True,
+    )
     with jax.numpy_dtype_promotion("standard"):  # Adam mixes integers and floats.
         evaluation = run.run(chosen)
     assert evaluation.overall[run.TRANSLATION]["headline"].mean < 0.35
@@ -168,11 +234,65 @@ def test_an_untrained_model_scores_no_better_than_noise(pairs_dir, trained_dir, 
     assert set(losses) == {"Cello", "Piano"}
     assert all(2 < loss < 8 for loss in losses.values())
     assert 0 <= evaluation.probes["pairs"] <= 1
+    assert decoys.ORACLE in evaluation.overall
+
+    # Of three clips of each piece the first two.
+    assert evaluation.num_clips == 2 * 2
+    np.testing.assert_allclose(evaluation.less_sure, np.sqrt(6 / 4))
+
+    # Own domains stand beside the pairs, and are no part of their mean.
+    assert set(evaluation.results) == {("Cello", "Piano"), ("Piano", "Cello")}
+    assert set(evaluation.own_results) == {("Cello", "Cello"), ("Piano", "Piano")}
+    for measure in ("frame_f1", "pitch_accuracy", "target_probability"):
+        for table, pairs in (
+            (evaluation.overall, evaluation.results),
+            (evaluation.own, evaluation.own_results),
+        ):
+            by_pair = [evaluation.by_pair[pair][run.TRANSLATION][measure].mean for pair in pairs]
+            np.testing.assert_allclose(table[run.TRANSLATION][measure].mean, np.mean(by_pair))
+    assert "headline" not in evaluation.own[run.TRANSLATION]
+    assert decoys.IDENTITY not in evaluation.own
+    assert evaluation.own[decoys.ORACLE]["pitch_accuracy"].mean > 0.85
+
+    assert set(evaluation.pitch_probes) == {"Cello", "Piano"}
+    assert all(0 <= scores.mlp <= 1 for scores in evaluation.pitch_probes.values())
+
+    assert list(evaluation.choice.pieces) == ["start"]
+    headlines = [headline.mean for headline in evaluation.choice.headlines.values()]
+    assert len(headlines) == 2
+    assert headlines == sorted(headlines, reverse=True)
+    assert evaluation.sampling == next(iter(evaluation.choice.headlines))
+
+    text = printing.text(evaluation)
+    assert "Cello to Cello" in text
+    assert "up to 1.2 times as wide" in text
     writing.write(tmp_path, evaluation, chosen, seconds=1.0)
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.wav")}
     assert "translations/Cello/verse.Piano.wav" in written
-    assert "Fresh probe" in (tmp_path / "report.html").read_text()
-    assert decoys.ORACLE in evaluation.overall
+    assert "translations/Cello/verse.Cello.wav" in written
+    facts = json.loads((tmp_path / "evaluation.json").read_text())
+    assert facts["choice"]["pieces"] == ["start"]
+    assert facts["own_domain"]["translation"]["pitch_accuracy"]["mean"] is not None
+    assert set(facts["where_the_notes_are_lost"]) == {"Cello", "Piano"}
+    page = (tmp_path / "report.html").read_text()
+    for words in (
+        "Fresh probe",
+        "Own domain",
+        "Where the notes are lost",
+        "on start, none of which is among those reported",
+        *tables.NOTES_LOST,
+    ):
+        assert words in page
+
+
+def test_pieces_to_choose_on_are_not_reported(pairs_dir, trained_dir):
+    from experiments.evaluation import run
+
+    chosen = options(
+        pairs_dir, checkpoint=str(trained_dir), choose_on=pairs_dir, choose_temperature=[1.0]
+    )
+    with pytest.raises(ValueError, match="holds chorus, verse, which --pairs holds too"):
+        run.run(chosen)
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from played_scale import RATE_HZ, SCALE, played
 
-from data_prep import scores
-from experiments.evaluation import content, transcription
+from data_prep import instruments, scores
+from experiments.evaluation import content, decoys, transcription
 
 
 def note(onset_s, offset_s, pitch):
@@ -66,13 +66,34 @@ def test_cutting_keeps_what_sounds_and_tells_what_began_before():
     np.testing.assert_allclose([n[:2] for n in cut], [(-0.1, 1.5), (1.0, 2.0)])
 
 
+def track(semitones, voiced=True):
+    """A pitch a hundredth of a second each, in semitones above 440 Hz."""
+    semitones = np.asarray(semitones, float)
+    times_s = np.arange(len(semitones)) / 100
+    pitch_hz = 440 * 2 ** (semitones / 12)
+    return transcription.PitchTrack(times_s, pitch_hz, np.broadcast_to(voiced, times_s.shape))
+
+
 def test_pitch_accuracy_is_the_share_of_frames_within_50_cents():
-    times_s = np.arange(0, 2, 0.01)
-    pitches_hz = np.full(200, 440.0)
-    pitches_hz[150:] = 440 * 2 ** (0.51 / 12)
-    accuracy = content.pitch_accuracy((times_s, pitches_hz), [note(1.0, 2.0, 69)])
-    np.testing.assert_allclose(accuracy, 0.5, atol=0.01)
-    assert np.isnan(content.pitch_accuracy((times_s, pitches_hz), []))
+    pitch = track([0] * 150 + [0.51] * 50)
+    np.testing.assert_allclose(content.pitch_accuracy(pitch, [note(1.0, 2.0, 69)]), 0.5, atol=0.01)
+    assert np.isnan(content.pitch_accuracy(pitch, []))
+
+
+def test_the_median_offset_is_of_frames_where_both_have_a_pitch(rng):
+    semitones = rng.normal(0.8, 2.0, 200)
+    voiced = rng.random(200) < 0.6
+    notes = [note(0.2, 0.8, 69), note(0.8, 1.3, 71)]
+    expected = []
+    for frame in range(200):
+        for sounding in notes:
+            if sounding.onset_s <= frame / 100 < sounding.offset_s and voiced[frame]:
+                expected.append(semitones[frame] - (sounding.pitch - 69))
+    pitch = track(semitones, voiced)
+    np.testing.assert_allclose(content.voiced_offsets(pitch, notes), expected)
+    np.testing.assert_allclose(content.median_offset(pitch, notes), np.median(expected))
+    assert np.isnan(content.median_offset(track(semitones, False), notes))
+    assert np.isnan(content.median_offset(pitch, []))
 
 
 def test_one_line_has_no_two_notes_at_once():
@@ -91,6 +112,76 @@ def test_a_scale_is_heard_as_it_was_written(name):
     off_by_one = [n._replace(pitch=n.pitch + 1) for n in written]
     assert content.pitch_accuracy(clip.pitch, off_by_one) < 0.15
 
+    assert abs(content.median_offset(clip.pitch, written)) < 0.1
+    np.testing.assert_allclose(content.median_offset(clip.pitch, off_by_one), -1, atol=0.1)
+
 
 def test_silence_has_no_notes():
     assert transcription.notes(np.zeros(3 * RATE_HZ, np.float32), RATE_HZ) == []
+    assert transcription.line(np.zeros(3 * RATE_HZ, np.float32), RATE_HZ) == []
+
+
+def test_a_note_at_the_end_of_a_long_sound_is_heard_at_its_time():
+    seconds, onset_s = 64.0, 63.55
+    waveform = np.zeros(round(seconds * RATE_HZ), np.float32)
+    tone = played("Piano")[: round(0.45 * RATE_HZ)]  # Its first note, after a tenth of a second.
+    waveform[-len(tone) :] = tone
+    heard, *_ = transcription.notes(waveform, RATE_HZ)  # Overtones come after it.
+    assert heard.pitch == SCALE[0].pitch
+    np.testing.assert_allclose(heard.onset_s, onset_s + 0.1, atol=0.03)
+    assert heard.offset_s <= seconds + 0.02
+
+
+def test_joined_frames_are_where_the_windows_were():
+    hop_samples, frames = 36_164, 142
+    times_s = transcription._frame_times_s(3, frames, hop_samples)
+    for window in range(3):
+        for frame in range(frames):
+            sample = window * hop_samples + frame * 256
+            np.testing.assert_allclose(times_s[window * frames + frame], sample / 22_050)
+    np.testing.assert_allclose(times_s[-1], 3 * hop_samples / 22_050)
+    assert (np.diff(times_s) > 0).all()
+
+
+def test_rounding_noise_in_a_rest_is_as_silent_as_silence(rng):
+    rest = np.zeros(5 * RATE_HZ, np.float32)
+    noise = (rng.uniform(-0.5, 0.5, len(rest)) / 2**15).astype(np.float32)
+    music = decoys.at_level(played("Piano"))
+    silent, noisy = (np.concatenate([music, after]) for after in (rest, noise))
+    # Without a gate it is heard as notes, in outputs alone: renderings rest in digital silence.
+    assert transcription.notes(noisy, RATE_HZ) != transcription.notes(silent, RATE_HZ)
+
+    def heard(sound):
+        (clip,) = content.listen(sound, RATE_HZ, [(len(music), len(sound))])
+        return [n for n in clip.notes if n.onset_s > 0.2], clip.pitch.voiced[20:].any()
+
+    assert heard(noisy) == heard(silent) == ([], False)
+
+
+def test_the_gate_is_closed_below_its_level_and_open_above(rng):
+    block = round(0.05 * RATE_HZ)
+    level = 10 ** (transcription.GATE_DBFS / 20)
+    sound = np.repeat([1.1, 0.9, 1.1, 0.9], block).astype(np.float32) * np.float32(level)
+    gated = transcription.gate(sound[: -block // 2], RATE_HZ)
+    assert gated.shape == sound[: -block // 2].shape
+    np.testing.assert_array_equal(gated[:block], sound[:block])
+    np.testing.assert_array_equal(gated[2 * block : 3 * block], sound[:block])
+    assert not gated[block : 2 * block].any()
+    assert not gated[3 * block :].any()
+
+
+@pytest.mark.parametrize("name", ["Cello", "Flute", "Piano"])
+def test_a_line_is_written_down_note_by_note(name):
+    twice = scores.Note(6.0, 6.45, SCALE[-1].pitch, 90)  # The last note once more.
+    sound = instruments.play(
+        [*SCALE, twice],
+        program=instruments.PROGRAMS[name],
+        soundfont=instruments.find_soundfont(None),
+        sample_rate_hz=RATE_HZ,
+    )
+    found = transcription.line(sound, RATE_HZ)
+    written = [n._replace(onset_s=n.onset_s + 0.1, offset_s=n.offset_s + 0.1) for n in SCALE]
+    seconds = len(sound) / RATE_HZ
+    assert content.frame_f1(content.roll(found, seconds), content.roll(written, seconds)) > 0.8
+    assert {n.pitch for n in SCALE} <= {n.pitch for n in found}
+    assert max(n.velocity for n in found) == 127

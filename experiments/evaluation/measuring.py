@@ -1,11 +1,13 @@
 """Measures outputs and decoys, clip by clip."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import librosa
 import numpy as np
 
+from data_prep import scores
 from experiments.evaluation import content, decoys, likeness, timbre
 from experiments.evaluation.pieces import Music
 from umt_jax import audio
@@ -15,7 +17,7 @@ MOST_LAG_S = 0.1
 _LAG_RATE_HZ, _LAG_HOP_SAMPLES = 16_000, 64
 
 Pair = tuple[str, str]
-"""Source and target domain."""
+"""Source and target domain; the same twice where a domain is played by its own decoder."""
 
 Clip = tuple[str, int]
 """Name of a piece and number of the clip in it."""
@@ -29,11 +31,14 @@ class PairResults:
         clips: Of which clips, in the order of the values' axis.
         values: By system and measure, one value for each clip, [n]; NaN where it says nothing.
         frechet: By system, the distance of all its clips to the target's training music.
+        offsets: By system, how far the pitch is above the score's in each frame of each clip in
+            which both have one, in semitones; empty where a score is unknown or no single line.
     """
 
     clips: tuple[Clip, ...]
     values: Mapping[str, Mapping[str, Float[np.ndarray, "n"]]]
     frechet: Mapping[str, float]
+    offsets: Mapping[str, Sequence[Float[np.ndarray, "_"]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Measuring:
         """
         clips: list[Clip] = []
         rows: dict[str, list[dict[str, float]]] = {}
+        offsets: dict[str, list[np.ndarray]] = {}
         embeddings: dict[str, list[np.ndarray]] = {}
         for piece, spans in self._music.spans[pair[0]].items():
             # In pairs all domains share their clips.
@@ -84,9 +90,12 @@ class Measuring:
                 reference = sounds[decoys.ORACLE if self._music.paired else decoys.IDENTITY]
                 sounds[system] = align(by_piece[piece], reference, self._music.sample_rate_hz)
             for system, sound in sounds.items():
+                if system == decoys.IDENTITY and pair[0] == pair[1] and self._music.paired:
+                    continue  # The oracle is the same sound.
                 heard = self._listen(sound, spans)
                 embeddings.setdefault(system, []).extend(heard.embeddings)
                 rows.setdefault(system, []).extend(self._measure(pair, piece, sounds, heard))
+                offsets.setdefault(system, []).extend(self._offsets(pair, piece, heard))
         reference = self._judge_of(piece).references[pair[1]]
         return PairResults(
             tuple(clips),
@@ -95,10 +104,14 @@ class Measuring:
                 system: timbre.frechet_distance(np.concatenate(windows), reference)
                 for system, windows in embeddings.items()
             },
+            offsets if any(clip.size for clip in next(iter(offsets.values()))) else {},
         )
 
     def decoys(self, pair: Pair, piece: str) -> dict[str, Waveform]:
-        """Returns the sounds of all decoys for a piece, by name."""
+        """Returns the sounds of all decoys for a piece, by name.
+
+        Of a domain's own, where the source is the target, those that are not the same sound.
+        """
         music = self._music
         source = music.recordings[pair[0]][piece]
         targets = music.recordings[pair[1]]
@@ -117,12 +130,15 @@ class Measuring:
         }
         if music.paired:
             sounds |= {decoys.MU_LAW_ORACLE: decoys.through_mu_law(target), decoys.ORACLE: target}
-        if self._other_font:
+        if pair[1] in self._other_font:
             sounds[decoys.OTHER_FONT_ORACLE] = self._other_font[pair[1]][piece]
+        if pair[0] == pair[1]:
+            for same in (decoys.EQ_TRANSFER, decoys.MIXTURE):
+                del sounds[same]
         return sounds
 
     def _listen(self, sound: Waveform, spans: Sequence[tuple[int, int]]) -> _Heard:
-        key = (np.asarray(sound).tobytes(), tuple(spans))
+        key = (hashlib.sha256(np.asarray(sound).tobytes()).digest(), tuple(spans))
         if key not in self._heard:
             rate_hz = self._music.sample_rate_hz
             listened = content.listen(decoys.at_level(sound), rate_hz, spans)
@@ -136,19 +152,17 @@ class Measuring:
         """Yields the measures of each clip."""
         music, judge = self._music, self._judge_of(piece)
         spans = music.spans[pair[0]][piece]
+        notes = self._notes(pair, piece)
         source = self._listen(sounds[decoys.IDENTITY], spans)
         target = self._listen(sounds[decoys.ORACLE], spans) if music.paired else None
-        notes = music.notes.get(piece)
-        for index, (first, end) in enumerate(spans):
-            clip = heard.clips[index]
+        for index, clip in enumerate(heard.clips):
             true_clip = target.clips[index] if target else None
-            start_s, end_s = first / music.sample_rate_hz, end / music.sample_rate_hz
             measures = content.compare(
                 clip,
                 source.clips[index],
                 target=true_clip,
-                notes=None if notes is None else content.cut(notes, start_s, end_s),
-                one_line=notes is not None and content.is_one_line(notes),
+                notes=notes[index] if notes else None,
+                one_line=self._is_one_line(piece),
             )
             measures |= judge.measure(heard.embeddings[index], pair[1])
             if true_clip:
@@ -158,6 +172,29 @@ class Measuring:
                     music.sample_rate_hz,
                 )
             yield measures
+
+    def _offsets(self, pair: Pair, piece: str, heard: _Heard) -> list[Float[np.ndarray, "_"]]:
+        """Returns the offsets of pitch in each clip; none of what is no single line."""
+        notes = self._notes(pair, piece)
+        if not self._is_one_line(piece):
+            return [np.empty(0) for _ in heard.clips]
+        return [
+            content.voiced_offsets(clip.pitch, of_clip)
+            for clip, of_clip in zip(heard.clips, notes, strict=True)
+        ]
+
+    def _notes(self, pair: Pair, piece: str) -> list[list[scores.Note]]:
+        """Returns the notes of the score in each clip; nothing if they are not known."""
+        rate_hz = self._music.sample_rate_hz
+        return [
+            content.cut(self._music.notes[piece], first / rate_hz, end / rate_hz)
+            for first, end in self._music.spans[pair[0]][piece]
+            if piece in self._music.notes
+        ]
+
+    def _is_one_line(self, piece: str) -> bool:
+        notes = self._music.notes.get(piece)
+        return notes is not None and content.is_one_line(notes)
 
 
 def align(output: Waveform, reference: Waveform, sample_rate_hz: int) -> Waveform:

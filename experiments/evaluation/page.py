@@ -1,7 +1,7 @@
 """The page about an evaluation, as HTML that needs no other file."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,12 @@ from matplotlib.figure import Figure
 from experiments import curves, page_parts
 from experiments.evaluation import decoys, summary, tables
 from experiments.evaluation.measuring import Pair
-from experiments.evaluation.run import Evaluation
+from experiments.evaluation.run import QUICK_CLIPS, Evaluation
 from umt_jax import pictures, rainbowgram
 from umt_jax.shapes import Waveform
 
 HEARD_S = 12.0
 """The page plays, and shows, this much of a piece."""
-
-_MAIN = (*tables.MAIN, "pitch_accuracy")
 
 
 def page(
@@ -35,16 +33,18 @@ def page(
     return _PAGE.format(
         style=page_parts.STYLE + _STYLE,
         lead=_lead(evaluation, facts, measured),
-        overall=_table(evaluation.overall, _MAIN, "Mean over all pairs"),
+        overall=_table(evaluation.overall, tables.MAIN, "Mean over all pairs"),
         legend=_legend(),
-        heat=_heat_map(evaluation, measured),
+        heat=_heat_map(evaluation, measured) + _pitch_map(evaluation, measured),
+        own=_own(evaluation),
+        notes=_notes(evaluation),
         checkpoint=_checkpoint(facts["checkpoint"], evaluation, metrics),
         pairs="\n".join(_pair_section(evaluation, pair) for pair in pairs),
         decoys=_decoys_section(evaluation, pairs[0]),
         everything="\n".join(
             f"<h3>{_arrow(pair)}</h3>"
-            + _table(_with_frechet(evaluation, pair), tuple(tables.COLUMNS), "Every measure")
-            for pair in pairs
+            + _table(evaluation.by_pair[pair], tuple(tables.COLUMNS), "Every measure")
+            for pair in (*pairs, *evaluation.own_results)
         ),
         setting=_setting(facts),
     )
@@ -60,7 +60,16 @@ def _lead(evaluation: Evaluation, facts: Mapping[str, Any], measured: Sequence[s
         f"<span>[{estimate.low:.2f}, {estimate.high:.2f}]</span></p>"
         f"<p>The headline of {what}, mean over {len(evaluation.results)} pairs of domains and "
         f"{facts['clips']} clips: 0 is no better than the worst decoy in content or in timbre, 1 "
-        "as good as the true pair in both.</p>"
+        f"as good as the true pair in both.{_how_sure(evaluation)}</p>"
+    )
+
+
+def _how_sure(evaluation: Evaluation) -> str:
+    if evaluation.less_sure == 1:
+        return ""
+    return (
+        f" <strong>Quick:</strong> the first {QUICK_CLIPS} clips of each piece alone; intervals "
+        f"are up to {evaluation.less_sure:.1f} times as wide as those of the whole pieces."
     )
 
 
@@ -87,16 +96,13 @@ def _cell(by_name: Mapping[str, summary.Estimate], name: str) -> str:
     if estimate is None or np.isnan(estimate.mean):
         return "–"
     digits = tables.COLUMNS[name].digits
+    sign = "+" if name == summary.OFFSET else ""
     interval = (
         ""
         if np.isnan(estimate.low)
-        else f"<small>{estimate.low:.{digits}f}–{estimate.high:.{digits}f}</small>"
+        else f"<small>{estimate.low:{sign}.{digits}f} to {estimate.high:{sign}.{digits}f}</small>"
     )
-    return f"{estimate.mean:.{digits}f}{interval}"
-
-
-def _with_frechet(evaluation: Evaluation, pair: Pair) -> summary.Table:
-    return tables.with_frechet(evaluation.by_pair[pair], evaluation.results[pair].frechet)
+    return f"{estimate.mean:{sign}.{digits}f}{interval}"
 
 
 def _legend() -> str:
@@ -117,30 +123,106 @@ def _legend() -> str:
 def _heat_map(evaluation: Evaluation, measured: Sequence[str]) -> str:
     """Returns the headline of every pair as a coloured table, source by target."""
     system = measured[0] if measured else decoys.EQ_TRANSFER
+
+    def of_pair(by_name: Mapping[str, summary.Estimate]) -> tuple[float, str, str] | None:
+        if summary.HEADLINE not in by_name:
+            return None
+        scores = {name: by_name[name].mean for name in summary.NORMALISED}
+        small = f"content {scores[summary.CONTENT]:.2f}, timbre {scores[summary.TIMBRE]:.2f}"
+        return scores[summary.HEADLINE], f"{scores[summary.HEADLINE]:.2f}", small
+
+    return _map(evaluation, system, f"Headline of {system} by pair", of_pair)
+
+
+def _pitch_map(evaluation: Evaluation, measured: Sequence[str]) -> str:
+    """Returns how well every pair is in tune; a domain into itself too."""
+    if not measured or not any(of_pair.offsets for of_pair in evaluation.results.values()):
+        return ""
+
+    def of_pair(by_name: Mapping[str, summary.Estimate]) -> tuple[float, str, str] | None:
+        pitch, offset = by_name["pitch_accuracy"].mean, by_name[summary.OFFSET].mean
+        return pitch, f"{pitch:.2f}", f"median {offset:+.2f} semitones"
+
+    caption = (
+        f"f0 of {measured[0]} within 50 cents of the score's, and its median offset; on the "
+        "diagonal a domain's own recordings, played by its own decoder"
+    )
+    return _map(evaluation, measured[0], caption, of_pair)
+
+
+def _map(
+    evaluation: Evaluation,
+    system: str,
+    caption: str,
+    of_pair: Callable[[Mapping[str, summary.Estimate]], tuple[float, str, str] | None],
+) -> str:
+    """Returns a coloured table, source by target.
+
+    Args:
+        evaluation: What is shown.
+        system: Of which row.
+        caption: What it is.
+        of_pair: Of the measures of a pair, a share in [0, 1], the same in words, and what else to
+            say; None to say nothing.
+    """
     sources = list(dict.fromkeys(source for source, _ in evaluation.by_pair))
-    targets = list(dict.fromkeys(target for _, target in evaluation.by_pair))
+    reached = {target for _, target in evaluation.by_pair}
+    # In the order of the sources, where they are the same.
+    targets = sources if reached == set(sources) else sorted(reached)
     head = "".join(f'<th scope="col">to {html.escape(page_parts.words(t))}</th>' for t in targets)
     rows = []
     for source in sources:
         cells = []
         for target in targets:
             table = evaluation.by_pair.get((source, target))
-            if table is None:
+            said = of_pair(table[system]) if table and system in table else None
+            if said is None or np.isnan(said[0]):
                 cells.append("<td>–</td>")
                 continue
-            scores = {name: table[system][name].mean for name in summary.NORMALISED}
-            share = round(100 * scores[summary.HEADLINE])
+            share, words, small = said
             cells.append(
-                f'<td class="heat" style="--share: {share}%"><strong>'
-                f"{scores[summary.HEADLINE]:.2f}</strong><small>content "
-                f"{scores[summary.CONTENT]:.2f}, timbre {scores[summary.TIMBRE]:.2f}</small></td>"
+                f'<td class="heat" style="--share: {round(100 * share)}%"><strong>{words}</strong>'
+                f"<small>{html.escape(small)}</small></td>"
             )
         name = html.escape(page_parts.words(source))
         rows.append(f'<tr><th scope="row">from {name}</th>{"".join(cells)}</tr>')
     return (
-        f'<div class="wide"><table class="map"><caption>Headline of {html.escape(system)} by pair'
-        f"</caption><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        "</div>"
+        f'<div class="wide"><table class="map"><caption>{html.escape(caption)}</caption>'
+        f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _own(evaluation: Evaluation) -> str:
+    """Returns the table of domains played by their own decoders, if there is a checkpoint."""
+    if not evaluation.own:
+        return ""
+    return (
+        "<h2>Own domain</h2><p>Recordings of each domain, encoded and played freely by its own "
+        "decoder, mean over domains; no part of the headline. What is wrong here is the decoder's "
+        "fault; what is wrong across domains alone is the encoder's.</p>"
+        + _table(evaluation.own, tables.OWN, "Mean over domains")
+    )
+
+
+def _notes(evaluation: Evaluation) -> str:
+    """Returns what the latents know of the pitch beside what is played, by domain."""
+    if not evaluation.pitch_probes:
+        return ""
+    rows = []
+    for domain, row in tables.notes_lost(evaluation.pitch_probes, evaluation.by_pair).items():
+        cells = "".join(
+            f"<td>{'–' if np.isnan(value) else format(value, '.2f')}</td>" for value in row.values()
+        )
+        name = html.escape(page_parts.words(domain))
+        rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in tables.NOTES_LOST)
+    return (
+        "<h2>Where the notes are lost</h2><p>How often a probe names the exact key from three "
+        "neighbouring latent frames of recordings that it has not learned from, and how often "
+        "what is then played is within 50 cents of the score. A probe trained on the other domains "
+        "falls behind where the encoder puts one note of two timbres at two places.</p>"
+        f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -198,7 +280,7 @@ def _pair_section(evaluation: Evaluation, pair: Pair) -> str:
         f"<h2>{_arrow(pair)}</h2>{_players(sounds, piece, music.sample_rate_hz)}"
         + _pictures(sounds, music.sample_rate_hz)
         + _rainbowgrams(sounds, music.sample_rate_hz)
-        + _table(evaluation.by_pair[pair], _MAIN, "This pair")
+        + _table(evaluation.by_pair[pair], tables.MAIN, "This pair")
     )
 
 
@@ -255,10 +337,28 @@ def _setting(facts: Mapping[str, Any]) -> str:
     options = facts["options"]
     return (
         f"<p>{html.escape(', '.join(pieces))}, at {facts['sample_rate_hz']:,} Hz, in clips of "
-        f"{options['clip_s']:g} s; left out: {html.escape(left_out)}. Temperature "
-        f"{options['temperature']:g}, seed {options['seed']}. The judge of timbre learned from "
-        f"{html.escape(facts['judged_by'])}. Intervals: 95 % of {options['resamples']:,} bootstrap "
-        f"resamples of clips. It took {facts['seconds']:.0f} s.</p>"
+        f"{options['clip_s']:g} s; left out: {html.escape(left_out)}. {_sampling(facts)}Seed "
+        f"{options['seed']}. The judge of timbre learned from {html.escape(facts['judged_by'])}. "
+        f"Intervals: 95 % of {options['resamples']:,} bootstrap resamples of "
+        f"{facts['resampled']}. It took {facts['seconds']:.0f} s.</p>"
+    )
+
+
+def _sampling(facts: Mapping[str, Any]) -> str:
+    """Says how codes were drawn, and how that was chosen."""
+    if facts["sampling"] is None:
+        return ""
+    words = tables.sampling_words(**facts["sampling"])
+    choice = facts["choice"]
+    if choice is None:
+        return f"{words.capitalize()}. "
+    tried = "; ".join(
+        f"{tables.sampling_words(**tried['sampling'])}: {tried['headline']['mean']:.2f}"
+        for tried in choice["tried"]
+    )
+    return html.escape(
+        f"{words.capitalize()}, chosen by the headline ({tried}) on {', '.join(choice['pieces'])}, "
+        "none of which is among those reported. "
     )
 
 
@@ -285,6 +385,8 @@ _PAGE = """<!DOCTYPE html>
 {legend}
 <h2>By pair of domains</h2>
 {heat}
+{own}
+{notes}
 {pairs}
 {checkpoint}
 {decoys}

@@ -101,9 +101,9 @@ def pitch(clips: Clips, translations: Translations, rate_hz: int) -> dict[str, A
 
 def contour(waveform: Waveform, rate_hz: int) -> Float[np.ndarray, "N"]:
     """Returns the pitch over time in semitones (69 is 440 Hz), NaN where it is quiet."""
-    times_s, pitches_hz = transcription.pitch_hz(waveform, rate_hz)
+    track = transcription.pitch_track(waveform, rate_hz)
     half = round(_frame_seconds(waveform, rate_hz) * rate_hz)
-    middles = np.rint(np.asarray(times_s) * rate_hz).astype(int)
+    middles = np.rint(track.times_s * rate_hz).astype(int)
     levels = np.array(
         [
             np.sqrt(np.mean(np.square(waveform[max(0, middle - half) : middle + half])))
@@ -111,7 +111,7 @@ def contour(waveform: Waveform, rate_hz: int) -> Float[np.ndarray, "N"]:
         ]
     )
     heard = levels > max(float(levels.max()) * 10 ** (_QUIET_DB / 20), 1e-6)
-    return np.where(heard, librosa.hz_to_midi(np.maximum(pitches_hz, 1.0)), np.nan)
+    return np.where(heard, librosa.hz_to_midi(np.maximum(track.pitch_hz, 1.0)), np.nan)
 
 
 def line_up(
@@ -218,7 +218,7 @@ def latents_of_notes(model: translator.Translator, soundfont: str | None) -> dic
 
 
 def _frame_seconds(waveform: Waveform, rate_hz: int) -> float:
-    times_s, _ = transcription.pitch_hz(waveform, rate_hz)
+    times_s = transcription.pitch_track(waveform, rate_hz).times_s
     return float(times_s[1] - times_s[0])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 
 from data_prep import scores
+from experiments.evaluation import content
 from umt_jax import audio, dataset, mu_law
 from umt_jax.shapes import Waveform
 
@@ -44,6 +45,32 @@ class Music:
     def domains(self) -> tuple[str, ...]:
         """Their names."""
         return tuple(self.recordings)
+
+    @property
+    def is_one_line(self) -> bool:
+        """Whether the notes are known, and all pieces are single lines."""
+        return bool(self.notes) and all(map(content.is_one_line, self.notes.values()))
+
+    @property
+    def num_clips(self) -> int:
+        """How many clips there are of all domains, or of one of them in pairs."""
+        counted = list(self.spans.values())[: 1 if self.paired else None]
+        return sum(len(clips) for by_piece in counted for clips in by_piece.values())
+
+    def first_clips(self, number: int) -> "Music":
+        """Returns the same pieces, each of which ends with the clip of that number."""
+        spans = {
+            domain: {piece: clips[:number] for piece, clips in by_piece.items()}
+            for domain, by_piece in self.spans.items()
+        }
+        recordings = {
+            domain: {
+                piece: waveform[: spans[domain][piece][-1][1]]
+                for piece, waveform in by_piece.items()
+            }
+            for domain, by_piece in self.recordings.items()
+        }
+        return dataclasses.replace(self, spans=spans, recordings=recordings)
 
 
 def make_music(
@@ -210,6 +237,12 @@ def read_dataset(prepared: dataset.Dataset, *, clip_s: float, max_s: float) -> M
 def fit(waveform: Waveform, num_samples: int) -> Waveform:
     """Cuts a sound to a length, or fills it up with silence."""
     return np.pad(waveform, (0, max(0, num_samples - len(waveform))))[:num_samples]
+
+
+def place(waveform: Waveform, *, first_s: float, sample_rate_hz: int, num_samples: int) -> Waveform:
+    """Returns a sound that starts at a time, before zero too, in a recording of a given length."""
+    first = round(first_s * sample_rate_hz)
+    return fit(np.pad(waveform, (max(0, first), 0))[max(0, -first) :], num_samples)
 
 
 def _start(path: pathlib.Path, rate_hz: int, max_s: float) -> Waveform:

@@ -2,57 +2,39 @@
 
 import dataclasses
 import functools
-import hashlib
 import itertools
-import json
-import pathlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import tqdm
 
-from data_prep import instruments
 from experiments.evaluation import (
     checkpoint_scores,
-    content,
-    judge_music,
+    decoys,
+    fonts,
+    learning,
     measuring,
     pieces,
+    pitch_probe,
     summary,
     timbre,
+    transcribed,
+    translating,
 )
 from experiments.evaluation.checkpoint_scores import SplitScores
 from experiments.evaluation.measuring import Pair, PairResults
+from experiments.evaluation.options import Options
 from experiments.evaluation.pieces import Music
 from umt_jax import checkpoint, dataset
-from umt_jax.config import Config
-from umt_jax.networks import NetworkParameters
+from umt_jax.config import Config, SamplingConfig
 from umt_jax.shapes import Waveform
 from umt_jax.translator import Translator
 
 TRANSLATION, OUTPUT = "translation", "output"
 """Names of what is measured: a checkpoint's, and somebody else's."""
 
-_SOUNDS_PER_FONT, _SOUNDS_PER_DOMAIN = 16, 32
-_MOST_SEGMENTS = 64  # Of each domain and split, for losses and probes.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is evaluated; the command's flags say what each is."""
-
-    checkpoint: str | None
-    step: int | None
-    pairs: pathlib.Path | None
-    data_dir: str | None
-    audio_dir: pathlib.Path | None
-    temperature: float
-    seed: int
-    clip_s: float
-    max_s: float
-    soundfont: str | None
-    second_soundfont: str | None
-    resamples: int
+QUICK_CLIPS = 2
+"""How many clips of each piece a quick evaluation measures: the first ones."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,34 +43,65 @@ class Evaluation:
 
     Attributes:
         music: The test.
-        outputs: What was measured, by pair, system and piece; nothing for decoys alone.
+        outputs: What was measured, by pair, system and piece; nothing for decoys alone. Pairs of a
+            domain with itself are its own recordings, played by its own decoder.
         decoys: Sounds of the first pair's first piece, for the ear.
-        results: Every clip's measures, by pair.
-        overall: The mean table of all pairs.
-        by_pair: Each pair's.
+        results: Every clip's measures, by pair of two domains.
+        own_results: Likewise, of domains played by their own decoders.
+        overall: The mean table of all pairs of two domains.
+        by_pair: Each pair's, a domain's with itself among them.
+        own: The mean table of domains played by their own decoders; nothing where there is none.
+        resampled: What intervals are resampled over, pieces or clips.
+        less_sure: How many times wider a quick evaluation's intervals are than those of the whole
+            music; 1 if it is the whole.
         config: Of the checkpoint, if there is one.
         step: Its step.
+        sampling: How its codes were drawn.
+        choice: The headlines among which that was chosen, and on which pieces.
         splits: Losses and accuracy of the checkpoint, by split.
         probes: Accuracy of a fresh classifier on frozen latents, by what it was tested on.
+        pitch_probes: How well the pitch can be read from the latents, by domain.
         judged_by: What the judge of timbre learned from, in words.
+        left_out: What was not measured or not played, in words.
     """
 
     music: Music
     outputs: Mapping[Pair, Mapping[str, Mapping[str, Waveform]]]
     decoys: Mapping[str, Waveform]
     results: Mapping[Pair, PairResults]
+    own_results: Mapping[Pair, PairResults]
     overall: summary.Table
     by_pair: Mapping[Pair, summary.Table]
+    own: summary.Table
+    resampled: str
+    less_sure: float
     config: Config | None
     step: int | None
+    sampling: SamplingConfig | None
+    choice: "Choice | None"
     splits: Mapping[str, SplitScores]
     probes: Mapping[str, float]
+    pitch_probes: Mapping[str, pitch_probe.ProbeScores]
     judged_by: str
+    left_out: Sequence[str]
 
     @property
     def num_clips(self) -> int:
         """How many clips of sources there are in all."""
-        return len({clip for of_pair in self.results.values() for clip in of_pair.clips})
+        return self.music.num_clips
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """How sampling was chosen.
+
+    Attributes:
+        headlines: Of each way to sample, the best first.
+        pieces: On which; none of them is reported.
+    """
+
+    headlines: Mapping[SamplingConfig, summary.Estimate]
+    pieces: Sequence[str]
 
 
 def run(options: Options) -> Evaluation:
@@ -101,44 +114,87 @@ def run(options: Options) -> Evaluation:
     config = (
         checkpoint.read_config(options.checkpoint, options.step) if options.checkpoint else None
     )
-    music, outputs = _read(options, config)
-    fonts = _soundfonts(options) if options.pairs and _playable(music.domains) else []
-    learned, judged_by = _learned(options, music, fonts)
-    step = options.step
+    whole, outputs = _read(options, config)
+    music = whole.first_clips(QUICK_CLIPS) if options.quick else whole
+    to_choose_on = _read_choice(options, config, music)
+    soundfonts = (
+        fonts.find(options.pairs, options.soundfont, options.second_soundfont)
+        if options.pairs and fonts.playable(music.domains)
+        else []
+    )
+    held_out = {*_names(music), *(_names(to_choose_on) if to_choose_on else ())}
+    learned = learning.for_judge(options, music, soundfonts, held_out)
+    judge_of = learning.judges(options, music, learned.sounds)
+    other_font, false = (
+        fonts.play(music, soundfonts[1]) if soundfonts[1:] and music.notes else ({}, ())
+    )
+    measured = measuring.Measuring(music, judge_of, other_font)
+
+    step, sampling, choice = options.step, None, None
     splits: dict[str, SplitScores] = {}
     probes: dict[str, float] = {}
+    pitch_probes: dict[str, pitch_probe.ProbeScores] = {}
     if config and options.checkpoint:
         step = checkpoint.best_step(options.checkpoint) if step is None else step
         parameters = checkpoint.restore_parameters(options.checkpoint, options.step)
-        splits, probes = _checkpoint_scores(options, config, parameters, music, learned)
+        splits, probes = checkpoint_scores.by_split(
+            parameters,
+            config,
+            data_dir=options.data_dir,
+            music=music,
+            learned=learned.sounds,
+            seed=options.seed,
+        )
         model = Translator(config, parameters)
-        outputs = translate(model, music, temperature=options.temperature, seed=options.seed)
-    judge_of = _judges(options, music, learned)
-    measured = measuring.Measuring(music, judge_of, _other_font(music, fonts[1:]))
-    pairs = list(outputs) or list(itertools.permutations(music.domains, 2))
-    results = {
+        if music.is_one_line or not music.notes:
+            heard = learning.for_probes(options, music, soundfonts, held_out)
+            pitch_probes = pitch_probe.probe(model, heard, music, seed=options.seed)
+        sampling = config.sampling.override(temperature=options.temperature, top_p=options.top_p)
+        if to_choose_on:
+            choice = _choose(options, model, sampling, to_choose_on, judge_of)
+            sampling = next(iter(choice.headlines))
+        translations = translating.translate(model, music, sampling=sampling, seed=options.seed)
+        outputs = {pair: {TRANSLATION: by_piece} for pair, by_piece in translations.items()}
+    if soundfonts:
+        played = transcribed.outputs(music, translating.across(music), soundfonts[0])
+        for pair, by_piece in played.items():
+            outputs[pair] = outputs.get(pair, {}) | {decoys.TRANSCRIBED: by_piece}
+    pairs = [pair for pair in outputs if pair[0] != pair[1]] or translating.across(music)
+    own_pairs = [pair for pair in outputs if pair[0] == pair[1]]
+    every = {
         pair: measured.measure(pair, outputs.get(pair, {}))
-        for pair in tqdm.tqdm(pairs, desc="Measuring", unit="pair")
+        for pair in tqdm.tqdm([*pairs, *own_pairs], desc="Measuring", unit="pair")
     }
-    overall, by_pair = summary.summarise(results, resamples=options.resamples, seed=options.seed)
+    results, own_results = ({pair: every[pair] for pair in of} for of in (pairs, own_pairs))
+    summarise = functools.partial(summary.summarise, resamples=options.resamples, seed=options.seed)
+    overall, by_pair = summarise(results)
+    own, by_domain = summarise(own_results, normalise=False) if own_results else ({}, {})
     return Evaluation(
         music=music,
         outputs=outputs,
         decoys=measured.decoys(pairs[0], next(iter(music.recordings[pairs[0][0]]))),
         results=results,
+        own_results=own_results,
         overall=overall,
-        by_pair=by_pair,
+        by_pair=by_pair | by_domain,
+        own=own,
+        resampled=summary.resampled(results),
+        less_sure=math.sqrt(whole.num_clips / music.num_clips),
         config=config,
         step=step,
+        sampling=sampling,
+        choice=choice,
         splits=splits,
         probes=probes,
-        judged_by=judged_by,
+        pitch_probes=pitch_probes,
+        judged_by=learned.words,
+        left_out=(*music.left_out, *learned.left_out, *false),
     )
 
 
 def _read(
     options: Options, config: Config | None
-) -> tuple[Music, dict[Pair, dict[str, dict[str, Waveform]]]]:
+) -> tuple[Music, dict[Pair, dict[str, Mapping[str, Waveform]]]]:
     """Reads the test, and somebody's outputs if that is what is measured."""
     lengths = {"clip_s": options.clip_s, "max_s": options.max_s}
     if options.audio_dir:
@@ -159,185 +215,59 @@ def _read(
     return pieces.read_dataset(prepared, **lengths), {}
 
 
-def _playable(domains: Sequence[str]) -> bool:
-    """Whether all domains are instruments that can be rendered."""
-    known = {name.lower() for name in instruments.PROGRAMS}
-    return all(domain.lower() in known for domain in domains)
-
-
-def _soundfonts(options: Options) -> list[pathlib.Path]:
-    """Returns the sound font of the pairs, and the second one if it is wanted.
+def _read_choice(options: Options, config: Config | None, music: Music) -> Music | None:
+    """Reads the pieces on which sampling is chosen, if it is.
 
     Raises:
-        ValueError: The pairs say that another one rendered them.
+        ValueError: They are not all of the test's domains, or one of them is in the test.
     """
-    assert options.pairs
-    first = instruments.find_soundfont(options.soundfont)
-    record = options.pairs.parent / "render.json"
-    if record.is_file():
-        rendered_by = json.loads(record.read_text())
-        if rendered_by["soundfont_sha256"] != hashlib.sha256(first.read_bytes()).hexdigest():
-            raise ValueError(
-                f"--pairs={options.pairs} was rendered with {rendered_by['soundfont']}, not with "
-                f"{first}. Name that font with --soundfont, so that the judge of timbre knows it."
-            )
-    second = judge_music.find_second_soundfont(options.second_soundfont)
-    return [first, second] if second else [first]
-
-
-def _learned(
-    options: Options, music: Music, fonts: Sequence[pathlib.Path]
-) -> tuple[dict[str, list[Waveform]], str]:
-    """Returns sounds of each domain that are not in the test, and what they are in words.
-
-    Nothing for somebody's outputs, where the pieces of the test judge one another.
-    """
-    rate_hz = music.sample_rate_hz
-    if options.audio_dir:
-        return {}, "the sources and targets of the other pieces"
-    if fonts:
-        held_out = next(iter(music.recordings.values()))
-        excerpts = judge_music.choose_excerpts(
-            held_out=held_out,
-            melody=all(content.is_one_line(notes) for notes in music.notes.values()),
-            number=_SOUNDS_PER_FONT,
-        )
-        learned: dict[str, list[Waveform]] = {domain: [] for domain in music.domains}
-        for domain in music.domains:
-            for font in fonts:
-                learned[domain] += judge_music.rendered(
-                    domain, excerpts, soundfont=font, sample_rate_hz=rate_hz
-                )
-        return learned, f"other scores, rendered with {' and '.join(font.name for font in fonts)}"
-    if not options.data_dir:
-        raise ValueError(
-            f"--pairs={options.pairs} has domains that cannot be rendered, and the judge of timbre "
-            f"needs music of {', '.join(music.domains)} that is not in the test. Name prepared "
-            "recordings of theirs with --data_dir."
-        )
-    return (
-        judge_music.prepared(
-            dataset.Dataset(options.data_dir, music.domains),
-            sample_rate_hz=rate_hz,
-            sounds_per_domain=_SOUNDS_PER_DOMAIN,
-        ),
-        f"the training split in {options.data_dir}",
+    if not options.choose_on or not config:
+        return None
+    choice = pieces.read_pairs(
+        options.choose_on,
+        config.domains,
+        sample_rate_hz=config.model.sample_rate_hz,
+        clip_s=options.clip_s,
+        max_s=options.max_s,
     )
-
-
-def _judges(
-    options: Options, music: Music, learned: Mapping[str, Sequence[Waveform]]
-) -> Callable[[str], timbre.Judge]:
-    """Returns the judge of each piece: one for all, or for each one that has not heard it."""
-    if learned:
-        examples = timbre.examples(learned, music.sample_rate_hz, seed=options.seed)
-        judge = timbre.fit(examples)
-        return lambda piece: judge
-    by_piece = {
-        piece: timbre.examples(sounds, music.sample_rate_hz, seed=options.seed)
-        for piece, sounds in judge_music.of_pieces(music.recordings, music.sample_rate_hz).items()
-    }
-
-    @functools.cache
-    def judge_of(piece: str) -> timbre.Judge:
-        return timbre.fit(
-            {
-                kind: [
-                    example
-                    for other, of_kinds in by_piece.items()
-                    if other != piece
-                    for example in of_kinds[kind]
-                ]
-                for kind in by_piece[piece]
-            }
+    both = sorted(set(_names(choice)) & set(_names(music)))
+    if both:
+        raise ValueError(
+            f"--choose_on={options.choose_on} holds {', '.join(both)}, which --pairs holds too: "
+            "what is chosen on a piece says too much of it. Render other pieces to choose on."
         )
-
-    return judge_of
-
-
-def _other_font(music: Music, fonts: Sequence[pathlib.Path]) -> dict[str, dict[str, Waveform]]:
-    """Renders the test with another sound font, if there is one and the notes are known."""
-    if not fonts or not music.notes:
-        return {}
-    return {
-        domain: {
-            piece: pieces.fit(
-                instruments.play(
-                    music.notes[piece],
-                    program=instruments.PROGRAMS[instruments.check_names([domain])[0]],
-                    soundfont=fonts[0],
-                    sample_rate_hz=music.sample_rate_hz,
-                ),
-                len(waveform),
-            )
-            for piece, waveform in of_domain.items()
-        }
-        for domain, of_domain in music.recordings.items()
-    }
+    if choice.domains != music.domains:
+        raise ValueError(
+            f"--choose_on={options.choose_on} holds {', '.join(choice.domains)}, but --pairs "
+            f"{', '.join(music.domains)}. They must be the same instruments."
+        )
+    return choice
 
 
-def translate(
-    model: Translator, music: Music, *, temperature: float, seed: int
-) -> dict[Pair, dict[str, dict[str, Waveform]]]:
-    """Translates every piece of every domain into every other domain."""
-    translations: dict[Pair, dict[str, dict[str, Waveform]]] = {}
-    for source, by_piece in tqdm.tqdm(music.recordings.items(), desc="Translating", unit="domain"):
-        targets = [domain for domain in music.domains if domain != source]
-        parts: list[list[np.ndarray]] = [[] for _ in by_piece]
-        for part in model.translate_recordings(
-            ([waveform] for waveform in by_piece.values()),
-            domains=targets,
-            temperature=temperature,
-            seed=seed,
-            num_streams=len(by_piece),
-        ):
-            if part.error:
-                raise part.error
-            parts[part.recording].append(part.waveforms)
-        whole = [np.concatenate(of_piece, axis=-1) for of_piece in parts]
-        for place, target in enumerate(targets):
-            translations[source, target] = {
-                TRANSLATION: {
-                    piece: waveforms[place]
-                    for piece, waveforms in zip(by_piece, whole, strict=True)
-                }
-            }
-    return translations
+def _names(music: Music) -> list[str]:
+    return list(next(iter(music.recordings.values())))
 
 
-def _checkpoint_scores(
+def _choose(
     options: Options,
-    config: Config,
-    parameters: NetworkParameters,
+    model: Translator,
+    own: SamplingConfig,
     music: Music,
-    learned: Mapping[str, Sequence[Waveform]],
-) -> tuple[dict[str, SplitScores], dict[str, float]]:
-    """Returns losses and accuracy by split, and what fresh probes find in the latents."""
-    segments = {}
-    if options.data_dir:
-        prepared = dataset.Dataset(options.data_dir, config.trained_domains)
-        prepared.check(config)
-        for split in ("train", "validation", "test"):
-            segments[split] = checkpoint_scores.split_segments(
-                prepared, config, split, _MOST_SEGMENTS
-            )
-    is_whole = set(config.trained_domains) <= set(music.domains)
-    if music.paired and is_whole:
-        recordings = {domain: list(of.values()) for domain, of in music.recordings.items()}
-        segments["pairs"] = checkpoint_scores.segments_of(recordings, config, _MOST_SEGMENTS)
-    splits = {
-        split: checkpoint_scores.score(parameters, config, codes)
-        for split, codes in segments.items()
-    }
-    probes: dict[str, float] = {}
-    for test in ("test", "pairs"):
-        if test in segments:
-            train = segments.get("train")
-            # The same notes in all domains, as in the pairs: nothing but the instrument to go by.
-            if test == "pairs" and is_whole:
-                train = checkpoint_scores.segments_of(learned, config, _MOST_SEGMENTS)
-            assert train is not None
-            probes[test] = checkpoint_scores.probe_accuracy(
-                parameters, config, train=train, test=segments[test], seed=options.seed
-            )
-    return splits, probes
+    judge_of: Callable[[str], timbre.Judge],
+) -> Choice:
+    """Tries the ways to sample that the options name on music that is not reported."""
+    candidates = [
+        own.override(temperature=temperature, top_p=top_p)
+        for temperature, top_p in itertools.product(
+            options.choose_temperature or [own.temperature], options.choose_top_p or [own.top_p]
+        )
+    ]
+    headlines = translating.choose(
+        candidates,
+        lambda sampling: translating.translate(
+            model, music, sampling=sampling, seed=options.seed, own=False
+        ),
+        measuring.Measuring(music, judge_of, {}),
+        music,
+    )
+    return Choice(headlines, _names(music))

@@ -4,10 +4,10 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.evaluation import decoys, summary
+from experiments.evaluation import decoys, pitch_probe, summary
 from experiments.evaluation.measuring import Pair, PairResults
 from experiments.evaluation.summary import Estimate, Table
 
@@ -42,10 +42,22 @@ COLUMNS = {
     "pitch_accuracy": Column(
         "Pitch", "how often f0 is within 50 cents of the score; single lines only"
     ),
+    summary.OFFSET: Column(
+        "Offset",
+        "median of f0 above the score's, in semitones, over frames in which both have one",
+        2,
+        "",
+    ),
+    summary.OFFSET_SIZE: Column(
+        "|Offset|", "mean over pairs of the size of that median, in semitones", 2, "low"
+    ),
     "frame_f1_to_source": Column("Frame F1, source", "against the source's transcription"),
     "note_f1_to_source": Column("Note F1, source", "against the source's transcription"),
     "jaccard_distance": Column(
-        "JD", "1 - pitches in both / in either, to the pair (without pairs, the source)", best="low"
+        "JD",
+        "Jaccard distance of the pitches that basic-pitch hears, 1 - in both / in either, to the "
+        "pair (without pairs, the source); copying the source wins it",
+        best="low",
     ),
     "chroma_cosine": Column("Chroma", "cosine of pitch classes to the source"),
     "onset_correlation": Column("Onsets", "correlation of onset strength with the source"),
@@ -53,43 +65,112 @@ COLUMNS = {
     "timbre_accuracy": Column("Top 1", "how often the target is the judge's first choice"),
     "log_mel_l1": Column("Log-mel L1", "to the pair, in nats", 2, "low"),
     "log_spectral_distance": Column("LSD", "to the pair, in dB", 1, "low"),
-    "frechet_distance": Column(
+    summary.FRECHET: Column(
         "FAD", "secondary: Fréchet distance of embeddings to the target's music", 1, "low"
     ),
 }
 """In the order of tables. FAD alone is of all clips at once, and has no interval."""
 
-MAIN = (*summary.NORMALISED, "frame_f1", "note_f1", "target_probability", "timbre_accuracy")
+MAIN = (
+    *summary.NORMALISED,
+    "pitch_accuracy",
+    summary.OFFSET,
+    summary.OFFSET_SIZE,
+    "frame_f1",
+    "note_f1",
+    "target_probability",
+    "timbre_accuracy",
+    "jaccard_distance",
+    summary.FRECHET,
+)
 """What is printed."""
 
+OWN = tuple(name for name in MAIN if name not in summary.NORMALISED)
+"""What is printed of domains played by their own decoders."""
 
-def text(table: Table) -> str:
-    """Returns the main columns of a table, with intervals, for a terminal."""
-    names = [name for name in MAIN if name in next(iter(table.values()))]
+
+def text(table: Table, columns: Sequence[str]) -> str:
+    """Returns columns of a table for a terminal, normalised scores with intervals."""
+    names = [name for name in columns if any(name in by_name for by_name in table.values())]
     systems = order(table)
     width = max(map(len, systems))
-    lines = ["".ljust(width) + "".join(COLUMNS[name].title.rjust(19) for name in names)]
+    widths = [19 if name in summary.NORMALISED else 10 for name in names]
+    heads = (COLUMNS[name].title.rjust(size) for name, size in zip(names, widths, strict=True))
+    lines = ["".ljust(width) + "".join(heads)]
     for system in systems:
-        cells = (with_interval(table[system].get(name), name).rjust(19) for name in names)
+        cells = (
+            cell(table[system].get(name), name).rjust(size)
+            for name, size in zip(names, widths, strict=True)
+        )
         lines.append(system.ljust(width) + "".join(cells))
     return "\n".join(lines)
 
 
-def with_interval(estimate: Estimate | None, name: str) -> str:
-    """Returns a mean and its interval, "0.81 [0.76, 0.85]"; a dash if it says nothing."""
+def cell(estimate: Estimate | None, name: str) -> str:
+    """Returns a mean, "0.81", of a normalised score with its interval, "0.81 [0.76, 0.85]".
+
+    A dash stands for what says nothing.
+    """
     if estimate is None or math.isnan(estimate.mean):
         return "-"
     digits = min(COLUMNS[name].digits, 2)
-    return f"{estimate.mean:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    sign = "+" if name == summary.OFFSET else ""
+    mean = f"{estimate.mean:{sign}.{digits}f}"
+    if name not in summary.NORMALISED:
+        return mean
+    return f"{mean} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
-def with_frechet(table: Table, frechet: Mapping[str, float]) -> Table:
-    """Returns a table with the column of Fréchet distances."""
-    return {
-        system: by_name
-        | {"frechet_distance": Estimate(frechet[system], float("nan"), float("nan"))}
-        for system, by_name in table.items()
-    }
+NOTES_LOST = (
+    "Probe, linear",
+    "Probe, MLP",
+    "MLP trained on the others",
+    "Played by its own decoder",
+    "Played by the others",
+    "Recordings themselves",
+)
+"""Columns of `notes_lost`."""
+
+
+def notes_lost(
+    probes: Mapping[str, pitch_probe.ProbeScores], by_pair: Mapping[Pair, Table]
+) -> dict[str, dict[str, float]]:
+    """Returns what a domain's latents know of the pitch, beside what is played of them.
+
+    Args:
+        probes: What probes read from the latents, by domain.
+        by_pair: Tables of pairs, a domain's with itself among them.
+
+    Returns:
+        Shares by domain and column; NaN where pitch was not measured.
+    """
+    rows = {}
+    for domain, scores in probes.items():
+        own = by_pair[domain, domain]
+        across = [
+            table for pair, table in by_pair.items() if pair[0] == domain and pair[1] != domain
+        ]
+        system = order(own)[0]
+        values = (
+            scores.linear,
+            scores.mlp,
+            scores.mlp_of_others,
+            _pitch(own, system),
+            sum(_pitch(table, system) for table in across) / len(across),
+            _pitch(own, decoys.ORACLE),
+        )
+        rows[domain] = dict(zip(NOTES_LOST, values, strict=True))
+    return rows
+
+
+def _pitch(table: Table, system: str) -> float:
+    by_name = table.get(system, {})
+    return by_name["pitch_accuracy"].mean if "pitch_accuracy" in by_name else math.nan
+
+
+def sampling_words(temperature: float, top_p: float) -> str:
+    """Returns a way to draw codes in words."""
+    return f"temperature {temperature:g}" + ("" if top_p == 1 else f", top p {top_p:g}")
 
 
 def as_json(table: Table) -> dict[str, Any]:

@@ -3,25 +3,46 @@
 Both networks come inside their packages and run with ONNX Runtime.
 """
 
+import dataclasses
 import functools
 import logging
 from typing import Any
 
+import librosa
 import numpy as np
 import swift_f0
 
 from data_prep import scores
 from umt_jax import audio
-from umt_jax.shapes import Float, Waveform
+from umt_jax.shapes import Bool, Float, Waveform
+
+GATE_DBFS = -70.0
+"""Blocks of sound quieter than this are silence: more than what one step of 8-bit mu-law around
+zero, or a step of 16-bit sound, amounts to. 47 dB below a piece at the level of all pieces."""
+
+_GATE_BLOCK_S = 0.05
 
 # The defaults of basic-pitch's own command.
 _ONSET_THRESHOLD, _FRAME_THRESHOLD = 0.5, 0.3
 _SHORTEST_NOTE_FRAMES = 11
 _OVERLAP_FRAMES = 30
-_LOWEST_PITCH = 21
+_THREADS = 1  # Networks so small spend more time waiting for a second one than it saves.
+_VOICED = 0.5  # SwiftF0's confidence is calibrated to this.
 # The network reads its input as one by one; its output's names are those of the exported graph.
 _INPUT = "serving_default_input_2:0"
 _OUTPUTS = {"note": "StatefulPartitionedCall:1", "onset": "StatefulPartitionedCall:2"}
+
+
+def gate(waveform: Waveform, sample_rate_hz: int) -> Waveform:
+    """Returns a waveform [T] whose blocks of 50 ms are zero where quieter than `GATE_DBFS`.
+
+    basic-pitch scales what it hears to full range, so that it finds notes in a rest that holds
+    nothing but rounding noise.
+    """
+    block = round(_GATE_BLOCK_S * sample_rate_hz)
+    blocks = np.pad(waveform, (0, -len(waveform) % block)).reshape(-1, block)
+    loud = np.mean(np.square(blocks, dtype=np.float64), axis=1) >= 10 ** (GATE_DBFS / 10)
+    return np.where(np.repeat(loud, block)[: len(waveform)], waveform, 0).astype(np.float32)
 
 
 def notes(waveform: Waveform, sample_rate_hz: int) -> list[scores.Note]:
@@ -37,11 +58,15 @@ def notes(waveform: Waveform, sample_rate_hz: int) -> list[scores.Note]:
     parts = [session.run(list(_OUTPUTS.values()), {_INPUT: part}) for part in windows]
     # Frames near the ends of a window know too little of their surroundings.
     edge = _OVERLAP_FRAMES // 2
-    num_frames = int(len(at_rate) * constants.ANNOTATIONS_FPS / constants.AUDIO_SAMPLE_RATE)
     output = {
-        name: np.concatenate([part[index][0, edge:-edge] for part in parts])[:num_frames]
+        name: np.concatenate([part[index][0, edge:-edge] for part in parts])
         for index, name in enumerate(_OUTPUTS)
     }
+    # A window gives more frames than fit between the starts of two: what the package's own count,
+    # 86 a second, leaves out of a long sound is its end.
+    times_s = _frame_times_s(len(parts), len(parts[0][0][0]) - 2 * edge, hop)
+    num_frames = int(np.searchsorted(times_s, len(at_rate) / constants.AUDIO_SAMPLE_RATE))
+    output = {name: frames[:num_frames] for name, frames in output.items()}
     if not output["note"].max(initial=0) > _FRAME_THRESHOLD:
         return []
     events = basic_pitch.note_creation.output_to_notes_polyphonic(
@@ -54,12 +79,19 @@ def notes(waveform: Waveform, sample_rate_hz: int) -> list[scores.Note]:
         max_freq=None,
         min_freq=None,
     )
-    times_s = basic_pitch.note_creation.model_frames_to_time(num_frames + 1)
     found = [
         scores.Note(float(times_s[first]), float(times_s[end]), int(pitch), _velocity(loudness))
         for first, end, pitch, loudness in events
     ]
     return sorted(found, key=lambda note: (note.onset_s, note.pitch))
+
+
+def _frame_times_s(num_windows: int, frames: int, hop: int) -> Float[np.ndarray, "N"]:
+    """Returns when each of the joined frames of windows is, and when one more would be, [N + 1]."""
+    basic_pitch, _ = _basic_pitch()
+    starts = hop * np.arange(num_windows)[:, None]
+    samples = (starts + basic_pitch.constants.FFT_HOP * np.arange(frames)).ravel()
+    return np.append(samples, hop * num_windows) / basic_pitch.constants.AUDIO_SAMPLE_RATE
 
 
 def _velocity(loudness: float) -> int:
@@ -80,17 +112,61 @@ def _basic_pitch() -> tuple[Any, Any]:
     import onnxruntime
 
     path = basic_pitch.build_icassp_2022_model_path(basic_pitch.FilenameSuffix.onnx)
-    return basic_pitch, onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _THREADS
+    return basic_pitch, onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"]
+    )
 
 
-def pitch_hz(
-    waveform: Waveform, sample_rate_hz: int
-) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
-    """Returns times in seconds and the pitch at each in Hz, as if there were always one."""
+@dataclasses.dataclass(frozen=True)
+class PitchTrack:
+    """The pitch of a single line over time.
+
+    Attributes:
+        times_s: Seconds from the sound's start, [N].
+        pitch_hz: As if there were always a pitch, [N].
+        voiced: Whether there is one, [N].
+    """
+
+    times_s: Float[np.ndarray, "N"]
+    pitch_hz: Float[np.ndarray, "N"]
+    voiced: Bool[np.ndarray, "N"]
+
+    def cut(self, start_s: float, end_s: float) -> "PitchTrack":
+        """Returns what lies between two times, in seconds from the first."""
+        inside = (self.times_s >= start_s) & (self.times_s < end_s)
+        return PitchTrack(
+            self.times_s[inside] - start_s, self.pitch_hz[inside], self.voiced[inside]
+        )
+
+
+def pitch_track(waveform: Waveform, sample_rate_hz: int) -> PitchTrack:
+    """Returns the pitch of a waveform [T] over time."""
     found = _pitch_detector().detect(waveform, sample_rate_hz)
-    return found.timestamps, found.pitch_hz
+    return PitchTrack(found.timestamps, found.pitch_hz, found.confidence >= _VOICED)
+
+
+def line(waveform: Waveform, sample_rate_hz: int) -> list[scores.Note]:
+    """Returns the notes of a single line [T], loud ones with a high velocity."""
+    found = _pitch_detector().detect(waveform, sample_rate_hz)
+    notes = []
+    for note in swift_f0.segment_notes(found):
+        first, end = (round(time_s * sample_rate_hz) for time_s in (note.start, note.end))
+        level = np.sqrt(np.mean(np.square(waveform[first:end], dtype=np.float64)))
+        notes.append((note, float(level)))
+    loudest = max((level for _, level in notes), default=1.0)
+    return [
+        scores.Note(
+            float(note.start),
+            float(note.end),
+            round(float(librosa.hz_to_midi(note.pitch_hz))),
+            _velocity(level / max(loudest, 1e-9)),
+        )
+        for note, level in notes
+    ]
 
 
 @functools.cache
 def _pitch_detector() -> swift_f0.SwiftF0:
-    return swift_f0.SwiftF0()
+    return swift_f0.SwiftF0(threads=_THREADS)

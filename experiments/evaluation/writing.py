@@ -31,7 +31,8 @@ def write(
             audio.write(path, waveform, sample_rate_hz=evaluation.music.sample_rate_hz)
     facts = _facts(evaluation, options, seconds)
     curves = _metrics(options.checkpoint)
-    _replace(output / "clips.csv", tables.clips_csv(evaluation.results))
+    results = {**evaluation.results, **evaluation.own_results}
+    _replace(output / "clips.csv", tables.clips_csv(results))
     _replace(output / "report.html", page.page(evaluation, facts, curves))
     _replace(output / "evaluation.json", json.dumps(facts, indent=1) + "\n")
 
@@ -41,11 +42,7 @@ def _facts(evaluation: Evaluation, options: Options, seconds: float) -> dict[str
     music = evaluation.music
     return {
         "options": {
-            name: None
-            if value is None
-            else str(value)
-            if isinstance(value, pathlib.Path)
-            else value
+            name: str(value) if isinstance(value, pathlib.Path) else value
             for name, value in dataclasses.asdict(options).items()
         },
         "seconds": round(seconds, 1),
@@ -53,7 +50,9 @@ def _facts(evaluation: Evaluation, options: Options, seconds: float) -> dict[str
         "domains": list(music.domains),
         "pieces": {domain: list(of_domain) for domain, of_domain in music.recordings.items()},
         "clips": evaluation.num_clips,
-        "left_out": list(music.left_out),
+        "resampled": evaluation.resampled,
+        "times_less_sure_than_whole_pieces": round(evaluation.less_sure, 3),
+        "left_out": list(evaluation.left_out),
         "judged_by": evaluation.judged_by,
         "decoys": decoys.EXPLANATIONS,
         "measures": {name: column.explanation for name, column in tables.COLUMNS.items()},
@@ -62,6 +61,12 @@ def _facts(evaluation: Evaluation, options: Options, seconds: float) -> dict[str
             {"source": source, "target": target, "table": tables.as_json(table)}
             for (source, target), table in evaluation.by_pair.items()
         ],
+        "own_domain": tables.as_json(evaluation.own),
+        "where_the_notes_are_lost": {
+            domain: dataclasses.asdict(scores) for domain, scores in evaluation.pitch_probes.items()
+        },
+        "sampling": dataclasses.asdict(evaluation.sampling) if evaluation.sampling else None,
+        "choice": _choice(evaluation),
         "checkpoint": {
             "step": evaluation.step,
             "splits": {
@@ -78,6 +83,19 @@ def _facts(evaluation: Evaluation, options: Options, seconds: float) -> dict[str
         }
         if evaluation.config
         else None,
+    }
+
+
+def _choice(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Returns among which ways to draw codes one was chosen, the best first, and on what."""
+    if evaluation.choice is None:
+        return None
+    return {
+        "pieces": list(evaluation.choice.pieces),
+        "tried": [
+            {"sampling": dataclasses.asdict(sampling), "headline": dataclasses.asdict(headline)}
+            for sampling, headline in evaluation.choice.headlines.items()
+        ],
     }
 
 

@@ -1,0 +1,28 @@
+"""What is evaluated and how: the command's flags as one object."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is evaluated; the command's flags say what each is."""
+
+    checkpoint: str | None
+    step: int | None
+    pairs: pathlib.Path | None
+    data_dir: str | None
+    audio_dir: pathlib.Path | None
+    temperature: float | None
+    top_p: float | None
+    choose_on: pathlib.Path | None
+    choose_temperature: Sequence[float]
+    choose_top_p: Sequence[float]
+    seed: int
+    clip_s: float
+    max_s: float
+    quick: bool
+    soundfont: str | None
+    second_soundfont: str | None
+    resamples: int
