@@ -199,7 +199,7 @@ def test_the_smallest_nucleus_is_the_likeliest_code(engine, weights, latents, to
     np.testing.assert_array_equal(codes, greedy)
 
 
-@pytest.mark.parametrize("chunks, top_p", [((1, 5), None), ((2, 2, 2), None), ((2, 4), 0.7)])
+@pytest.mark.parametrize("chunks, top_p", [((1, 5), None), ((2, 2, 2), None), ((3, 3), 0.7)])
 def test_chunks_give_the_codes_of_the_whole(engine, weights, latents, chunks, top_p):
     _, whole = _generate(engine, weights, latents, top_p=top_p)
     caches, parts, start = None, [], 0
