@@ -56,7 +56,7 @@ COLUMNS = {
     "jaccard_distance": Column(
         "JD",
         "Jaccard distance of the pitches that basic-pitch hears, 1 - in both / in either, to the "
-        "pair (without pairs, the source); copying the source wins it",
+        "pair (without pairs, the source); copying the source beats models on it",
         best="low",
     ),
     "chroma_cosine": Column("Chroma", "cosine of pitch classes to the source"),
