@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from played_scale import RATE_HZ, played
 
-from experiments.evaluation import decoys, likeness, measuring
+from experiments.evaluation import decoys, likeness, measuring, pieces
 
 
 def test_eq_transfer_has_the_long_term_spectrum_of_the_target():
@@ -58,3 +58,22 @@ def test_a_lag_is_found_and_removed(lag_s):
 def test_silence_is_not_moved():
     silence = np.zeros(2 * RATE_HZ, np.float32)
     assert measuring.lag_seconds(silence, played("Piano")[: len(silence)], RATE_HZ) == 0
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_of_its_own_domain_other_music_is_wrong_and_nothing_is_to_be_equalized(paired):
+    pieces_of_domain = {"a": played("Piano"), "b": played("Piano")[::-1].copy()}
+    music = pieces.make_music(
+        {"Piano": pieces_of_domain, "Flute": {"a": played("Flute"), "b": played("Flute")}},
+        {},
+        sample_rate_hz=RATE_HZ,
+        paired=paired,
+        clip_s=3.0,
+    )
+    sounds = measuring.Measuring(music, lambda piece: None, {}).decoys(("Piano", "Piano"), "a")
+    oracles = {decoys.ORACLE, decoys.MU_LAW_ORACLE} if paired else set()
+    assert set(sounds) == {decoys.IDENTITY, decoys.WRONG_CONTENT, decoys.NOISE} | oracles
+    np.testing.assert_array_equal(sounds[decoys.IDENTITY], pieces_of_domain["a"])
+    wrong = sounds[decoys.WRONG_CONTENT]
+    assert wrong.shape == pieces_of_domain["a"].shape
+    assert abs(np.corrcoef(wrong, pieces_of_domain["a"])[0, 1]) < 0.5

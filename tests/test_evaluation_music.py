@@ -5,7 +5,7 @@ import pytest
 from played_scale import RATE_HZ, SCALE, played
 
 from data_prep import instruments, scores
-from experiments.evaluation import fonts, judge_music, pieces
+from experiments.evaluation import fonts, judge_music, learning, pieces
 from umt_jax import audio
 
 
@@ -171,6 +171,16 @@ def test_notes_that_a_sound_font_plays_false_are_left_out_and_named(monkeypatch)
     # Of the second excerpt nothing is left, which is no example of the instrument.
     assert len(sounds) == 1
     assert "2 of 5 notes" in left_out
+
+
+def test_an_instrument_that_no_sound_font_plays_true_is_refused(monkeypatch):
+    font = instruments.find_soundfont(None)
+    true_keys = {"Piano": set(range(128)), "Organ": set()}
+    monkeypatch.setattr(fonts.font_check, "playable_keys", lambda name, font: true_keys[name])
+    with pytest.raises(ValueError, match=r"No sound font plays a note of Organ.*12 of 12 notes"):
+        learning._rendered(["Piano", "Organ"], [SCALE], [font], RATE_HZ)
+    sounds, left_out = learning._rendered(["Piano"], [SCALE], [font], RATE_HZ)
+    assert (len(sounds["Piano"]), left_out) == (1, [])
 
 
 def test_the_saxophone_of_the_usual_font_is_not_learned_from_where_it_is_silent():

@@ -84,6 +84,13 @@ def _rendered(
         )
         sounds[domain] += played
         left_out += [f"to learn from: {false}"] if false else []
+    for domain in domains:
+        if not sounds[domain]:
+            raise ValueError(
+                f"No sound font plays a note of {domain} as it is written ({'; '.join(left_out)}), "
+                "so that nothing is known of its timbre. Name another --soundfont or "
+                "--second_soundfont, or leave it out of --pairs."
+            )
     return sounds, left_out
 
 

@@ -115,11 +115,10 @@ class Measuring:
         music = self._music
         source = music.recordings[pair[0]][piece]
         targets = music.recordings[pair[1]]
-        if music.paired:
-            target = targets[piece]
+        target = targets[piece] if music.paired else np.concatenate(list(targets.values()))
+        if music.paired or pair[0] == pair[1]:  # Where the same piece would be the right content.
             wrong = decoys.wrong_content(list(targets.values()), list(targets).index(piece))
         else:
-            target = np.concatenate(list(targets.values()))
             wrong = np.resize(target, len(source))
         sounds = {
             decoys.IDENTITY: source,
