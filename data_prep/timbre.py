@@ -8,7 +8,7 @@ does not see to that: two instruments' notes may lie a semitone apart and yet be
 import functools
 
 import numpy as np
-from scipy import fft
+from scipy import fft, signal
 
 from umt_jax.shapes import Waveform
 
@@ -22,6 +22,7 @@ NOISE_DB = (-70.0, -30.0)
 _NUM_BANDS = 9
 _LOWEST_HZ = 60.0
 _SILENCE_RMS = 1e-4
+_OVERSAMPLING = 4
 
 
 def change_timbre(
@@ -68,7 +69,9 @@ def shape_wave(waveform: Waveform, *, drive: float, bias: float) -> Waveform:
     Returns:
         Amplitudes without the offset that the bias makes, [T].
     """
-    shaped = np.tanh(drive * (waveform + bias))
+    # At a higher rate: harmonics beyond half of the rate would come back as other pitches.
+    finer = signal.resample_poly(waveform, _OVERSAMPLING, 1)
+    shaped = signal.resample_poly(np.tanh(drive * (finer + bias)), 1, _OVERSAMPLING)
     return shaped - shaped.mean()
 
 

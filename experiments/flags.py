@@ -121,11 +121,22 @@ _HELP = {
     "classifier_learning_rate_decay": (
         "Factor on --classifier_learning_rate every --decay_steps steps."
     ),
+    "classifier_updates": "Updates of the classifier in one step; those after the first draw on "
+    "the latents of recent steps.",
+    "classifier_memory_steps": "How many recent steps --classifier_updates draws on.",
+    "classifier_standardised": "Shows the classifier latents of mean 0 and variance 1.",
+    "classifier_context_frames": (
+        "Latent frames on either side that each layer of a second head of the classifier sees; 0 "
+        "for the paper's head alone."
+    ),
     "decay_steps": "Steps from one decay to the next.",
     "gradient_clip": (
         "Bound on the absolute value of each gradient of encoder and decoders; 0 for none."
     ),
     "confusion_weight": "Weight (lambda) of the confusion loss; 0 for a single domain.",
+    "confusion_ramp_steps": "Steps in which --confusion_weight grows from 0 to its value.",
+    "latent_noise": "Standard deviation of noise on the latents in training.",
+    "latent_range_weight": "Weight of the mean square by which latents leave [-1, 1].",
     "init_from": (
         "Folder of a run, or of imported weights, to start from: its sizes, encoder, classifier, "
         "decoders. Optimizers start afresh."

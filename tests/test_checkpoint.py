@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import shutil
 
@@ -57,6 +58,18 @@ def test_a_restored_state_is_the_saved_one_bit_for_bit(saved, run_config):
         assert checkpoints.newest_step() == 3
         restored = checkpoints.restore(3, make_state(run_config, 0))
     assert_same(restored, make_state(run_config, 3))
+
+
+def test_with_an_average_inference_reads_that_and_training_goes_on_from_the_newest(
+    tmp_path, run_config
+):
+    training = dataclasses.replace(run_config.training, ema_decay=0.9, classifier_updates=2)
+    config = dataclasses.replace(run_config, training=training)
+    save(tmp_path, config, [1.0])
+    state = make_state(config, 1)
+    assert_same(checkpoint.restore_parameters(str(tmp_path)), state.average)
+    with checkpoint.Checkpoints(str(tmp_path)) as checkpoints:
+        assert_same(checkpoints.restore(1, make_state(config, 0)), state)
 
 
 def test_a_state_is_restored_to_the_devices_where_it_will_live(saved, run_config):

@@ -10,12 +10,13 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: ["shapes", "config", "sound_file", "command_line", "storage", "demo_model"],
     1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures", "latent_file", "aac"]
-    + ["blending", "sampling", "sampling_flags"],
+    + ["blending", "sampling", "sampling_flags", "devices"],
     2: ["layers", "stacks", "places", "arguments", "uploads", "rainbowgram"],
     3: ["encoder", "decoder", "classifier", "parallel_segments"],
     4: ["networks", "seams"],
-    5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "damage", "published_arrays"],
-    6: ["train_step", "generate"],
+    5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "damage", "published_arrays"]
+    + ["detuning"],
+    6: ["train_step", "classifier_step", "generate"],
     7: ["partitioning", "scan_engine", "native_engine", "pallas_engine", "engines"],
     8: [
         "streams",
@@ -41,6 +42,8 @@ NEIGHBOURS = [
     ("damage", "checkpoint"),
     ("sharding", "train_state"),
     ("sharding", "dataset"),
+    ("detuning", "dataset"),
+    ("train_step", "classifier_step"),
     ("engines", "scan_engine"),
     ("engines", "native_engine"),
     ("engines", "pallas_engine"),

@@ -64,6 +64,16 @@ def test_variants_depend_on_nothing_but_seed_domain_track_place_and_number(track
         assert (other["augmented"] != reference["augmented"]).any()
 
 
+def test_variants_of_another_timbre_follow_those_of_pitch_alone(track):
+    (plain,) = examples(track[1], num_segments=1)
+    (more,) = examples(track[1], num_segments=1, timbre_variants=3)
+    assert more["augmented"].shape == (5, T)
+    np.testing.assert_array_equal(more["codes"], plain["codes"])
+    np.testing.assert_array_equal(more["augmented"][:2], plain["augmented"])
+    for variant in more["augmented"][2:]:
+        assert np.mean(variant != more["codes"]) > 0.8  # Not in one slice alone.
+
+
 def test_loudness_is_that_of_the_whole_track(track):
     made = examples(track[1], num_segments=58, loudness_dbfs=-20.0)
     waveform = mu_law.decode(np.concatenate([example["codes"] for example in made]), "rounded")
@@ -84,6 +94,7 @@ def test_effects_compile_without_a_warning():
     [
         ({"segment_samples": 1000}, "--segment_samples=1000 must be at least 1024"),
         ({"num_variants": 0}, "--num_variants=0 must be at least 1"),
+        ({"timbre_variants": -1}, "--timbre_variants=-1 must be 0 or more"),
         ({"sample_rate_hz": 16}, "--sample_rate_hz=16 must be at least 1000"),
         ({"loudness_dbfs": 3.0}, "--loudness_dbfs=3 must lie between -60 and 0"),
         ({"loudness_dbfs": float("nan")}, "--loudness_dbfs=nan must lie"),

@@ -277,12 +277,14 @@ def export(
 
 def _optimizers(state):
     """Returns what training alone needs; with an average, the newest parameters are part of it."""
-    newest = {} if state.average is None else {"parameters": state.parameters}
+    optional = {} if state.average is None else {"parameters": state.parameters}
+    if state.recent_latents is not None:
+        optional["recent_latents"] = state.recent_latents
     return {
         "step": state.step,
         "autoencoder_optimizer": state.autoencoder_optimizer,
         "classifier_optimizer": state.classifier_optimizer,
-        **newest,
+        **optional,
     }
 
 

@@ -78,10 +78,21 @@ class TrainingConfig:
         learning_rate_decay: Factor on that step size every `decay_steps` steps.
         classifier_learning_rate: Adam's step size for the classifier at step 0.
         classifier_learning_rate_decay: Factor on that one every `decay_steps` steps.
+        classifier_updates: Updates of the classifier in one step: the first with the step's own
+            latents, the others with those of recent steps.
+        classifier_memory_steps: How many recent steps those are drawn from.
+        classifier_standardised: Whether the classifier sees latents of mean 0 and variance 1, by
+            running statistics.
+        classifier_context_frames: Frames on either side that each layer of a second head of the
+            classifier sees; 0 for the paper's head alone, which sees one frame at a time.
         decay_steps: Steps from one decay to the next.
         gradient_clip: Bound on the absolute value of each gradient of encoder and decoders; 0
             for none.
         confusion_weight: Lambda, the weight of the confusion loss; 0 trains plain autoencoders.
+        confusion_ramp_steps: Steps in which that weight grows from 0; 0 has all of it at once.
+        latent_noise: Standard deviation of the noise that decoders and classifier find on the
+            latents in training.
+        latent_range_weight: Weight of the mean square by which latents leave [-1, 1].
         init_from: Folder of a run whose weights this one starts from; empty for fresh ones.
         freeze_encoder: Trains decoders alone: encoder and classifier stay as they are.
         ema_decay: How much of the running average of all parameters stays at each step (exponential
@@ -109,9 +120,16 @@ class TrainingConfig:
     learning_rate_decay: float = 0.98
     classifier_learning_rate: float = 1e-3
     classifier_learning_rate_decay: float = 0.98
+    classifier_updates: int = 1
+    classifier_memory_steps: int = 64
+    classifier_standardised: bool = False
+    classifier_context_frames: int = 0
     decay_steps: int = 625
     gradient_clip: float = 0.0
     confusion_weight: float = 0.01
+    confusion_ramp_steps: int = 0
+    latent_noise: float = 0.0
+    latent_range_weight: float = 0.0
     init_from: str = ""
     freeze_encoder: bool = False
     ema_decay: float = 0.0
@@ -126,7 +144,14 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Checks each value's range."""
-        for name in ("segment_samples", "domain_batch", "decay_steps", "microbatches"):
+        for name in (
+            "segment_samples",
+            "domain_batch",
+            "decay_steps",
+            "microbatches",
+            "classifier_updates",
+            "classifier_memory_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name}={getattr(self, name)} must be at least 1.")
         for name in ("learning_rate", "classifier_learning_rate"):
@@ -135,7 +160,14 @@ class TrainingConfig:
         for name in ("learning_rate_decay", "classifier_learning_rate_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"--{name}={getattr(self, name)} must lie in (0, 1].")
-        for name in ("gradient_clip", "confusion_weight"):
+        for name in (
+            "gradient_clip",
+            "confusion_weight",
+            "confusion_ramp_steps",
+            "latent_noise",
+            "latent_range_weight",
+            "classifier_context_frames",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"--{name}={getattr(self, name)} must be 0 or more.")
         if not 0 <= self.ema_decay < 1:

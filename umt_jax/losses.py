@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
-from umt_jax.shapes import Array, Bool, Codes, Float, Integer
+from umt_jax.shapes import Array, Bool, Codes, Float, Integer, Latents
 
 
 def reconstruction(
@@ -32,3 +33,8 @@ def classification(
 def accuracy(domain_logits: Float[Array, "*B K"], domain: Integer[Array, "*B"]) -> Float[Array, ""]:
     """Returns the fraction of segments whose likeliest domain is the true one."""
     return jnp.mean(jnp.argmax(domain_logits, axis=-1) == domain)
+
+
+def outside_range(latents: Latents) -> Float[Array, ""]:
+    """Returns the mean square by which latents leave [-1, 1]."""
+    return jnp.mean(jnp.square(nn.relu(jnp.abs(latents) - 1)))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from umt_jax.shapes import Array, Codes, Float, Float32, Integer, Waveform
+from umt_jax.shapes import Array, Codes, Float, Integer, Waveform
 
 MU = 255
 NUM_LEVELS = 256
@@ -46,8 +46,11 @@ def quantise(levels: Float[Array, "*B T"], convention: str) -> Integer[Array, "*
     return ((_HALF_RANGE * levels).round() + _CENTRE).astype(np.uint8)
 
 
-def decode(codes: Codes, convention: str) -> Float32[Array, "*B T"]:
-    """Returns amplitudes, float32 in [-1, 1], [*B, T], by the convention that made the codes."""
+def decode(codes: Codes, convention: str) -> Any:
+    """Returns amplitudes, float32 in [-1, 1], [*B, T], by the convention that made the codes.
+
+    Like all in here: a NumPy array for a NumPy array, a JAX array for a JAX array.
+    """
     return _namespace(codes).asarray(_AMPLITUDES[convention])[codes]
 
 

@@ -118,7 +118,8 @@ class Networks:
 
     @functools.cached_property
     def _classifier(self):
-        return classifier.Classifier(self.config.model, len(self.config.domains))
+        config = self.config
+        return classifier.make(config.model, config.training, len(config.domains))
 
 
 # Compiled once for a configuration, however many translators use it.
@@ -166,15 +167,21 @@ def transfer(
         moved = jnp.moveaxis(leaf, axis, 0).at[here].set(jnp.moveaxis(source_leaf, axis, 0)[there])
         return jnp.moveaxis(moved, 0, axis)
 
-    outputs = jax.tree.map(
-        functools.partial(of_domains, axis=-1),
-        parameters.classifier["logits"],
-        source.classifier["logits"],
-    )
+    def classifier_part(name, fresh):
+        # What a classifier may have beyond the paper's is new where the source has none.
+        if name not in source.classifier:
+            return fresh
+        if not name.endswith("logits"):
+            return source.classifier[name]
+        outputs = functools.partial(of_domains, axis=-1)
+        return jax.tree.map(outputs, fresh, source.classifier[name])
+
     return NetworkParameters(
         encoder=source.encoder,
         decoders=jax.tree.map(of_domains, parameters.decoders, source.decoders),
-        classifier={**source.classifier, "logits": outputs},
+        classifier={
+            name: classifier_part(name, fresh) for name, fresh in parameters.classifier.items()
+        },
     )
 
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from umt_jax import sharding, train_step
 from umt_jax.dataset import Batch
+from umt_jax.devices import Devices
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.shapes import PyTree
 from umt_jax.train_state import Optimizers, TrainState
@@ -107,13 +108,18 @@ class Pmap:
                 batch,
                 networks=nets,
                 optimizers=optimizers,
-                first_segment=lax.axis_index(self._AXIS) * device_batch,
-                mean_over_devices=mean,
+                devices=Devices(
+                    first_segment=lax.axis_index(self._AXIS) * device_batch,
+                    mean=mean,
+                    gather=functools.partial(
+                        lax.all_gather, axis_name=self._AXIS, axis=1, tiled=True
+                    ),
+                ),
             )
 
         self._train_step = pmap(local_step, donate_argnums=0)
         self._eval_step = pmap(
-            functools.partial(train_step.eval_step, networks=nets, mean_over_devices=mean)
+            functools.partial(train_step.eval_step, networks=nets, devices=Devices(mean=mean))
         )
 
     def put_state(self, state: TrainState) -> TrainState:

@@ -32,13 +32,16 @@ class TrainState(struct.PyTreeNode):
         classifier_optimizer: State over the classifier's parameters.
         average: Running average of the parameters, which moves less from step to step; None where
             the configuration has `ema_decay=0`.
+        recent_latents: Of the last steps, in a ring, float32 [M, K, B, F, Z]; None where the
+            classifier is updated once a step.
     """
 
     step: Leaf
     parameters: NetworkParameters
     autoencoder_optimizer: PyTree
     classifier_optimizer: PyTree
-    average: NetworkParameters | None = None
+    average: PyTree = None
+    recent_latents: Leaf | None = None
 
     @property
     def best_parameters(self) -> NetworkParameters:
@@ -106,11 +109,26 @@ def trained_parameters(parameters: NetworkParameters, config: Config) -> dict[st
     return {"encoder": parameters.encoder, "decoders": decoders}
 
 
+def _no_latents(config: Config) -> Leaf:
+    training, model = config.training, config.model
+    num_frames = training.segment_samples // model.pool_samples
+    segments = (len(config.trained_domains), training.domain_batch)
+    shape = (training.classifier_memory_steps, *segments, num_frames, model.latent_channels)
+    return jnp.zeros(shape, jnp.float32)
+
+
 def learning_rate(config: TrainingConfig) -> optax.Schedule:
     """Returns the autoencoder's step size as a function of the step."""
     return optax.exponential_decay(
         config.learning_rate, config.decay_steps, config.learning_rate_decay, staircase=True
     )
+
+
+def confusion_weight(config: TrainingConfig, step: Leaf) -> Leaf:
+    """Returns lambda at a step, which may grow from 0."""
+    if not config.confusion_ramp_steps:
+        return config.confusion_weight
+    return config.confusion_weight * jnp.minimum(1, (1 + step) / config.confusion_ramp_steps)
 
 
 def make_optimizers(config: TrainingConfig) -> Optimizers:
@@ -136,4 +154,5 @@ def create(parameters: NetworkParameters, optimizers: Optimizers, config: Config
         autoencoder_optimizer=optimizers.autoencoder.init(trained_parameters(parameters, config)),
         classifier_optimizer=optimizers.classifier.init(parameters.classifier),
         average=parameters if config.training.ema_decay else None,
+        recent_latents=_no_latents(config) if config.training.classifier_updates > 1 else None,
     )

@@ -8,18 +8,15 @@ import jax.numpy as jnp
 import optax
 
 from umt_jax import detuning, losses, train_state
+from umt_jax.classifier_step import classification_loss, update_classifier
 from umt_jax.dataset import Batch
 from umt_jax.detuning import Lesson
+from umt_jax.devices import ONE_PROGRAM, Devices
 from umt_jax.networks import NetworkParameters, Networks
-from umt_jax.shapes import Array, Float, Integer, Leaf, Parameters, PyTree
+from umt_jax.shapes import Array, Float, Integer, Parameters, PyTree
 from umt_jax.train_state import Optimizers, TrainState
 
 Metrics = dict[str, Float[Array, "..."]]
-
-
-def _of_one_program(tree: PyTree) -> PyTree:
-    """Is the mean over devices where one program sees the whole batch."""
-    return tree
 
 
 def train_step(
@@ -28,8 +25,7 @@ def train_step(
     *,
     networks: Networks,
     optimizers: Optimizers,
-    first_segment: Leaf = 0,
-    mean_over_devices: Callable[[PyTree], PyTree] = _of_one_program,
+    devices: Devices = ONE_PROGRAM,
 ) -> tuple[TrainState, Metrics]:
     """Updates the classifier, then the autoencoder against the updated classifier (§3.3).
 
@@ -41,23 +37,23 @@ def train_step(
         batch: B segments of each of the K trained domains.
         networks: The three networks.
         optimizers: The optimizers that made `state`.
-        first_segment: Where each device runs this function on segments of its own, the place of its
-            first one among those of the whole batch.
-        mean_over_devices: Where each device runs this function on segments of its own, the mean of
-            a tree over the devices.
+        devices: Those that share the step.
 
     Returns:
         The next state, and metrics: `reconstruction` in nats per sample, [K]; the rest scalars.
     """
     config = networks.config
-    lesson = detuning.make_lesson(batch, config, step=state.step, first_segment=first_segment)
-    if config.training.freeze_encoder:
-        return _decoders_step(state, lesson, networks, optimizers, mean_over_devices)
+    training = config.training
+    lesson = detuning.make_lesson(
+        batch, config, step=state.step, first_segment=devices.first_segment
+    )
+    if training.freeze_encoder:
+        return _decoders_step(state, lesson, networks, optimizers, devices)
     domain = domain_labels(batch.codes)
-    num_domains, num_parts = len(batch.codes), config.training.microbatches
+    num_domains, num_parts = len(batch.codes), training.microbatches
 
     def encode(part):
-        return jax.vjp(lambda p: networks.encode(p, part.augmented), state.parameters.encoder)
+        return jax.vjp(lambda p: _encode(networks, p, part), state.parameters.encoder)
 
     if num_parts == 1:
         encoded = encode(lesson)
@@ -67,19 +63,13 @@ def train_step(
         latents = jax.lax.map(lambda part: encode(part)[0], parts)
         latents = jnp.moveaxis(latents, 0, 2).reshape(*domain.shape, *latents.shape[-2:])
 
-    def classification_loss(classifier, latents, domain):
-        domain_logits = networks.classify(classifier, latents)
-        return losses.classification(domain_logits, domain), losses.accuracy(domain_logits, domain)
-
-    # The classifier sees the latents as constants: its update never reaches the encoder.
-    (classification, accuracy), classifier_grads = jax.value_and_grad(
-        classification_loss, has_aux=True
-    )(state.parameters.classifier, jax.lax.stop_gradient(latents), domain)
-    classifier_grads = mean_over_devices(classifier_grads)
-    state = state.update_classifier(classifier_grads, optimizers)
+    state, classifier_metrics = update_classifier(
+        state, latents, domain, networks=networks, optimizers=optimizers, devices=devices
+    )
+    confusion_weight = train_state.confusion_weight(training, state.step)
 
     def confusion_loss(latents, domain):
-        return -classification_loss(state.parameters.classifier, latents, domain)[0]
+        return -classification_loss(state.parameters.classifier, latents, domain, networks)[0]
 
     def autoencoder_grads(part):
         latents, pull_back = encoded if num_parts == 1 else encode(part)
@@ -90,35 +80,35 @@ def train_step(
             latents, domain_labels(part.augmented)
         )
         # Encoder: mean over domains. Decoders: each from its own domain, however many there are.
-        (encoder_grads,) = pull_back(
-            latent_grads / num_domains + config.training.confusion_weight * confusion_grads
-        )
+        latent_grads = latent_grads / num_domains + confusion_weight * confusion_grads
+        if training.latent_range_weight:
+            range_grads = jax.grad(losses.outside_range)(latents)
+            latent_grads = latent_grads + training.latent_range_weight * range_grads
+        (encoder_grads,) = pull_back(latent_grads)
         grads = {"encoder": encoder_grads, "decoders": decoder_grads}
         return grads, {"reconstruction": reconstruction, "confusion": confusion}
 
     grads, metrics = _mean_over_parts(autoencoder_grads, lesson, num_parts)
-    grads = mean_over_devices(grads)
+    grads = devices.mean(grads)
     state = state.update_autoencoder(grads, optimizers, config)
 
-    metrics |= {"classification": classification, "classifier_accuracy": accuracy}
-    metrics = mean_over_devices(metrics)
+    metrics = devices.mean(metrics | classifier_metrics)
     metrics["encoder_gradient_norm"] = optax.tree.norm(grads["encoder"])
     metrics["decoder_gradient_norm"] = optax.tree.norm(grads["decoders"])
-    metrics["classifier_gradient_norm"] = optax.tree.norm(classifier_grads)
-    return state.finish_step(config.training), metrics
+    return state.finish_step(training), metrics
 
 
-def _decoders_step(state, lesson, networks, optimizers, mean_over_devices):
+def _decoders_step(state, lesson, networks, optimizers, devices):
     """Updates the trained decoders alone: neither of the other players has anything to learn."""
     config = networks.config
     decoders = train_state.trained_parameters(state.parameters, config)["decoders"]
 
     def decoder_grads(part):
-        latents = networks.encode(state.parameters.encoder, part.augmented)
+        latents = _encode(networks, state.parameters.encoder, part)
         reconstruction, (grads, _) = reconstruction_grads(networks, decoders, latents, part)
         return grads, reconstruction
 
-    grads, reconstruction = mean_over_devices(
+    grads, reconstruction = devices.mean(
         _mean_over_parts(decoder_grads, lesson, config.training.microbatches)
     )
     state = state.update_autoencoder({"decoders": grads}, optimizers, config)
@@ -126,15 +116,21 @@ def _decoders_step(state, lesson, networks, optimizers, mean_over_devices):
     return state.finish_step(config.training), metrics
 
 
+def _encode(networks, encoder, lesson):
+    """Returns the latents that decoders and classifier find, noise included."""
+    latents = networks.encode(encoder, lesson.augmented)
+    return latents if lesson.latent_noise is None else latents + lesson.latent_noise
+
+
 def _split(lesson: Lesson, num_parts: int) -> Lesson:
-    """Returns parts of the segments of every domain, leaves [parts, K, B / parts, T].
+    """Returns parts of the segments of every domain, leaves [parts, K, B / parts, ...].
 
     Every part has segments of all places in the batch, and so of all devices that share it.
     """
 
     def split(leaf):
-        num_domains, domain_batch, num_samples = leaf.shape
-        leaf = leaf.reshape(num_domains, domain_batch // num_parts, num_parts, num_samples)
+        num_domains, domain_batch, *of_segment = leaf.shape
+        leaf = leaf.reshape(num_domains, domain_batch // num_parts, num_parts, *of_segment)
         return jnp.moveaxis(leaf, 2, 0)
 
     return jax.tree.map(split, lesson)
@@ -162,11 +158,11 @@ def eval_step(
     batch: Batch,
     *,
     networks: Networks,
-    mean_over_devices: Callable[[PyTree], PyTree] = _of_one_program,
+    devices: Devices = ONE_PROGRAM,
 ) -> Metrics:
     """Returns `reconstruction` of untouched segments, [K], and `classifier_accuracy`.
 
-    The latter only where a classifier is trained. `mean_over_devices` as in `train_step`.
+    The latter only where a classifier is trained. Arguments as in `train_step`.
     """
     latents = networks.encode(parameters.encoder, batch.codes)
     decoders = train_state.trained_parameters(parameters, networks.config)["decoders"]
@@ -175,7 +171,7 @@ def eval_step(
     if not networks.config.training.freeze_encoder:
         domain_logits = networks.classify(parameters.classifier, latents)
         metrics["classifier_accuracy"] = losses.accuracy(domain_logits, domain_labels(batch.codes))
-    return mean_over_devices(metrics)
+    return devices.mean(metrics)
 
 
 def reconstruction_loss(networks, decoders, latents, lesson: Lesson) -> Float[Array, "K"]:
