@@ -1,0 +1,132 @@
+r"""Writes a page of short sounds: what a model makes of one held-out piece.
+
+    python -m experiments.listening --pairs=held_out/pairs --piece=foster_jeanie \
+        --output=docs/listening
+
+writes `<Domain>.ogg`, the beginning of the piece as recorded in each domain,
+`<Source>_to_<Target>.ogg`, its translations, and `README.md`, a table of them all. What is recorded
+in the target's domain is the true pair: what a perfect translation would sound like.
+"""
+
+import pathlib
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+
+from absl import flags
+
+from data_prep import instruments
+from umt_jax import audio, command_line, demo_model, sampling_flags, translator
+from umt_jax.shapes import Waveform
+
+
+def define_flags() -> None:
+    """Declares this command's flags."""
+    demo_model.define_flags()
+    flags.DEFINE_string(
+        "pairs", None, "Folder of <Domain>/<piece>.wav (data_prep.render).", required=True
+    )
+    flags.DEFINE_string("piece", None, "Which piece. Default: the first one by name.")
+    flags.DEFINE_string("output", None, "Folder to write to, made if need be.", required=True)
+    flags.DEFINE_float("seconds", 10.0, "How much of the piece is played.", lower_bound=0.5)
+    sampling_flags.define_flags()
+    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
+
+
+def main() -> None:
+    """Writes sounds and table as the flags say."""
+    args = flags.FLAGS
+    command_line.use_compilation_cache()
+    model = translator.load(demo_model.chosen(), step=args.step)
+    sampling = sampling_flags.chosen(model.config.sampling)
+    files = recordings(pathlib.Path(args.pairs), args.piece, model.domains)
+    rate_hz = model.sample_rate_hz
+    output = pathlib.Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    num_samples = round(args.seconds * rate_hz)
+    for source, path in files.items():
+        waveform = audio.read(path, sample_rate_hz=rate_hz)[:num_samples]
+        write(output / f"{source}.ogg", waveform, rate_hz)
+        for target in model.domains:
+            if target != source:
+                translation = model.translate(
+                    waveform,
+                    rate_hz,
+                    domain=target,
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    seed=args.seed,
+                )
+                write(output / f"{source}_to_{target}.ogg", translation, rate_hz)
+    piece = next(iter(files.values())).stem
+    (output / "README.md").write_text(table(piece, model.domains, sys.argv[1:]))
+    print(f"Written: {output / 'README.md'} and the sounds beside it.")
+
+
+def recordings(
+    pairs: pathlib.Path, piece: str | None, domains: Sequence[str]
+) -> dict[str, pathlib.Path]:
+    """Returns the file of one piece in each domain.
+
+    Args:
+        pairs: Folder of <Domain>/<piece>.wav.
+        piece: Which piece; None for the first one that all domains have.
+        domains: The model's.
+
+    Raises:
+        FileNotFoundError: There is no such piece in all of them.
+    """
+    names = [{path.stem for path in (pairs / domain).glob("*.wav")} for domain in domains]
+    common = sorted(set.intersection(*names))
+    if not common or piece not in [None, *common]:
+        available = f"There are: {', '.join(common)}." if common else "There is none."
+        raise FileNotFoundError(
+            f"--pairs={pairs} has no {piece or 'piece'} in each of {', '.join(domains)}. "
+            f"{available}"
+        )
+    chosen = piece or common[0]
+    return {domain: pairs / domain / f"{chosen}.wav" for domain in domains}
+
+
+def write(path: pathlib.Path, waveform: Waveform, sample_rate_hz: int) -> None:
+    """Writes a sound at one level for all."""
+    audio.write(path, instruments.at_level(waveform), sample_rate_hz=sample_rate_hz)
+
+
+def table(piece: str, domains: Sequence[str], arguments: Sequence[str]) -> str:
+    """Returns the page: sources below one another, targets beside one another."""
+
+    def link(source, target):
+        if source == target:
+            return f"[as recorded]({source}.ogg)"
+        return f"[{source} to {target}]({source}_to_{target}.ogg)"
+
+    words: Mapping[str, str] = {domain: domain.replace("_", " ") for domain in domains}
+    rows = [
+        f"| **{words[source]}** | {' | '.join(link(source, target) for target in domains)} |"
+        for source in domains
+    ]
+    return "\n".join(
+        [
+            f"# How it sounds: {piece}",
+            "",
+            "Each row is one recording and its translations. The sounds of a column should be",
+            "alike, and like the one that is as recorded, which no translation has heard.",
+            "",
+            f"| from \\ to | {' | '.join(words[domain] for domain in domains)} |",
+            f"|{'---|' * (len(domains) + 1)}",
+            *rows,
+            "",
+            "Made by",
+            "",
+            "```bash",
+            f"python -m experiments.listening {shlex.join(arguments)}",
+            "```",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    command_line.run(main)
