@@ -403,6 +403,8 @@ _STYLE = """.headline strong { font-size: 3rem; }
 .headline span, small { color: var(--quiet); }
 td small { display: block; font-size: .75rem; white-space: nowrap; }
 .wide { overflow-x: auto; margin-top: 1rem; }
+.wide th, .wide td { overflow-wrap: normal; }
+.wide th[scope=row] { min-width: 8rem; }
 th, td { padding-right: .9rem; vertical-align: top; }
 tr.measured { font-weight: 600; }
 td.heat { background: color-mix(in srgb, #009E73 var(--share), transparent);
