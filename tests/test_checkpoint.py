@@ -210,8 +210,13 @@ def interrupted_in_its_first_checkpoint(folder):
     return FileNotFoundError, "--checkpoint=.* holds no finished checkpoint yet"
 
 
-def random_folder(folder):
+def empty_folder_named_as_a_step(folder):
     (folder / "checkpoints" / "5").mkdir(parents=True)
+    return FileNotFoundError, "--checkpoint=.* holds no finished checkpoint yet"
+
+
+def random_folder(folder):
+    (folder / "checkpoints" / "5" / "photos").mkdir(parents=True)
     return ValueError, "checkpoints is damaged, or holds a checkpoint of another program"
 
 
@@ -234,6 +239,7 @@ def configuration_of_another_program(folder):
         file_instead_of_folder,
         empty,
         interrupted_in_its_first_checkpoint,
+        empty_folder_named_as_a_step,
         random_folder,
         one_array_of_another_program,
         configuration_of_another_program,

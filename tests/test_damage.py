@@ -69,7 +69,6 @@ def test_a_half_written_checkpoint_is_named_and_removed(workdir, caplog):
         ("metrics/metrics", empty),
         ("parameters/_METADATA", gone),
         ("parameters/manifest.ocdbt", half),
-        ("parameters/manifest.ocdbt", gone),
         ("optimizers/ocdbt.process_0", half),
         ("optimizers/ocdbt.process_0", empty),
         ("optimizers/ocdbt.process_0", gone),

@@ -1,6 +1,10 @@
 import dataclasses
+import json
 import subprocess
 import sys
+
+import pytest
+from test_checkpoint import make_state
 
 from umt_jax import checkpoint
 from umt_jax.config import SamplingConfig
@@ -54,3 +58,61 @@ def test_a_sampling_that_means_nothing_is_refused_before_anything_is_written(tmp
         ],
     )
     assert not (tmp_path / "exported").exists()
+
+
+def texts(folder):
+    """All bytes of all files, with their names."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return b"".join(str(path.relative_to(folder)).encode() + path.read_bytes() for path in files)
+
+
+@pytest.fixture
+def private_run(tmp_path, run_config):
+    """A run that tells who made it, where and of what."""
+    training = dataclasses.replace(run_config.training, init_from="/home/anna/runs/first")
+    config = dataclasses.replace(run_config, training=training)
+    track = {"name": "bei Anna.wav", "sha256": "5ec2e7", "seconds": 7.5}
+    track["num_segments"] = {"train": 3, "validation": 1, "test": 0}
+    cello = {
+        "sample_rate_hz": 8000,
+        "source": "/home/anna/music",
+        "tracks": [track],
+        "left_out": [{"name": "streng geheim.wav", "reason": "is silent"}],
+    }
+    published = {"folder": "C:\\Users\\anna\\pretrained", "epoch": 3}
+    with checkpoint.Checkpoints(str(tmp_path / "anna")) as checkpoints:
+        dataset = {"Cello": cello, "published": published}
+        checkpoints.save(make_state(config, 1), config, dataset, 1.0)
+    (tmp_path / "anna" / "metrics.jsonl").write_text('{"step": 1}\n')
+    return tmp_path / "anna"
+
+
+def dataset_of(run):
+    return json.loads((run / "checkpoints" / "1" / "dataset" / "metadata").read_text())
+
+
+def test_an_export_tells_nothing_of_where_it_was_made_and_of_what(tmp_path, private_run):
+    for word in (b"anna", b"Anna", b"geheim", b"5ec2e7"):
+        assert word in texts(private_run)
+    output = tmp_path / "exported"
+    assert export(private_run, output).returncode == 0
+    for word in (b"anna", b"Anna", b"geheim", b"5ec2e7", str(tmp_path).encode()):
+        assert word not in texts(output)
+    assert checkpoint.read_config(str(output)).training.init_from == "first"
+    num_segments = {"train": 3, "validation": 1, "test": 0}
+    assert dataset_of(output) == {
+        "Cello": {
+            "sample_rate_hz": 8000,
+            "source": "music",
+            "tracks": [{"seconds": 7.5, "num_segments": num_segments}],
+        },
+        "published": {"folder": "pretrained", "epoch": 3},
+    }
+
+
+def test_an_export_names_the_recordings_where_that_is_asked_for(tmp_path, private_run):
+    output = tmp_path / "exported"
+    assert export(private_run, output, "--recordings").returncode == 0
+    assert b"/home/anna" not in texts(output) and str(tmp_path).encode() not in texts(output)
+    for part in ("tracks", "left_out"):
+        assert dataset_of(output)["Cello"][part] == dataset_of(private_run)["Cello"][part]

@@ -13,7 +13,7 @@ FLOORS = {
     + ["blending", "sampling", "sampling_flags", "devices"],
     2: ["layers", "stacks", "places", "arguments", "uploads", "rainbowgram"],
     3: ["encoder", "decoder", "classifier", "parallel_segments"],
-    4: ["networks", "seams"],
+    4: ["networks", "seams", "stored_arrays"],
     5: ["losses", "train_state", "dataset", "sharding", "checkpoint", "damage", "published_arrays"]
     + ["detuning"],
     6: ["train_step", "classifier_step", "generate"],

@@ -7,17 +7,20 @@ optimizers, configuration and description of the dataset. Inference reads the fi
 import contextlib
 import dataclasses
 import errno
+import ntpath
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from umt_jax import storage
+from umt_jax import storage, stored_arrays
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.networks import NetworkParameters, Networks
 from umt_jax.train_state import TrainState
@@ -29,6 +32,7 @@ JSON_FILES = {"config": "metadata", "dataset": "metadata", "metrics": "metrics"}
 _METRIC = "reconstruction"
 _UNLOGGED = "unlogged"
 _DELETED = "deleted"
+_COMMITTED = "commit_success.txt"
 
 
 def _reconstruction(metrics: dict[str, float]) -> float:
@@ -49,10 +53,17 @@ class Checkpoints:
     """The checkpoints of one run: the newest, and the one with the best validation loss."""
 
     def __init__(self, workdir: str) -> None:
-        """Opens `workdir`, making it if need be."""
+        """Opens `workdir`, making it if need be.
+
+        Raises:
+            ValueError: Checkpoints cannot be written in a folder of this name.
+        """
         policies = checkpoint_managers.preservation_policy
+        folder = folder_of(workdir)
+        remove_empty(folder)
         self._manager = _Manager(
-            folder_of(workdir),
+            folder,
+            handler_registry=stored_arrays.registry(ARRAYS),
             options=ocp.CheckpointManagerOptions(
                 # Without this Orbax does not save the metrics, and forgets which one is the best.
                 best_fn=_reconstruction,
@@ -81,7 +92,7 @@ class Checkpoints:
         reconstruction: float,
         unlogged: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """Saves a state in the background.
+        """Saves a state in the background, and reads it back before an older one is deleted.
 
         Args:
             state: State to save; may be donated to the next step at once.
@@ -118,22 +129,31 @@ class Checkpoints:
         """Returns the state saved at `step`, on the devices where `target`'s arrays live.
 
         Raises:
-            ValueError: It has other arrays than `target`.
+            ValueError: It has other arrays than `target`, or of other shapes or types.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
+        trees = {"parameters": abstract.best_parameters, "optimizers": _optimizers(abstract)}
+        folder = self._manager.directory / str(step)
         try:
+            differences = [
+                f"{part}.{clause}"
+                for part, tree in trees.items()
+                for clause in stored_arrays.differences(folder / part, tree)
+            ]
+            if differences:
+                raise ValueError(_first(differences))
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    parameters=ocp.args.StandardRestore(abstract.best_parameters),
-                    optimizers=ocp.args.StandardRestore(_optimizers(abstract)),
+                    **{part: ocp.args.StandardRestore(tree) for part, tree in trees.items()}
                 ),
             )
         except (KeyError, ValueError, TypeError) as error:
+            reason = str(error).partition("\n")[0][:200]
             raise ValueError(
-                f"{self._manager.directory / str(step)} does not hold the arrays of this model: it "
-                "was written by another version of umt_jax, or by another program. Start anew in "
-                "another --workdir."
+                f"{folder} does not hold the arrays of this model ({reason}): it was written by "
+                "another version of umt_jax, or by another program. Start anew in another "
+                "--workdir."
             ) from error
         optimizers = restored["optimizers"]
         if target.average is None:
@@ -176,15 +196,47 @@ class Checkpoints:
 
 
 def folder_of(workdir: str) -> epath.Path:
-    """Returns where a run keeps its checkpoints, each in a folder named after its step."""
+    """Returns where a run keeps its checkpoints, each in a folder named after its step.
+
+    Raises:
+        ValueError: Its name holds what TensorStore cannot write.
+    """
     if storage.is_local(workdir):
         workdir = os.path.abspath(workdir)  # Orbax asks for it.
+        if not _is_text(workdir):
+            raise ValueError(
+                f"{os.fsencode(workdir)!r} is not the name of a folder for a run: it is no UTF-8, "
+                "in which checkpoints name their files. Rename the folder, or take another."
+            )
+        if os.sep != "\\" and "\\" in workdir:  # TensorStore would write below `a/b` for `a\b`.
+            raise ValueError(
+                f"{workdir} is not the name of a folder for a run: checkpoints cannot be written "
+                "below a name with a backslash. Rename the folder, or take another."
+            )
     return storage.path(workdir) / "checkpoints"
+
+
+def steps(folder: epath.Path) -> list[int]:
+    """Returns the steps of the finished checkpoints, sorted; an empty folder is none of them."""
+    if not folder.is_dir():
+        return []
+    folders = {step: folder / str(step) for step in ocp.utils.checkpoint_steps(folder)}
+    return sorted(step for step, path in folders.items() if path.is_dir() and any(path.iterdir()))
+
+
+def remove_empty(folder: epath.Path) -> None:
+    """Removes empty folders named after a step, which Orbax would take for checkpoints."""
+    if jax.process_index() != 0 or not folder.is_dir():
+        return
+    for step in set(ocp.utils.checkpoint_steps(folder)).difference(steps(folder)):
+        if (folder / str(step)).is_dir():
+            logging.warning("Removing %s: it is empty, so no checkpoint.", folder / str(step))
+            (folder / str(step)).rmdir()
 
 
 def has_checkpoint(workdir: str) -> bool:
     """Says whether a run has saved anything yet."""
-    return folder_of(workdir).is_dir() and bool(ocp.utils.checkpoint_steps(folder_of(workdir)))
+    return bool(steps(folder_of(workdir)))
 
 
 def read_config(workdir: str, step: int | None = None) -> Config:
@@ -211,11 +263,23 @@ def restore_parameters(workdir: str, step: int | None = None) -> NetworkParamete
     Args and errors as `read_config`.
     """
     config = read_config(workdir, step)
+    step = best_step(workdir) if step is None else step
+    folder = folder_of(workdir) / str(step)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
         jax.eval_shape(Networks(config).init, jax.random.key(0)),
     )
+    try:
+        stored_arrays.repair(folder / "parameters")
+        differences = stored_arrays.differences(folder / "parameters", abstract, rounded=True)
+    except (KeyError, ValueError, OSError) as error:
+        raise _damaged(folder, ["parameters"]) from error
+    if differences:
+        raise ValueError(
+            f"{folder} does not hold the parameters that its configuration describes: "
+            f"{_first(differences)}. Get it again from where it came from."
+        )
     return _read(workdir, step, parameters=ocp.args.StandardRestore(abstract))["parameters"]
 
 
@@ -226,18 +290,26 @@ def best_step(workdir: str) -> int:
 
 
 def export(
-    workdir: str, output: str, step: int | None = None, *, sampling: SamplingConfig | None = None
+    workdir: str,
+    output: str,
+    step: int | None = None,
+    *,
+    sampling: SamplingConfig | None = None,
+    recordings: bool = False,
 ) -> tuple[int, float]:
     """Copies a checkpoint without its optimizers, weights in float16, a twelfth of its size.
 
     Weights are small numbers: float16 rounds them eight times as finely as bfloat16. The copy loads
-    as any other, in float32; training goes on from it with --init_from.
+    as any other, in float32; training goes on from it with --init_from. It is made to be shared: of
+    the paths of this machine it holds the last names alone, and of recordings, unless asked for,
+    only how long they are.
 
     Args:
         workdir: Folder of the run.
         output: Folder to make.
         step: Which checkpoint; None for the best.
         sampling: How the copy is to be played; None for what the checkpoint says.
+        recordings: Keeps the names of the recordings that it was trained on.
 
     Returns:
         Its step, and its validation loss in nats per sample.
@@ -260,19 +332,60 @@ def export(
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)):
         raise ValueError(f"--checkpoint={workdir} has weights beyond float16, step {step}.")
     dataset = _read(workdir, step, dataset=ocp.args.JsonRestore())["dataset"]
+    if not recordings:
+        dataset = {name: _without_recordings(domain) for name, domain in dataset.items()}
+    init_from = _last_name(config.training.init_from)
+    config = dataclasses.replace(
+        config, training=dataclasses.replace(config.training, init_from=init_from)
+    )
+    folder = folder_of(output)
+    remove_empty(folder)
     # Without `best_fn` Orbax does not save the metrics.
     options = ocp.CheckpointManagerOptions(best_fn=_reconstruction, best_mode="min")
-    with ocp.CheckpointManager(folder_of(output), options=options) as manager:
+    handlers = stored_arrays.registry(("parameters",))
+    with ocp.CheckpointManager(folder, options=options, handler_registry=handlers) as manager:
         manager.save(
             step,
             args=ocp.args.Composite(
                 parameters=ocp.args.StandardSave(parameters),
                 config=ocp.args.JsonSave(config.to_json()),
-                dataset=ocp.args.JsonSave(dataset),
+                dataset=ocp.args.JsonSave(_without_paths(dataset)),
             ),
             metrics=metrics,
         )
+    for part in ("", *(path.name for path in (folder / str(step)).iterdir() if path.is_dir())):
+        # That it is there is what counts; Orbax writes the path of its folder into it.
+        if (committed := folder / str(step) / part / _COMMITTED).exists():
+            committed.write_text("Committed.\n")
     return step, metrics[_METRIC]
+
+
+def _without_recordings(domain: Any) -> Any:
+    """Returns what is known of a domain without what tells its recordings apart."""
+    if not isinstance(domain, dict):
+        return domain
+    about = {name: value for name, value in domain.items() if not isinstance(value, dict | list)}
+    tracks = [
+        {name: track[name] for name in ("seconds", "num_segments") if name in track}
+        for track in domain.get("tracks", ())
+    ]
+    return {**about, "tracks": tracks} if tracks else about
+
+
+def _without_paths(value: Any) -> Any:
+    """Returns JSON with the last name of each absolute path in it."""
+    if isinstance(value, dict):
+        return {name: _without_paths(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(entry) for entry in value]
+    if isinstance(value, str) and (posixpath.isabs(value) or ntpath.isabs(value)):
+        return _last_name(value)
+    return value
+
+
+def _last_name(path: str) -> str:
+    """Returns the last name of a path of any system."""
+    return ntpath.basename(path.rstrip("/\\"))
 
 
 def _optimizers(state):
@@ -297,7 +410,7 @@ def _read(workdir, step, **parts):
             "'checkpoints'. Give what was --workdir in training."
         )
     with ocp.CheckpointManager(folder, options=_reading()) as manager:
-        there = manager.all_steps()
+        there = steps(folder)
         if not there:
             raise FileNotFoundError(f"--checkpoint={workdir} holds no finished checkpoint yet.")
         if step is not None and step not in there:
@@ -309,12 +422,30 @@ def _read(workdir, step, **parts):
             step = manager.best_step() if step is None else step
             return manager.restore(step, args=ocp.args.Composite(**parts))
         except (KeyError, ValueError, OSError) as error:
-            raise ValueError(
-                f"{folder if step is None else folder / str(step)} is damaged, or holds a "
-                f"checkpoint of another program: its {' and '.join(parts)} cannot be read."
-            ) from error
+            raise _damaged(folder if step is None else folder / str(step), list(parts)) from error
 
 
 def _reading():
     # Writes nothing. Orbax's option `read_only` would say so in two lines at every opening.
     return ocp.CheckpointManagerOptions(create=False, best_fn=_reconstruction, best_mode="min")
+
+
+def _damaged(folder: epath.Path, parts: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"{folder} is damaged, or holds a checkpoint of another program: its "
+        f"{' and '.join(parts)} cannot be read."
+    )
+
+
+def _first(differences: Sequence[str]) -> str:
+    more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
+    return f"{differences[0]}{more}"
+
+
+def _is_text(path: str) -> bool:
+    """Says whether a path is valid UTF-8; Python keeps other bytes as lone surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

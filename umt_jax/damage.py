@@ -9,12 +9,11 @@ import json
 
 import jax
 import orbax.checkpoint as ocp
-import tensorstore as ts
 from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from umt_jax import checkpoint
+from umt_jax import checkpoint, stored_arrays
 
 # TensorStore's words for files that may well be whole, but could not be read today.
 _UNREACHABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED")
@@ -24,13 +23,15 @@ def set_aside(workdir: str) -> None:
     """Leaves only checkpoints that can be loaded, and says what is wrong with the others.
 
     To be called before training opens them. Process 0 reads them all; the other ones wait for it.
-    Half-written ones are removed. Damaged ones are renamed to `<step>.damaged` and kept.
+    Half-written ones are removed. One whose arrays were only never merged is repaired. Damaged ones
+    are renamed to `<step>.damaged` and kept.
 
     Args:
         workdir: Folder of a run; need not exist yet.
 
     Raises:
-        ValueError: There are checkpoints, and all of them are damaged. They keep their names.
+        ValueError: There are checkpoints, and all of them are damaged. They keep their names. Or
+            the folder's name is one in which checkpoints cannot be written.
         OSError: They cannot be reached.
     """
     if jax.process_index() == 0:
@@ -45,7 +46,8 @@ def _set_aside(folder: epath.Path) -> None:
     for half_written in ocp.utils.tmp_checkpoints(folder):
         logging.warning("Removing %s, half-written by a run that was killed.", half_written.get())
         half_written.get().rmtree()
-    steps = sorted(ocp.utils.checkpoint_steps(folder))
+    checkpoint.remove_empty(folder)
+    steps = checkpoint.steps(folder)
     reasons = {step: _damage(folder / str(step)) for step in steps}
     damaged = {step: reason for step, reason in reasons.items() if reason}
     if damaged and len(damaged) == len(steps):
@@ -70,6 +72,7 @@ def _damage(checkpoint_folder: epath.Path) -> str | None:
         return "weights alone, as umt_jax.export writes them; give them as --init_from"
     try:
         for part in checkpoint.ARRAYS:
+            stored_arrays.repair(checkpoint_folder / part)
             _read_arrays(checkpoint_folder / part)
         for part, filename in checkpoint.JSON_FILES.items():
             _read_json(checkpoint_folder / part / filename)
@@ -83,14 +86,10 @@ def _damage(checkpoint_folder: epath.Path) -> str | None:
 
 def _read_arrays(folder: epath.Path) -> None:
     """Reads the bytes of every array, and what describes them."""
-    for path in (folder / "_METADATA", *folder.glob("array_metadatas/*")):
+    described = folder / "array_metadatas"
+    for path in (folder / "_METADATA", *(described.iterdir() if described.is_dir() else ())):
         _read_json(path)
-    url = str(folder) if "://" in str(folder) else f"file://{folder}"
-    store = ts.KvStore.open({"driver": "ocdbt", "base": f"{url}/"}).result()
-    reads = [store.read(key) for key in store.list().result()]
-    # No array and no description of one is empty; what was in a file that is gone reads so.
-    if not reads or not all(read.result().value for read in reads):
-        raise FileNotFoundError(f"a file of arrays in {folder} is missing")
+    stored_arrays.check(folder)
 
 
 def _read_json(path: epath.Path) -> None:

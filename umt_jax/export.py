@@ -2,9 +2,11 @@ r"""Copies the best checkpoint of a run without its optimizers, in a twelfth of 
 
     python -m umt_jax.export --checkpoint=runs/mine --output=mine
 
-The copy holds weights in float16, and the run's record of its losses. It is given as --checkpoint
-to translate with and to evaluate, and as --init_from to train further. What --temperature and
---top_p say is kept in it: whoever plays the model without saying otherwise has that sampling.
+The copy holds weights in float16, and the run's record of its losses. It tells nothing of where it
+was made, and only with --recordings the names of the sound files behind it. It is given as
+--checkpoint to translate with and to evaluate, and as --init_from to train further. What
+--temperature and --top_p say is kept in it: whoever plays the model without saying otherwise has
+that sampling.
 """
 
 from absl import flags
@@ -19,6 +21,7 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", None, "Folder of a training run.", required=True)
     flags.DEFINE_string("output", None, "Folder to make.", required=True)
     flags.DEFINE_integer("step", None, "Which of its checkpoints; the best if not given.")
+    flags.DEFINE_bool("recordings", False, "Keep the names of the recordings behind the model.")
     sampling_flags.define_flags()
 
 
@@ -26,7 +29,9 @@ def main() -> None:
     """Exports as the flags say."""
     args = flags.FLAGS
     sampling = sampling_flags.chosen(checkpoint.read_config(args.checkpoint, args.step).sampling)
-    step, loss = checkpoint.export(args.checkpoint, args.output, args.step, sampling=sampling)
+    step, loss = checkpoint.export(
+        args.checkpoint, args.output, args.step, sampling=sampling, recordings=args.recordings
+    )
     record = storage.path(args.checkpoint) / _RECORD
     if record.exists():
         with storage.whole_file(storage.path(args.output) / _RECORD) as copy:

@@ -70,8 +70,10 @@ def local_copy(dataset: epath.Path) -> Path:
     """
     if storage.is_local(dataset):
         return Path(dataset)
-    # Metadata hold a hash of every track and all settings, from which every shard follows.
-    identity = [os.fspath(dataset), *(path.read_text() for path in sorted(dataset.glob("*.json")))]
+    # Metadata hold a hash of every track and all settings, from which every shard follows. Not by a
+    # glob pattern, which would begin with the path.
+    described = sorted(path for path in dataset.iterdir() if path.name.endswith(".json"))
+    identity = [os.fspath(dataset), *(path.read_text() for path in described)]
     digest = hashlib.sha256(repr(identity).encode()).hexdigest()
     folder = storage.cache_folder() / "data" / digest[:32]
     storage.copy_files([path for path in dataset.iterdir() if not path.is_dir()], folder)

@@ -1,0 +1,161 @@
+"""The files of a tree of arrays in a checkpoint: merged, read back, repaired, described.
+
+Each process writes its arrays to a key-value store of its own, `ocdbt.process_<number>`; then one
+of them merges these stores, which writes an index of all, `manifest.ocdbt`. Without it nothing can
+be loaded, although every byte is there. Orbax 0.12 looks for the stores with a glob pattern that
+starts with the path, so in a folder named `v2 [final]` it finds none, and reports success all the
+same.
+"""
+
+import glob
+import urllib.parse
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+from absl import logging
+from etils import epath
+
+from umt_jax import storage
+
+_INDEX = "manifest.ocdbt"
+_STORE = "ocdbt.process_"
+
+# Orbax's own: small values, which describe arrays, in the index itself.
+_CONFIG = {
+    "max_inline_value_bytes": 1024,
+    "max_decoded_node_bytes": 100_000_000,
+    "manifest_kind": "single",
+}
+
+
+class Handler(ocp.StandardCheckpointHandler):
+    """Saves arrays in any folder, and reads them back before the checkpoint counts as written.
+
+    Checkpoints look and load as those of Orbax's own handler. The reading is part of saving in the
+    background; where it fails, saving does, and Orbax keeps the older checkpoints.
+    """
+
+    @classmethod
+    def typestr(cls) -> str:
+        """Returns the name in checkpoints, that of Orbax's handler, which can read them."""
+        return ocp.StandardCheckpointHandler.typestr()
+
+    def finalize(self, directory: epath.Path) -> None:
+        """Merges what the processes wrote, and reads it.
+
+        Raises:
+            ValueError: It cannot be read.
+        """
+        if glob.escape(str(directory)) == str(directory):
+            super().finalize(directory)
+        else:
+            merge(directory)
+        check(directory)
+
+
+def registry(parts: tuple[str, ...]) -> ocp.handlers.DefaultCheckpointHandlerRegistry:
+    """Returns what makes a `CheckpointManager` use `Handler` for these parts of a checkpoint."""
+    handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for part in parts:
+        handler = Handler()
+        handlers.add(part, ocp.args.StandardSave, handler)
+        handlers.add(part, ocp.args.StandardRestore, handler)
+    return handlers
+
+
+def merge(folder: epath.Path) -> None:
+    """Writes the index of what all processes have stored in a folder.
+
+    Raises:
+        ValueError: They stored nothing, or it cannot be read.
+    """
+    context = ts.Context()  # Stores of different contexts cannot be merged.
+    merged = _open(folder, context, config=_CONFIG)
+    transaction = ts.Transaction(atomic=True)
+    stores = [_open(path, context) for path in _stores(folder)]
+    if not stores or not all(store.list().result() for store in stores):
+        raise ValueError(f"{folder} holds no arrays")
+    for store in stores:
+        store.experimental_copy_range_to(merged.with_transaction(transaction)).result()
+    transaction.commit_sync()
+
+
+def repair(folder: epath.Path) -> bool:
+    """Merges the stores of a folder whose index is missing; returns whether it had to.
+
+    Raises:
+        ValueError: It cannot be merged.
+    """
+    if (folder / _INDEX).exists() or not folder.is_dir() or not _stores(folder):
+        return False
+    merge(folder)
+    logging.warning("Repaired %s: its arrays were there, but the index of them was not.", folder)
+    return True
+
+
+def check(folder: epath.Path) -> None:
+    """Reads the bytes of every array, and what describes them.
+
+    Raises:
+        ValueError: They cannot be read.
+        FileNotFoundError: A file is missing.
+    """
+    store = _open(folder, ts.Context())
+    keys = store.list().result()
+    # No array and no description of one is empty; what was in a file that is gone reads so.
+    if not keys or not all(store.read(key).result().value for key in keys):
+        raise FileNotFoundError(f"a file of arrays in {folder} is missing")
+    written = {key for path in _stores(folder) for key in _open(path, ts.Context()).list().result()}
+    if not written <= set(keys):
+        raise ValueError(f"the index of {folder} lacks {len(written - set(keys))} of its arrays")
+
+
+def differences(folder: epath.Path, target: Any, *, rounded: bool = False) -> list[str]:
+    """Says how the stored arrays differ from those of a model.
+
+    Orbax itself converts any type into any other without a word.
+
+    Args:
+        folder: Holds a tree of arrays.
+        target: The same tree, of arrays or of `jax.ShapeDtypeStruct`.
+        rounded: Allows float16 in place of float32, as in exports.
+
+    Returns:
+        A clause for each array that is missing, too many, or of another shape or type.
+    """
+    tree = ocp.StandardCheckpointHandler().metadata(folder).tree
+    stored, needed = (_described(arrays) for arrays in (tree, target))
+    clauses = [f"{name} is missing" for name in needed if name not in stored]
+    clauses += [f"{name} is too many" for name in stored if name not in needed]
+    for name in needed:
+        if name in stored and stored[name] != needed[name]:
+            (shape, dtype), (needed_shape, needed_dtype) = stored[name], needed[name]
+            if rounded and shape == needed_shape and (dtype, needed_dtype) == _ROUNDED:
+                continue
+            clauses.append(
+                f"{name} is {dtype} {list(shape)}, not {needed_dtype} {list(needed_shape)}"
+            )
+    return clauses
+
+
+_ROUNDED = np.dtype(np.float16), np.dtype(np.float32)
+
+
+def _described(tree: Any) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns shape and type of each array by its name in the checkpoint."""
+    flat = ocp.tree.to_flat_dict(tree, sep=".")
+    return {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in flat.items()}
+
+
+def _stores(folder: epath.Path) -> list[epath.Path]:
+    return sorted(path for path in folder.iterdir() if path.name.startswith(_STORE))
+
+
+def _open(folder: epath.Path, context: ts.Context, **options: Any) -> ts.KvStore:
+    # Not as a URL, where `#`, `%` and `?` mean something else.
+    base: Any = {"driver": "file", "path": f"{folder}/"}
+    if not storage.is_local(folder):
+        base = f"{urllib.parse.quote(str(folder), safe=':/')}/"
+    return ts.KvStore.open({"driver": "ocdbt", "base": base, **options}, context=context).result()
