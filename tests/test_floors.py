@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: ["shapes", "config", "sound_file", "command_line", "storage", "demo_model"],
+    0: ["shapes", "config", "sound_file", "command_line", "storage", "demo_model"]
+    + ["sound_parts", "mpeg_frames"],
     1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures", "latent_file", "aac"]
     + ["blending", "sampling", "sampling_flags", "devices"],
     2: ["layers", "stacks", "places", "arguments", "uploads", "rainbowgram"],
@@ -38,6 +39,8 @@ FLOOR = {module: floor for floor, modules in FLOORS.items() for module in module
 
 # Neighbours that one module of a floor may use, in this order.
 NEIGHBOURS = [
+    ("sound_file", "sound_parts"),
+    ("sound_parts", "mpeg_frames"),
     ("checkpoint", "train_state"),
     ("damage", "checkpoint"),
     ("sharding", "train_state"),

@@ -3,6 +3,7 @@
 Whatever the length of a file, one block of it is in memory.
 """
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,15 @@ from umt_jax.shapes import Float, Waveform
 from umt_jax.sound_file import SoundFileError
 
 _WRITTEN_SUBTYPES = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS"}
+
+# Louder than full scale by 18 dB: more than any mix that was left unlimited.
+_MAX_PEAK = 8.0
+
+# Power of the mean of channels that counts as cancelled, relative to theirs: -40 dB.
+_CANCELLED = 1e-4
+
+# Mean power of a second below which channels are too soft to be judged: -50 dBFS.
+_SILENT_POWER = 1e-5
 
 # libsndfile's Vorbis encoder keeps a whole write on the stack and overflows it on long ones.
 _WRITE_SAMPLES = 16_384
@@ -57,8 +67,9 @@ def read_blocks(
 
     Raises:
         FileNotFoundError: There is no such file.
-        SoundFileError: It is empty, not sound, damaged, cut off, or holds samples that are not
-            finite. Raised when the reader comes upon it: blocks may have been yielded before.
+        SoundFileError: It is empty, not sound, damaged or cut off, its samples are not finite or
+            far beyond full scale, or its channels cancel each other from the beginning on. Raised
+            when the reader comes upon it: blocks may have been yielded before.
     """
     path = Path(path)
     num_samples = 0
@@ -70,35 +81,60 @@ def read_blocks(
 
 
 def _mono(path: Path, block_seconds: float) -> Iterator[tuple[int, Waveform]]:
+    energy, mono_energy = 0.0, 0.0
     for rate_hz, block in sound_file.decode(path, block_seconds):
-        if not np.isfinite(block).all():
-            raise SoundFileError(path, "holds samples that are not finite numbers")
-        yield rate_hz, block.mean(axis=1, dtype=np.float32)
+        _check_scale(path, block)
+        mono = block.mean(axis=1, dtype=np.float32)
+        if block.shape[1] > 1:
+            energy += float(np.square(block, dtype=np.float64).sum()) / block.shape[1]
+            mono_energy += float(np.square(mono, dtype=np.float64).sum())
+            # From the beginning on: a passage later on may be meant so.
+            if mono_energy < _CANCELLED * energy and energy > _SILENT_POWER * rate_hz:
+                raise SoundFileError(
+                    path,
+                    "would be silent in mono, since its channels cancel each other: turn one of "
+                    "them over, or use one alone (ffmpeg -i IN -af pan='mono|c0=c0' OUT)",
+                )
+        yield rate_hz, mono
+
+
+def _check_scale(path: Path, block: np.ndarray) -> None:
+    peak = float(np.abs(block).max(initial=0.0))
+    if not np.isfinite(peak):
+        raise SoundFileError(path, "holds samples that are not finite numbers")
+    if peak > _MAX_PEAK:
+        bits = next((bits for bits in (16, 24, 32) if peak <= 2.0 ** (bits - 1)), None)
+        remedy = (
+            f"divide them by {2 ** (bits - 1)}, as for {bits}-bit samples "
+            f"(ffmpeg -i IN -af volume=1/{2 ** (bits - 1)} OUT)"
+            if bits
+            else "they are no sound, or on a scale of their own"
+        )
+        raise SoundFileError(path, f"holds samples of {peak:.4g}, where full scale is 1: {remedy}")
 
 
 def resample_blocks(blocks: Iterable[tuple[int, Waveform]], *, to_hz: int) -> Iterator[Waveform]:
     """Resamples a waveform that comes in blocks.
 
     Args:
-        blocks: Its rate, the same every time, and the next samples, float32, [any].
+        blocks: Its rate and the next samples, float32, [any]. A new rate begins a new recording.
         to_hz: Rate of what is returned.
 
     Yields:
         Consecutive blocks, float32, [T], T above 0. How the waveform was cut changes no sample.
     """
-    resampler: soxr.ResampleStream | None = None
-    for rate_hz, waveform in blocks:
+    for rate_hz, run in itertools.groupby(blocks, key=lambda block: block[0]):
+        waveforms: Iterator[Waveform] = (waveform for _, waveform in run)
         if rate_hz != to_hz:
-            resampler = resampler or soxr.ResampleStream(
-                rate_hz, to_hz, num_channels=1, dtype="float32"
-            )
-            waveform = resampler.resample_chunk(waveform)
-        if waveform.size:
-            yield waveform
-    if resampler:
-        waveform = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-        if waveform.size:
-            yield waveform
+            waveforms = _resampled(waveforms, rate_hz, to_hz)
+        yield from (waveform for waveform in waveforms if waveform.size)
+
+
+def _resampled(waveforms: Iterable[Waveform], from_hz: int, to_hz: int) -> Iterator[Waveform]:
+    resampler = soxr.ResampleStream(from_hz, to_hz, num_channels=1, dtype="float32")
+    for waveform in waveforms:
+        yield resampler.resample_chunk(waveform)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def read(path: str | os.PathLike[str], *, sample_rate_hz: int) -> Waveform:
