@@ -19,6 +19,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 
 from absl import flags
 from etils import epath
@@ -27,16 +28,16 @@ from data_prep import datasets, domains, workers
 from data_prep.recipe import Recipe
 from data_prep.tracks import SPLITS
 from data_prep.workers import RunAll
-from umt_jax import command_line, storage
+from umt_jax import command_line, path_flags, storage
 
 
 def define_flags() -> None:
     """Declares the flags of this command, and only when it is the command that runs."""
     defaults = Recipe()
-    flags.DEFINE_string(
+    path_flags.define(
         "audio_dir", None, "Folder with one folder of sound files for each domain.", required=True
     )
-    flags.DEFINE_string("data_dir", None, "Folder of the datasets.", required=True)
+    path_flags.define("data_dir", None, "Folder of the datasets.", required=True)
     flags.DEFINE_integer(
         "sample_rate_hz", defaults.sample_rate_hz, "Sample rate of the segments, in hertz."
     )
@@ -139,10 +140,34 @@ def runner_from_flags(data_dir: epath.Path) -> Iterator[RunAll]:
         yield run_all
 
 
+def check_folders(audio_dir: epath.Path, data_dir: epath.Path) -> None:
+    """Checks that the datasets do not go where the recordings are.
+
+    Raises:
+        ValueError: --data_dir is --audio_dir, or lies in it, by whatever names and links.
+    """
+    if not audio_dir.exists():
+        return  # Which is said elsewhere.
+    if storage.is_local(audio_dir) and storage.is_local(data_dir):
+        path = Path(os.path.realpath(data_dir))
+        within = any(
+            folder.exists() and os.path.samefile(folder, audio_dir)
+            for folder in (path, *path.parents)
+        )
+    else:
+        within = audio_dir in (data_dir, *data_dir.parents)
+    if within:
+        raise ValueError(
+            f"--data_dir={data_dir} lies in --audio_dir={audio_dir}, where each folder is a domain "
+            "of recordings. Nothing was changed. Give a folder outside of it."
+        )
+
+
 def main() -> None:
     """Builds as the flags say and prints the table."""
     args = flags.FLAGS
     audio_dir, data_dir = storage.path(args.audio_dir), storage.path(args.data_dir)
+    check_folders(audio_dir, data_dir)
     recipe = recipe_from_flags()
     try:
         with runner_from_flags(data_dir) as run_all:

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from data_prep import instruments
-from umt_jax import audio, command_line
+from umt_jax import audio, command_line, path_flags
 from umt_jax.shapes import Waveform
 
 KEYS = range(21, 109)
@@ -224,7 +224,7 @@ def _fault(cents: float | None) -> str:
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    flags.DEFINE_string("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
+    path_flags.define("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
     flags.DEFINE_list("instruments", list(instruments.PROGRAMS), "Which to measure.")
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from absl import flags
 
-from umt_jax import command_line
+from umt_jax import command_line, path_flags
 
 DOMAINS = {
     ("Bach", "Solo Cello"): "Bach_Solo_Cello",
@@ -35,10 +35,10 @@ _SOUND_FOLDERS = ("train_data", "test_data")
 
 def define_flags() -> None:
     """Declares the flags of this command, and only when it is the command that runs."""
-    flags.DEFINE_string(
+    path_flags.define(
         "musicnet_dir", None, f"Folder with {_METADATA}, train_data and test_data.", required=True
     )
-    flags.DEFINE_string("audio_dir", None, "Folder to make the domain folders in.", required=True)
+    path_flags.define("audio_dir", None, "Folder to make the domain folders in.", required=True)
     flags.DEFINE_enum(
         "link",
         "hard",

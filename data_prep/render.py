@@ -24,7 +24,7 @@ import tqdm
 from absl import flags
 
 from data_prep import font_check, instruments, scores
-from umt_jax import audio, command_line, config
+from umt_jax import audio, command_line, config, path_flags
 
 # Struck, bowed and blown: easy to tell apart for an ear and for a small model.
 DEFAULT_INSTRUMENTS = ("Piano", "Strings", "Flute")
@@ -260,8 +260,8 @@ def render(
 
 def define_flags() -> None:
     """Declares this command's flags; the defaults render the demo."""
-    flags.DEFINE_string("output", None, "Folder to write music/ and pairs/ into.", required=True)
-    flags.DEFINE_string("scores_dir", str(scores.EMBEDDED), "Folder of MIDI files to render.")
+    path_flags.define("output", None, "Folder to write music/ and pairs/ into.", required=True)
+    path_flags.define("scores_dir", str(scores.EMBEDDED), "Folder of MIDI files to render.")
     flags.DEFINE_list(
         "held_out", [], "Pieces (file names without .mid) for pairs; the shortest one if not given."
     )
@@ -271,7 +271,7 @@ def define_flags() -> None:
         f"Instruments, one for each domain: {', '.join(instruments.PROGRAMS)}.",
     )
     flags.DEFINE_bool("melody", False, "Play the top line of each score alone.")
-    flags.DEFINE_string("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
+    path_flags.define("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
     flags.DEFINE_enum(
         "false_notes",
         "refuse",

@@ -24,6 +24,7 @@ from umt_jax import (
     mu_law,
     networks,
     parallel_segments,
+    path_flags,
     pictures,
     streams,
 )
@@ -36,8 +37,8 @@ _AT_A_SEAM = 2
 
 def define_flags() -> None:
     """Declares the flags of this stage."""
-    flags.DEFINE_string("checkpoint", None, "For approximations: folder of a training run.")
-    flags.DEFINE_string("input", None, "For approximations: a sound file.")
+    path_flags.define("checkpoint", None, "For approximations: folder of a training run.")
+    path_flags.define("input", None, "For approximations: a sound file.")
     flags.DEFINE_float("seconds", 24.0, "For approximations: how much of it to use.", 1.0)
     flags.DEFINE_integer(
         "parallel_segments", 8, "For approximations: segments to cut the recording into.", 2

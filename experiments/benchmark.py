@@ -13,7 +13,7 @@ from types import ModuleType
 from absl import flags
 
 from experiments import machine, presets
-from umt_jax import command_line
+from umt_jax import command_line, path_flags
 
 STAGES = {
     "generate": "generation_speed",
@@ -42,7 +42,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_enum("preset", ["musicnet", "demo"], presets.NAMES, "Sizes to measure.")
     flags.DEFINE_integer("rounds", 5, "Interleaved rounds, of which medians are given.", 1)
     flags.DEFINE_bool("torch", True, "Time plain PyTorch beside this project.")
-    flags.DEFINE_string("output", None, "A file to write the table to, besides printing it.")
+    path_flags.define("output", None, "A file to write the table to, besides printing it.")
     for stage in STAGES:
         _module(stage).define_flags()
 

@@ -27,6 +27,7 @@ from umt_jax import (
     demo_model,
     latent_file,
     outputs,
+    path_flags,
     places,
     sampling_flags,
     translator,
@@ -38,11 +39,11 @@ from umt_jax.shapes import Array, Float
 def define_flags() -> None:
     """Declares this command's flags."""
     demo_model.define_flags()
-    flags.DEFINE_list(
+    path_flags.define_list(
         "input", None, "Sound files or .npz files of latents, separated by commas.", required=True
     )
     flags.DEFINE_list("domain", None, "Domains to play the mixtures, or 'all'.")
-    flags.DEFINE_string("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_enum(
         "schedule",
         "paper",

@@ -26,7 +26,7 @@ from typing import Any
 
 from absl import flags
 
-from umt_jax import command_line, sampling_flags
+from umt_jax import command_line, path_flags, sampling_flags
 
 _EXTRA = {
     "onnxruntime": "onnxruntime",
@@ -54,18 +54,18 @@ def check_extra() -> None:
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    flags.DEFINE_string("checkpoint", None, "Folder of a training run; decoys alone if not given.")
+    path_flags.define("checkpoint", None, "Folder of a training run; decoys alone if not given.")
     flags.DEFINE_integer("step", None, "Step of the checkpoint. Default: the best by validation.")
-    flags.DEFINE_string("pairs", None, "Folder of <Domain>/<piece>.wav and <piece>.csv.")
-    flags.DEFINE_string("data_dir", None, "Folder of prepared domains.")
-    flags.DEFINE_string("audio_dir", None, "Folder of source/, output/ and target/.")
-    flags.DEFINE_string("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define("pairs", None, "Folder of <Domain>/<piece>.wav and <piece>.csv.")
+    path_flags.define("data_dir", None, "Folder of prepared domains.")
+    path_flags.define("audio_dir", None, "Folder of source/, output/ and target/.")
+    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     sampling_flags.define_flags()
     flags.DEFINE_list(
         "choose_temperature", [], "Temperatures, of which the best one on --choose_on is taken."
     )
     flags.DEFINE_list("choose_top_p", [], "Values of --top_p, likewise.")
-    flags.DEFINE_string(
+    path_flags.define(
         "choose_on", None, "Folder of pairs as --pairs, of pieces that are not in it, to choose on."
     )
     flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
@@ -79,10 +79,10 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "quick", False, "Measure the first two clips of each piece alone, and say how sure that is."
     )
-    flags.DEFINE_string(
+    path_flags.define(
         "soundfont", None, "The .sf2 that rendered --pairs; TimGM6mb of pretty_midi if not given."
     )
-    flags.DEFINE_string(
+    path_flags.define(
         "second_soundfont",
         None,
         "Another .sf2 or .sf3, for the judge of timbre and one of the oracles; 'none' does without "

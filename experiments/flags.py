@@ -10,16 +10,16 @@ from collections.abc import Callable
 
 from absl import flags
 
-from umt_jax import dataset, partitioning
+from umt_jax import dataset, partitioning, path_flags
 from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig
 
 _MODEL = ModelConfig()
 _TRAINING = TrainingConfig()
 
-DATA_DIR = flags.DEFINE_string(
+DATA_DIR = path_flags.define(
     "data_dir", None, "Folder of prepared domains (data_prep.build --data_dir).", required=True
 )
-WORKDIR = flags.DEFINE_string(
+WORKDIR = path_flags.define(
     "workdir", None, "Folder of this run: checkpoints, metrics, TensorBoard.", required=True
 )
 DOMAINS = flags.DEFINE_list(
@@ -100,6 +100,9 @@ EVAL_AUDIO_SECONDS = flags.DEFINE_float(
 
 # Decided by the prepared segments, so these fields have no flag.
 _OF_DATA = ("sample_rate_hz", "mu_law")
+
+# Fields that are paths.
+_PATHS = ("init_from",)
 
 _HELP = {
     "encoder_blocks": "Repetitions of the encoder's dilations 1, 2, 4, ...",
@@ -182,7 +185,9 @@ def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder
         str: flags.DEFINE_string,
     }
     return {
-        name: define[type(default)](name, default, _HELP[name])
+        name: (path_flags.define if name in _PATHS else define[type(default)])(
+            name, default, _HELP[name]
+        )
         for name, default in dataclasses.asdict(section).items()
         if name not in _OF_DATA
     }

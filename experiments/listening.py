@@ -16,18 +16,18 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from data_prep import instruments
-from umt_jax import audio, command_line, demo_model, sampling_flags, translator
+from umt_jax import audio, command_line, demo_model, path_flags, sampling_flags, translator
 from umt_jax.shapes import Waveform
 
 
 def define_flags() -> None:
     """Declares this command's flags."""
     demo_model.define_flags()
-    flags.DEFINE_string(
+    path_flags.define(
         "pairs", None, "Folder of <Domain>/<piece>.wav (data_prep.render).", required=True
     )
     flags.DEFINE_string("piece", None, "Which piece. Default: the first one by name.")
-    flags.DEFINE_string("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_float("seconds", 10.0, "How much of the piece is played.", lower_bound=0.5)
     sampling_flags.define_flags()
     flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)

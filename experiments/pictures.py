@@ -28,6 +28,7 @@ from umt_jax import (
     demo_model,
     mu_law,
     networks,
+    path_flags,
     pictures,
     places,
     rainbowgram,
@@ -48,10 +49,10 @@ _MAP_FRAMES = 300
 def define_flags() -> None:
     """Declares this command's flags."""
     demo_model.define_flags()
-    flags.DEFINE_list("input", [], "Sound files, and folders of them, separated by commas.")
+    path_flags.define_list("input", [], "Sound files, and folders of them, separated by commas.")
     flags.DEFINE_list("domain", ["all"], "Domains to translate to, or 'all'.")
-    flags.DEFINE_string("data_dir", None, "Folder of the prepared domains of this model.")
-    flags.DEFINE_string("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define("data_dir", None, "Folder of the prepared domains of this model.")
+    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_float("seconds", 6.0, "How much of each sound is drawn.", lower_bound=0.1)
     sampling_flags.define_flags()
     flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)

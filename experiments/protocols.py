@@ -20,7 +20,16 @@ from absl import flags
 from etils import epath
 
 from experiments import evaluate
-from umt_jax import audio, checkpoint, command_line, dataset, sampling_flags, storage, translator
+from umt_jax import (
+    audio,
+    checkpoint,
+    command_line,
+    dataset,
+    path_flags,
+    sampling_flags,
+    storage,
+    translator,
+)
 
 _JUDGE_SOUNDS = 40
 """How many sounds of each domain the judge learns from, at most."""
@@ -28,12 +37,12 @@ _JUDGE_SOUNDS = 40
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    flags.DEFINE_string("checkpoint", None, "Folder of a training run.", required=True)
+    path_flags.define("checkpoint", None, "Folder of a training run.", required=True)
     flags.DEFINE_integer("step", None, "Step of the checkpoint. Default: the best one.")
-    flags.DEFINE_string("data_dir", None, "Folder of its prepared domains.", required=True)
-    flags.DEFINE_string("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define("data_dir", None, "Folder of its prepared domains.", required=True)
+    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_integer("clips", 8, "Clips of each domain, at most.", lower_bound=2)
-    flags.DEFINE_string("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
+    path_flags.define("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
     sampling_flags.define_flags()
     flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
     flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")

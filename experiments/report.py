@@ -15,7 +15,7 @@ import pathlib
 from absl import flags
 
 from experiments import report_page
-from umt_jax import audio, command_line
+from umt_jax import audio, command_line, path_flags
 from umt_jax.config import Config
 from umt_jax.shapes import Waveform
 
@@ -103,15 +103,15 @@ def read_run(workdir: pathlib.Path) -> tuple[Config, list[dict[str, float]]]:
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    flags.DEFINE_string("workdir", None, "Folder of the training run.", required=True)
-    flags.DEFINE_string(
+    path_flags.define("workdir", None, "Folder of the training run.", required=True)
+    path_flags.define(
         "translations", None, "Folder of <SourceDomain>/<piece>.<Domain>.wav.", required=True
     )
-    flags.DEFINE_string("pairs", None, "Folder of <Domain>/<piece>.wav.", required=True)
-    flags.DEFINE_string(
+    path_flags.define("pairs", None, "Folder of <Domain>/<piece>.wav.", required=True)
+    path_flags.define(
         "shipped", None, "Folder of the shipped model's translations, named as --translations."
     )
-    flags.DEFINE_string("output", None, "The page to write, an .html file.", required=True)
+    path_flags.define("output", None, "The page to write, an .html file.", required=True)
     flags.DEFINE_float(
         "seconds", 60.0, "How many seconds of each piece the page holds.", lower_bound=1
     )

@@ -1,5 +1,6 @@
 """What a run starts from: the weights of another one, or its own newest checkpoint."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ from absl import logging
 
 from experiments import flags as train_flags
 from umt_jax import checkpoint, networks
-from umt_jax.config import Config
+from umt_jax.config import Config, TrainingConfig
 
 
 def base_config(workdir: str) -> Config | None:
@@ -56,11 +57,22 @@ def check_config(config: Config, workdir: str) -> None:
     before, now = _by_flag(checkpoint.read_config(workdir)), _by_flag(config)
     for flag, value in now.items():
         if before[flag] != value:
+            way = ""
+            if flag in _free_with_init_from():
+                way = (
+                    f" To train its model on with --{flag}={value}: --init_from={workdir} and "
+                    "another --workdir; steps count from 0 there, and optimizers start afresh."
+                )
             raise ValueError(
                 f"--{flag}={value} contradicts the run in --workdir={workdir}, which has "
-                f"--{flag}={before[flag]}. Use that value to go on with it, or another --workdir "
-                "to start anew."
+                f"--{flag}={before[flag]}. Use that value to go on with it, of which --num_steps "
+                f"says how long, or another --workdir to start anew.{way}"
             )
+
+
+def _free_with_init_from() -> set[str]:
+    """Returns what may differ in a run that starts from the weights of another."""
+    return {field.name for field in dataclasses.fields(TrainingConfig)} - {"init_from"}
 
 
 def _by_flag(config: Config) -> dict[str, Any]:

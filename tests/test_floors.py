@@ -8,10 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = {
-    0: ["shapes", "config", "sound_file", "command_line", "storage", "demo_model"]
+    0: ["shapes", "config", "sound_file", "command_line", "storage", "path_flags"]
     + ["sound_parts", "mpeg_frames"],
     1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures", "latent_file", "aac"]
-    + ["blending", "sampling", "sampling_flags", "devices"],
+    + ["blending", "sampling", "sampling_flags", "devices", "demo_model"],
     2: ["layers", "stacks", "places", "arguments", "uploads", "rainbowgram"],
     3: ["encoder", "decoder", "classifier", "parallel_segments"],
     4: ["networks", "seams", "stored_arrays"],

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from absl import flags
 
+from umt_jax import path_flags
+
 _FOLDER = Path(__file__).parent / "models" / "demo"
 
 
 def define_flags() -> None:
     """Declares --checkpoint and --step, for commands that play a model."""
-    flags.DEFINE_string(
+    path_flags.define(
         "checkpoint",
         None,
         "Folder of a training run (its --workdir). Default: the model that ships with umt_jax.",

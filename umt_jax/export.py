@@ -11,15 +11,15 @@ that sampling.
 
 from absl import flags
 
-from umt_jax import checkpoint, command_line, sampling_flags, storage
+from umt_jax import checkpoint, command_line, path_flags, sampling_flags, storage
 
 _RECORD = "metrics.jsonl"
 
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    flags.DEFINE_string("checkpoint", None, "Folder of a training run.", required=True)
-    flags.DEFINE_string("output", None, "Folder to make.", required=True)
+    path_flags.define("checkpoint", None, "Folder of a training run.", required=True)
+    path_flags.define("output", None, "Folder to make.", required=True)
     flags.DEFINE_integer("step", None, "Which of its checkpoints; the best if not given.")
     flags.DEFINE_bool("recordings", False, "Keep the names of the recordings behind the model.")
     sampling_flags.define_flags()

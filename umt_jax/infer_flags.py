@@ -4,13 +4,13 @@ import os
 
 from absl import flags
 
-from umt_jax import demo_model, sampling_flags
+from umt_jax import demo_model, path_flags, sampling_flags
 
 
 def define_flags() -> None:
     """Declares this command's flags."""
     demo_model.define_flags()
-    flags.DEFINE_list(
+    path_flags.define_list(
         "input",
         None,
         "Sound files, .npz files of --save_latents, and folders of them, separated by commas; or "
@@ -24,13 +24,13 @@ def define_flags() -> None:
         lower_bound=1,
     )
     flags.DEFINE_list("domain", None, "Domains to translate to, separated by commas, or 'all'.")
-    flags.DEFINE_string(
+    path_flags.define(
         "output",
         None,
         "Folder to write to, made if need be; or '-', raw samples at the model's rate on standard "
         "output.",
     )
-    flags.DEFINE_string(
+    path_flags.define(
         "save_latents",
         None,
         "Folder for the latents of each input, an .npz file each, which --input takes in place of "

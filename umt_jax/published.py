@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from umt_jax import checkpoint, command_line, published_arrays, train_state
+from umt_jax import checkpoint, command_line, path_flags, published_arrays, train_state
 from umt_jax.config import Config
 from umt_jax.networks import NetworkParameters
 from umt_jax.published_arrays import Arrays
@@ -206,10 +206,10 @@ def _check_same(first: Arrays, other: Arrays, what: str) -> None:
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    flags.DEFINE_string(
+    path_flags.define(
         "input", None, "Folder of the published code's checkpoints, with args.pth.", required=True
     )
-    flags.DEFINE_string("output", None, "Folder to make: a run of this project.", required=True)
+    path_flags.define("output", None, "Folder to make: a run of this project.", required=True)
     flags.DEFINE_enum(
         "which", "lastmodel", ["lastmodel", "bestmodel"], "Which of the files to read."
     )

@@ -1,0 +1,68 @@
+"""Flags that are paths: their `~`, which shells leave as it is in --name=~/x, is expanded."""
+
+import os
+
+from absl import flags
+
+# Otherwise absl would count these flags as this module's, not as those of its caller.
+flags.disclaim_key_flags()
+
+
+class _PathParser(flags.ArgumentParser[str]):
+    def parse(self, argument: str) -> str:
+        """Returns the path, its `~` expanded."""
+        return os.path.expanduser(argument)
+
+    def flag_type(self) -> str:
+        """Returns what --help calls it."""
+        return "path"
+
+
+class _PathListParser(flags.ListParser):
+    def parse(self, argument: str | list[str]) -> list[str]:
+        """Returns the paths, the `~` of each expanded."""
+        return [os.path.expanduser(path) for path in super().parse(argument)]
+
+    def flag_type(self) -> str:
+        """Returns what --help calls it."""
+        return "comma separated list of paths"
+
+
+def define(
+    name: str,
+    default: str | None,
+    help: str,
+    *,
+    required: bool = False,
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder[str]:
+    """Declares a flag that is one path."""
+    return flags.DEFINE(
+        _PathParser(),
+        name,
+        default,
+        help,
+        flag_values,
+        flags.ArgumentSerializer(),
+        required=required,
+    )
+
+
+def define_list(
+    name: str,
+    default: list[str] | None,
+    help: str,
+    *,
+    required: bool = False,
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder[list[str]]:
+    """Declares a flag that is paths separated by commas."""
+    return flags.DEFINE(
+        _PathListParser(),
+        name,
+        default,
+        help,
+        flag_values,
+        flags.CsvListSerializer(","),
+        required=required,
+    )
