@@ -53,6 +53,7 @@ class Handler(ocp.StandardCheckpointHandler):
         else:
             merge(directory)
         check(directory)
+        check_complete(directory)
 
 
 def registry(parts: tuple[str, ...]) -> ocp.handlers.DefaultCheckpointHandlerRegistry:
@@ -102,14 +103,19 @@ def check(folder: epath.Path) -> None:
         ValueError: They cannot be read.
         FileNotFoundError: A file is missing.
     """
-    store = _open(folder, ts.Context())
+    store = _open(folder)
     keys = store.list().result()
     # No array and no description of one is empty; what was in a file that is gone reads so.
     if not keys or not all(store.read(key).result().value for key in keys):
         raise FileNotFoundError(f"a file of arrays in {folder} is missing")
-    written = {key for path in _stores(folder) for key in _open(path, ts.Context()).list().result()}
-    if not written <= set(keys):
-        raise ValueError(f"the index of {folder} lacks {len(written - set(keys))} of its arrays")
+
+
+def check_complete(folder: epath.Path) -> None:
+    """Raises `ValueError` unless the index knows all that the processes have stored."""
+    known = set(_open(folder).list().result())
+    written = {key for path in _stores(folder) for key in _open(path).list().result()}
+    if not written <= known:
+        raise ValueError(f"the index of {folder} lacks {len(written - known)} of its entries")
 
 
 def differences(folder: epath.Path, target: Any, *, rounded: bool = False) -> list[str]:
@@ -153,9 +159,10 @@ def _stores(folder: epath.Path) -> list[epath.Path]:
     return sorted(path for path in folder.iterdir() if path.name.startswith(_STORE))
 
 
-def _open(folder: epath.Path, context: ts.Context, **options: Any) -> ts.KvStore:
+def _open(folder: epath.Path, context: ts.Context | None = None, **options: Any) -> ts.KvStore:
     # Not as a URL, where `#`, `%` and `?` mean something else.
     base: Any = {"driver": "file", "path": f"{folder}/"}
     if not storage.is_local(folder):
         base = f"{urllib.parse.quote(str(folder), safe=':/')}/"
-    return ts.KvStore.open({"driver": "ocdbt", "base": base, **options}, context=context).result()
+    spec = {"driver": "ocdbt", "base": base, **options}
+    return ts.KvStore.open(spec, context=context or ts.Context()).result()
