@@ -84,14 +84,12 @@ def make_lesson(batch: Batch, config: Config, *, step: Leaf, first_segment: Leaf
         return lesson
 
     of_domain = jax.vmap(lesson_of, in_axes=(None, 0, 0, 0))
-    lesson = jax.vmap(of_domain, in_axes=(0, None, 0, 0))(
+    return jax.vmap(of_domain, in_axes=(0, None, 0, 0))(
         jnp.arange(num_domains),
         first_segment + jnp.arange(num_segments),
         batch.codes,
         batch.augmented,
     )
-    # Worked out once: XLA:CPU would do so again in every loop that reads it, in half of the step.
-    return jax.lax.optimization_barrier(lesson)
 
 
 def true_lesson(batch: Batch) -> Lesson:
@@ -126,9 +124,9 @@ def wandering_positions(
     """Draws where in a recording a past of wandering rate stands at each sample.
 
     It starts at 0 and moves on by 1 + r clip(s sin(2 pi t / P + theta)) a sample, clipped to
-    [-1, 1]. P, theta, r and s are drawn; r keeps the pitch within `semitones` of the true one. With
-    a large s the past holds a wrong pitch for half a period, longer than a decoder looks back, as a
-    decoder does that has gone astray; with a small one it glides.
+    [-1, 1]. P, theta, r and s are drawn; 1 + r is at most `semitones` sharp. With a large s the past
+    holds a wrong pitch for half a period, longer than a decoder looks back, as a decoder does that
+    has gone astray; with a small one it glides.
 
     Args:
         key: Decides r, s, P and theta.
