@@ -124,9 +124,9 @@ def wandering_positions(
     """Draws where in a recording a past of wandering rate stands at each sample.
 
     It starts at 0 and moves on by 1 + r clip(s sin(2 pi t / P + theta)) a sample, clipped to
-    [-1, 1]. P, theta, r and s are drawn; 1 + r is at most `semitones` sharp. With a large s the past
-    holds a wrong pitch for half a period, longer than a decoder looks back, as a decoder does that
-    has gone astray; with a small one it glides.
+    [-1, 1]. P, theta, r and s are drawn; 1 + r is at most `semitones` sharp. With a large s the
+    past holds a wrong pitch for half a period, longer than a decoder looks back, as a decoder does
+    that has gone astray; with a small one it glides.
 
     Args:
         key: Decides r, s, P and theta.
