@@ -177,6 +177,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("Interrupted. Domains that were finished are kept; start again for the others.")
     print(table(datasets.read_metadata(data_dir), built=built))
+    for line in domains.passed_over(audio_dir, data_dir):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -82,8 +82,7 @@ def is_up_to_date(metadata: Metadata | None, files: Sequence[SoundFile], recipe:
     }:
         return False
     # PyAV may have been installed since, because the last build said so.
-    reasons = {file["reason"] for file in metadata["left_out"]}
-    return not (sound_file.NEEDS_PYAV in reasons and sound_file.has_pyav())
+    return not any(sound_file.is_cured(file["reason"]) for file in metadata["left_out"])
 
 
 def _augmentation_version(metadata: Metadata) -> int:

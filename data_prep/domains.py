@@ -32,13 +32,7 @@ def find_domains(audio_dir: epath.Path, *, data_dir: epath.Path) -> dict[str, ep
         raise FileNotFoundError(f"--audio_dir={audio_dir} is not a folder.")
     folders: dict[str, epath.Path] = {}
     entries = sorted(audio_dir.iterdir())
-    for folder in entries:
-        if (
-            not folder.is_dir()
-            or folder.name.startswith(".")
-            or os.path.realpath(folder) == os.path.realpath(data_dir)
-        ):
-            continue
+    for folder in _domain_folders(audio_dir, data_dir):
         name = re.sub(r"[^A-Za-z0-9_-]", "_", folder.name)
         for other in folders:
             if other.lower() == name.lower():
@@ -56,6 +50,22 @@ def find_domains(audio_dir: epath.Path, *, data_dir: epath.Path) -> dict[str, ep
     if strays:
         logging.warning("Left out, as they are in no domain's folder: %s", ", ".join(strays))
     return folders
+
+
+def _domain_folders(audio_dir: epath.Path, data_dir: epath.Path) -> list[epath.Path]:
+    return [
+        folder
+        for folder in sorted(audio_dir.iterdir())
+        if folder.is_dir()
+        and not folder.name.startswith(".")
+        and os.path.realpath(folder) != os.path.realpath(data_dir)
+    ]
+
+
+def passed_over(audio_dir: epath.Path, data_dir: epath.Path) -> list[str]:
+    """Returns a line for each domain with files or others in its folder that it is not made of."""
+    lines = map(audio.passed_over, _domain_folders(audio_dir, data_dir))
+    return [line for line in lines if line]
 
 
 def identify_files(

@@ -1,3 +1,4 @@
+import os
 import pickle
 import resource
 
@@ -209,6 +210,28 @@ def test_sound_files_are_found_in_subfolders_and_sorted(tmp_path):
     ]
     with pytest.raises(FileNotFoundError):
         audio.find_sound_files(tmp_path / "missing")
+
+
+def test_links_are_followed_once_and_what_is_no_sound_is_told(tmp_path):
+    music = tmp_path / "music"
+    for path in (music / "a.wav", music / "a.cue", music / "b.cue", tmp_path / "other" / "b.wave"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (music / "README").touch()
+    (music / "linked").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(music)
+    (music / "dead.flac").symlink_to("nothing.flac")
+    (music / "zeros.wav").symlink_to("/dev/zero")
+    os.mkfifo(music / "bell\a.wav")
+    found = audio.find_sound_files(music)
+    assert found == [music / "a.wav", music / "linked" / "b.wave"]
+    assert audio.passed_over(music) == (
+        f"Passed over in {music} (6): bell\N{REPLACEMENT CHARACTER}.wav (a pipe), dead.flac "
+        "(a link to nothing), zeros.wav (a device), 2 with .cue, 1 with no extension."
+    )
+    assert audio.passed_over(tmp_path / "other") == audio.passed_over(music).replace(
+        *(f"{music} (6): ", f"{tmp_path / 'other'} (6): ")
+    ).replace("bell", "back/bell").replace("dead", "back/dead").replace("zeros", "back/zeros")
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("a.wav", 1e-4), ("a.flac", 1e-4), ("a.ogg", 0.1)])

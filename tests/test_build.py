@@ -92,11 +92,13 @@ def test_the_command_builds_a_dataset_that_tfds_reads(music, tmp_path):
         "Left out (7):",
         "  Solo_Cello/broken.wav holds samples that are not finite numbers",
         "  Solo_Cello/copy.wav is a copy of a.wav",
-        "  Solo_Cello/cut.wav is cut off: its end is missing",
+        "  Solo_Cello/cut.wav is cut off: its end is missing; its header tells of 32000 bytes of "
+        "sound, of which 19956 are there",
         "  Solo_Cello/empty.mp3 is empty",
         "  Solo_Cello/short.wav is shorter (0.10 s) than one segment (0.13 s)",
         "  Solo_Cello/silent.wav is silent",
         next(line for line in finished.stdout.splitlines() if "/text.wav is " in line),
+        f"Passed over in {music / 'Solo Cello'} (1): 1 with .txt.",
     ]
     assert sorted(os.listdir(tmp_path / "data")) == ["segments"]
 
@@ -117,6 +119,23 @@ def test_the_command_builds_a_dataset_that_tfds_reads(music, tmp_path):
     assert metadata["segment_samples"] == 1024 and metadata["loudness_dbfs"] is None
     assert {track["name"] for track in metadata["tracks"]} == set.union(*names.values())
     assert len(metadata["left_out"]) == 7
+
+
+def test_pipes_and_dead_links_do_not_stop_a_build_and_linked_folders_are_read(tmp_path):
+    folder = tmp_path / "music" / "Piano"
+    write_tone(folder / "a.wav", seconds=4.0)
+    write_tone(tmp_path / "elsewhere" / "b.wav", seconds=4.0, frequency_hz=500.0)
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(folder)
+    (folder / "dead.wav").symlink_to(tmp_path / "missing.wav")
+    os.mkfifo(folder / "pipe.wav")
+    finished = run_command(tmp_path / "music", tmp_path / "data")
+    assert finished.returncode == 0, finished.stderr
+    assert last_line(finished.stdout) == (
+        f"Passed over in {folder} (2): dead.wav (a link to nothing), pipe.wav (a pipe)."
+    )
+    (metadata,) = datasets.read_metadata(epath.Path(tmp_path / "data")).values()
+    assert [track["name"] for track in metadata["tracks"]] == ["a.wav", "linked/b.wav"]
 
 
 def test_the_same_folder_gives_the_same_bytes_with_any_number_of_workers(music, tmp_path):
@@ -199,7 +218,7 @@ def test_a_rebuild_that_fails_leaves_the_older_dataset(music, tmp_path, monkeypa
     assert content(data) == before
 
 
-def test_installing_pyav_makes_files_that_need_it_new(music):
+def test_installing_pyav_makes_files_that_need_it_new(music, monkeypatch):
     file = tracks.identify(epath.Path(music / "Piano" / "all.wav"), folder=epath.Path(music))
     metadata = {
         **{name: getattr(RECIPE, name) for name in RECIPE.__dataclass_fields__},
@@ -209,6 +228,14 @@ def test_installing_pyav_makes_files_that_need_it_new(music):
     }
     assert datasets.is_up_to_date(metadata, [file], RECIPE)
     metadata["left_out"][0]["reason"] = datasets.sound_file.NEEDS_PYAV
+    assert datasets.is_up_to_date(metadata, [file], RECIPE) is not datasets.sound_file.has_pyav()
+    # A sound of a kind that only PyAV reads, under another kind's name.
+    (music / "Piano" / "b.mp3").write_bytes(b"\0\0\0\x1cftypM4A " * 50)
+    with monkeypatch.context() as patched:
+        patched.setattr(datasets.sound_file, "has_pyav", lambda: False)
+        named = tracks.identify(epath.Path(music / "Piano" / "b.mp3"), folder=epath.Path(music))
+        metadata["left_out"][0]["reason"] = tracks.scan(named, RECIPE).reason
+        assert datasets.is_up_to_date(metadata, [file], RECIPE)
     assert datasets.is_up_to_date(metadata, [file], RECIPE) is not datasets.sound_file.has_pyav()
 
 

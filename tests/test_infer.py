@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 import subprocess
@@ -106,6 +107,21 @@ def test_files_that_are_no_sound_are_named_and_the_others_written(
     source = audio.read(music / "a.wav", sample_rate_hz=8000)
     expected = model.translate(source, 8000, domain="Piano", seed=3)
     np.testing.assert_allclose(written, expected, atol=1e-4)
+
+
+def test_pipes_and_dead_links_neither_hold_nor_end_a_translation(tmp_path, music, trained_dir):
+    os.mkfifo(music / "pipe.wav")
+    (music / "dead.wav").symlink_to(tmp_path / "missing")
+    (music / "notes.txt").touch()
+    finished = command(trained_dir, music, tmp_path / "out", domain="Piano")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.splitlines()[1:] == [
+        f"Passed over in {music} (3): dead.wav (a link to nothing), pipe.wav (a pipe), 1 with .txt."
+    ]
+    assert names(tmp_path / "out") == ["a.Piano.wav", "disc 1/b.Piano.wav"]
+    finished = command(trained_dir, music / "pipe.wav", tmp_path / "out", domain="Piano")
+    assert finished.returncode == 1
+    assert finished.stderr.endswith("pipe.wav is neither a file nor a folder.\n")
 
 
 def test_outputs_that_exist_are_left_alone_unless_overwritten(tmp_path, music, trained_dir):

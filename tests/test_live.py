@@ -86,6 +86,25 @@ def test_a_pipe_can_be_written_to_a_file_and_a_file_to_a_pipe(tmp_path, trained_
     np.testing.assert_array_equal(np.frombuffer(output, "<i2"), expected["same"])
 
 
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "AIFF", "CAF"])
+def test_a_sound_file_that_is_piped_in_is_read_as_what_it_is(tmp_path, trained_dir, by_file, kind):
+    _, source, expected = by_file
+    soundfile.write(tmp_path / "a", source, 2 * RATE_HZ, format=kind, subtype="PCM_16")
+    process = start(trained_dir, "-", "-", "--seed=4")
+    output, _ = process.communicate((tmp_path / "a").read_bytes(), timeout=60)
+    np.testing.assert_array_equal(np.frombuffer(output, "<i2"), expected["double"])
+
+
+def test_a_wav_whose_pipe_ends_too_early_is_one_line_that_names_the_input(
+    tmp_path, trained_dir, by_file
+):
+    folder, _, _ = by_file
+    process = start(trained_dir, "-", tmp_path / "out")
+    _, errors = process.communicate((folder / "same.wav").read_bytes()[:-1000], timeout=60)
+    assert process.returncode == 1
+    assert "not be translated: --input=- is cut off: " in errors.decode().splitlines()[-1]
+
+
 def test_a_reader_that_goes_away_ends_it_quietly(trained_dir, by_file):
     _, source, _ = by_file
     process = start(trained_dir, "-", "-")

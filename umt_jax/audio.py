@@ -3,6 +3,7 @@
 Whatever the length of a file, one block of it is in memory.
 """
 
+import collections
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -35,7 +36,8 @@ _WRITE_SAMPLES = 16_384
 def find_sound_files(folder: str | os.PathLike[str]) -> list[Path]:
     """Returns the sound files in a folder and its subfolders, sorted, hidden ones left out.
 
-    A sound file is what has the extension of one; nothing is opened.
+    A sound file is what has the extension of one; nothing is opened. Links are followed, pipes and
+    devices left out: `passed_over` tells of them.
 
     Raises:
         FileNotFoundError: `folder` is not a folder.
@@ -49,6 +51,39 @@ def is_sound_file(name: str) -> bool:
     """Whether a file's name ends as those of sound files do."""
     known = sound_file.SOUNDFILE_EXTENSIONS | sound_file.PYAV_EXTENSIONS
     return os.path.splitext(name)[1].lower() in known
+
+
+def passed_over(folder: str | os.PathLike[str]) -> str:
+    """Returns what `find_sound_files` leaves out in a folder, on one line; empty if nothing.
+
+    What is called a sound file and is none is named, the rest is counted by its extension.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    named = []
+    for path in storage.entries_below(folder):
+        name = printable(os.path.relpath(path, folder) if storage.is_local(path) else path.name)
+        is_file = not storage.is_local(path) or os.path.isfile(path)
+        if not is_file:
+            kind = "a link to nothing" if not os.path.exists(path) else sound_file.kind(path)
+            named.append(f"{name} ({kind})")
+        elif not is_sound_file(path.name):
+            counts[printable(os.path.splitext(path.name)[1].lower()) or "no extension"] += 1
+    parts = sorted(named) + [
+        f"{count} with {extension}" for extension, count in sorted(counts.items())
+    ]
+    if not parts:
+        return ""
+    total = len(named) + counts.total()
+    return f"Passed over in {printable(os.fspath(folder))} ({total}): {', '.join(parts)}."
+
+
+def printable(name: str) -> str:
+    """Returns a name as terminals can show it, whatever bytes it is made of."""
+    decoded = os.fsencode(name).decode(errors="replace")
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for character in decoded
+    )
 
 
 def read_blocks(

@@ -4,8 +4,9 @@
 
 writes out/song.<Domain>.wav for every domain. Folders are searched for sound files, and keep their
 subfolders in the output. --save_latents=DIR keeps their latents, which --input takes as well. `-`
-stands for standard input or output, signed 16-bit little-endian mono
-samples without a header, translated as they come:
+stands for standard input or output, signed 16-bit little-endian mono samples without a header,
+translated as they come; of sound files that are piped in, wav, flac and others, what comes until
+the pipe is closed is translated then:
 
     ... | python -m umt_jax.infer --checkpoint=runs/demo --input=- --domain=Cello --output=- | ...
 
@@ -37,6 +38,7 @@ from umt_jax import (
 )
 from umt_jax.config import SamplingConfig
 from umt_jax.parallel_segments import Window
+from umt_jax.shapes import Waveform
 
 # Without the total: it is a guess from the files' headers, and tqdm drops it once it is exceeded.
 _BAR_FORMAT = "{l_bar}{bar}| {n:.1f} s of sound [{elapsed}<{remaining}]"
@@ -54,6 +56,7 @@ def main() -> None:
     if not jobs:
         print("Nothing is left to do: all outputs exist.")
         return
+    passed_over = [audio.passed_over(name) for name in args.input if Path(name).is_dir()]
     standard_output = pcm.take_standard_output() if args.output == "-" else None
     domains = [name for name in config.domains if any(name in job.outputs for job in jobs)]
     model = translator.load(
@@ -79,6 +82,8 @@ def main() -> None:
         )
     except BrokenPipeError:
         print("Ended: whatever read --output=- has closed it.", file=sys.stderr)
+    for line in filter(None, passed_over):
+        print(line)
     if failures:
         raise ValueError(
             f"{len(failures)} of {len(jobs)} inputs could not be "
@@ -217,6 +222,10 @@ def _windows(
     """Yields a recording's latents, window by window."""
     if source is None:
         assert standard_input is not None
+        if standard_input.is_sound_file():
+            with standard_input.as_file() as path:
+                yield from model.encode_blocks(_read_piped(path, model.sample_rate_hz))
+            return
         blocks = audio.resample_blocks(standard_input.decode(), to_hz=model.sample_rate_hz)
         yield from model.encode_blocks(blocks)
     elif latent_file.is_latent_file(source):
@@ -225,6 +234,13 @@ def _windows(
     else:
         blocks = audio.read_blocks(source, sample_rate_hz=model.sample_rate_hz)
         yield from model.encode_blocks(blocks)
+
+
+def _read_piped(path: Path, sample_rate_hz: int) -> Iterator[Waveform]:
+    try:
+        yield from audio.read_blocks(path, sample_rate_hz=sample_rate_hz)
+    except audio.SoundFileError as error:
+        raise audio.SoundFileError("--input=-", error.reason) from error
 
 
 def _seconds(source: Path | None, model: translator.Translator) -> float:

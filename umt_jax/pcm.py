@@ -1,16 +1,21 @@
 """Raw signed 16-bit little-endian mono samples through pipes, as they come."""
 
+import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from absl import logging
 
+from umt_jax import sound_parts
 from umt_jax.shapes import Float, Waveform
 
 _SAMPLE = np.dtype("<i2")
 _READ_BYTES = 65_536
+_HEADER_BYTES = 12
 
 
 class Reader:
@@ -24,6 +29,23 @@ class Reader:
         """Takes what to read from; reads nothing yet."""
         self.waited_seconds = 0.0
         self._descriptor, self._sample_rate_hz = descriptor, sample_rate_hz
+        self._begun = b""
+
+    def is_sound_file(self) -> bool:
+        """Waits for the first bytes; returns whether they are those of a file with a header."""
+        while len(self._begun) < _HEADER_BYTES and (arrived := self._receive()):
+            self._begun += arrived
+        return sound_parts.is_sound_file(self._begun)
+
+    @contextlib.contextmanager
+    def as_file(self) -> Iterator[Path]:
+        """Gives a file of all that comes until the pipe is closed; it goes at the end."""
+        with tempfile.TemporaryDirectory(prefix="umt_jax_") as folder:
+            path = Path(folder, "input")
+            with path.open("wb") as file:
+                while arrived := self._read():
+                    file.write(arrived)
+            yield path
 
     def decode(self) -> Iterator[tuple[int, Waveform]]:
         """Yields the sample rate and whatever has arrived, float32, [T], T above 0.
@@ -46,7 +68,11 @@ class Reader:
         if not num_samples:
             raise ValueError("--input=- brought no samples.")
 
-    def _read(self):
+    def _read(self) -> bytes:
+        begun, self._begun = self._begun, b""
+        return begun or self._receive()
+
+    def _receive(self) -> bytes:
         started = time.monotonic()
         arrived = os.read(self._descriptor, _READ_BYTES)
         self.waited_seconds += time.monotonic() - started

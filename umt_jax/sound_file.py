@@ -31,7 +31,9 @@ PYAV_EXTENSIONS = frozenset(
     ).split()
 )
 
-NEEDS_PYAV = 'is read by PyAV, which is not installed: pip install "umt_jax[av]"'
+_INSTALL = 'pip install "umt_jax[av]"'
+
+NEEDS_PYAV = f"is read by PyAV, which is not installed: {_INSTALL}"
 """Reason of a `SoundFileError` that an installation cures."""
 
 _DEMUXERS = (
@@ -81,6 +83,11 @@ def has_pyav() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
+def is_cured(reason: str) -> bool:
+    """Whether what a `SoundFileError` told to install has been installed since."""
+    return reason.endswith(_INSTALL) and has_pyav()
+
+
 def decode(path: Path, block_seconds: float) -> Iterator[tuple[int, np.ndarray]]:
     """Yields a file's sample rate and blocks [T, channels], by soundfile, or PyAV if need be.
 
@@ -102,9 +109,8 @@ def decode(path: Path, block_seconds: float) -> Iterator[tuple[int, np.ndarray]]
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[io.FileIO]:
     """Opens a file that may be a sound: to open a pipe or a device could take forever."""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        raise SoundFileError(path, f"is {_kind(mode)}, not a file")
+    if not path.is_file() and path.exists():
+        raise SoundFileError(path, f"is {kind(path)}, not a file")
     # Unbuffered, since libsndfile reads from the descriptor and not from Python's buffer.
     with path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size == 0:
@@ -115,7 +121,9 @@ def _opened(path: Path) -> Iterator[io.FileIO]:
         yield file
 
 
-def _kind(mode: int) -> str:
+def kind(path: str | os.PathLike[str]) -> str:
+    """Returns what a path is that is no file, in words."""
+    mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         return "a folder"
     if stat.S_ISFIFO(mode):
@@ -173,7 +181,10 @@ def _decode_part(
         sound = soundfile.SoundFile(descriptor if is_as_it_is else view, closefd=False)
     except soundfile.LibsndfileError as error:
         if not has_pyav():
-            reason = f"is not a sound file that soundfile reads ({error.error_string})"
+            reason = (
+                f"is not a sound file that soundfile reads ({error.error_string}); PyAV reads more "
+                f"kinds: {_INSTALL}"
+            )
             if path.suffix.lower() in PYAV_EXTENSIONS:
                 reason = NEEDS_PYAV
             raise SoundFileError(path, reason) from error

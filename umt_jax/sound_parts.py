@@ -16,6 +16,8 @@ from typing import Any
 
 from umt_jax import mpeg_frames
 
+_RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+_AIFF = (b"AIFF", b"AIFC")
 _FLAC_STARTS = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")
 
 # Lengths from here on stand for "not known when the header was written", as do round ones.
@@ -120,11 +122,23 @@ def find(descriptor: int) -> list[Part]:
         return list(reader(data, start)) if reader else [Part(0, len(data))]
 
 
+def is_sound_file(content: bytes) -> bool:
+    """Whether a file that begins with these 12 bytes or more is one that tells what it is."""
+    return (
+        content[:4] in (b"fLaC", b"OggS", b".snd", b"caff")
+        or content[:3] == b"ID3"
+        or (content[:4] in _RIFF and content[8:12] == b"WAVE")
+        or (content[:4] == b"FORM" and content[8:12] in _AIFF)
+        or content[4:8] == b"ftyp"
+        or content.startswith(tuple(_AMR_FRAME_BYTES))
+    )
+
+
 def _reader(data: mmap.mmap, start: int) -> Callable[[mmap.mmap, int], Iterator[Part]] | None:
     magic = data[start : start + 12]
-    if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:] == b"WAVE":
+    if magic[:4] in _RIFF and magic[8:] == b"WAVE":
         return _wav
-    if magic[:4] == b"FORM" and magic[8:] in (b"AIFF", b"AIFC"):
+    if magic[:4] == b"FORM" and magic[8:] in _AIFF:
         return _aiff
     if magic[:4] == b".snd":
         return _au

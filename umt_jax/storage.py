@@ -68,17 +68,31 @@ def is_local(place: str | os.PathLike[str]) -> bool:
 
 
 def files_below(folder: str | os.PathLike[str]) -> Iterator[epath.Path]:
-    """Yields the files in a folder and its subfolders, hidden ones left out, in any order."""
+    """Yields the files in a folder and its subfolders, hidden ones left out, in any order.
+
+    Links are followed, each folder once. Pipes, devices and links to nothing are no files.
+    """
+    return (path for path in entries_below(folder) if not is_local(path) or os.path.isfile(path))
+
+
+def entries_below(folder: str | os.PathLike[str]) -> Iterator[epath.Path]:
+    """Yields what `files_below` does, and what lies there and is neither a file nor a folder."""
     if is_local(folder):
-        for parent, subfolders, names in os.walk(folder):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        known: set[str] = set()
+        for parent, subfolders, names in os.walk(folder, followlinks=True):
+            here = os.path.realpath(parent)
+            if here in known:
+                subfolders.clear()
+                continue
+            known.add(here)
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             yield from (epath.Path(parent, name) for name in names if not name.startswith("."))
         return
     for entry in epath.Path(folder).iterdir():
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from files_below(entry)
+            yield from entries_below(entry)
         else:
             yield entry
 
