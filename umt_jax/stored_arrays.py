@@ -8,9 +8,11 @@ same.
 """
 
 import glob
+import json
 import urllib.parse
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
@@ -21,6 +23,7 @@ from umt_jax import storage
 
 _INDEX = "manifest.ocdbt"
 _STORE = "ocdbt.process_"
+_DESCRIPTION = b"/.zarray"
 
 # Orbax's own: small values, which describe arrays, in the index itself.
 _CONFIG = {
@@ -131,8 +134,7 @@ def differences(folder: epath.Path, target: Any, *, rounded: bool = False) -> li
     Returns:
         A clause for each array that is missing, too many, or of another shape or type.
     """
-    tree = ocp.StandardCheckpointHandler().metadata(folder).tree
-    stored, needed = (_described(arrays) for arrays in (tree, target))
+    stored, needed = _stored(folder), _needed(target)
     clauses = [f"{name} is missing" for name in needed if name not in stored]
     clauses += [f"{name} is too many" for name in stored if name not in needed]
     for name in needed:
@@ -149,8 +151,22 @@ def differences(folder: epath.Path, target: Any, *, rounded: bool = False) -> li
 _ROUNDED = np.dtype(np.float16), np.dtype(np.float32)
 
 
-def _described(tree: Any) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Returns shape and type of each array by its name in the checkpoint."""
+def _stored(folder: epath.Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns shape and type of each stored array by its name."""
+    store = _open(folder)
+    described = {
+        key.removesuffix(_DESCRIPTION).decode(): json.loads(store.read(key).result().value)
+        for key in store.list().result()
+        if key.endswith(_DESCRIPTION)
+    }
+    return {
+        name: (tuple(about["shape"]), jnp.dtype(about["dtype"]))
+        for name, about in described.items()
+    }
+
+
+def _needed(tree: Any) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns shape and type of each array of a model by its name in a checkpoint."""
     flat = ocp.tree.to_flat_dict(tree, sep=".")
     return {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in flat.items()}
 
