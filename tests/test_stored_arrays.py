@@ -48,6 +48,7 @@ def restore(workdir, step, config):
 def test_a_run_may_lie_in_a_folder_whose_name_is_a_pattern(tmp_path, run_config, caplog):
     workdir = tmp_path / NAME
     save(workdir, run_config, [3.0, 1.0, 2.0])
+    caplog.clear()  # Orbax warns of saves that take long.
     damage.set_aside(str(workdir))
     assert steps_in(workdir) == [2, 3] and not caplog.records
     assert_same(restore(workdir, 3, run_config), make_state(run_config, 3))
