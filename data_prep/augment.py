@@ -6,8 +6,8 @@ so that latents hold the melody and not the tuning by which a domain could be re
 
 import warnings
 
+import librosa
 import numpy as np
-from librosa import effects
 from scipy import signal
 
 from umt_jax.shapes import Waveform
@@ -81,7 +81,7 @@ def _pitch_shift(waveform, *, shift_semitones, sample_rate_hz, fft_samples):
         # function of its that numba compiles leaves a flag behind that is not about its results.
         warnings.filterwarnings("ignore", "The `(hop_length|n_fft)` parameter", FutureWarning)
         warnings.filterwarnings("ignore", "invalid value encountered in cast", RuntimeWarning)
-        return effects.pitch_shift(
+        return librosa.effects.pitch_shift(
             waveform, sr=sample_rate_hz, n_steps=shift_semitones, n_fft=fft_samples
         )
 

@@ -53,7 +53,9 @@ def test_slices_are_a_quarter_to_a_half_long_and_start_in_the_first_half(rng, nu
 def test_shifts_are_uniform_within_half_a_semitone(monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        augment.effects, "pitch_shift", lambda y, *, n_steps, **_: drawn.append(n_steps) or y
+        augment.librosa.effects,
+        "pitch_shift",
+        lambda y, *, n_steps, **_: drawn.append(n_steps) or y,
     )
     generator = np.random.default_rng(0)
     for _ in range(2000):

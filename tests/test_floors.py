@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     0: ["shapes", "config", "sound_file", "command_line", "storage", "path_flags"]
-    + ["sound_parts", "mpeg_frames"],
+    + ["sound_parts", "mpeg_frames", "numba_cache"],
     1: ["mu_law", "audio", "pcm", "prepared", "records", "pictures", "latent_file", "aac"]
     + ["blending", "sampling", "sampling_flags", "devices", "demo_model"],
     2: ["layers", "stacks", "places", "arguments", "uploads", "rainbowgram"],

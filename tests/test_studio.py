@@ -60,8 +60,11 @@ def command(*flags):
 
 
 @contextlib.contextmanager
-def serving(model, folder, *flags):
-    """Starts a studio in an empty folder; yields its process, its address and the folder."""
+def serving(model, folder, *flags, **variables):
+    """Starts a studio in an empty folder; yields its process, its address and the folder.
+
+    `variables` come to its environment.
+    """
     (folder / "offline").mkdir()
     (folder / "offline" / "sitecustomize.py").write_text(OFFLINE)
     (folder / "temporary").mkdir()
@@ -71,6 +74,7 @@ def serving(model, folder, *flags):
         "OUTSIDE_LOG": str(folder / "outside.log"),
         # Would open the whole disk, if the studio let it.
         "GRADIO_ALLOWED_PATHS": "/",
+        **variables,
     }
     with (folder / "errors.log").open("w") as errors:
         process = subprocess.Popen(
@@ -432,6 +436,24 @@ def test_files_of_users_go_when_the_server_goes(model_dir, whistle, tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=PATIENCE_S) == 1
     assert not list(temporary.iterdir())
+    assert (folder / "errors.log").read_text() == "Interrupted.\n"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"},
+        {"all_proxy": "socks5://127.0.0.1:9", "no_proxy": "example.org"},
+        {"http_proxy": "no address", "SSL_CERT_FILE": "/nowhere/certificates.pem"},
+    ],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_proxies_and_certificates_of_the_environment_do_not_matter(model_dir, tmp_path, variables):
+    import httpx
+
+    with serving(model_dir, tmp_path, **variables) as (_, url, folder):
+        assert "umt_jax" in httpx.get(url).text
+    assert not (folder / "outside.log").exists()
     assert (folder / "errors.log").read_text() == "Interrupted.\n"
 
 

@@ -7,6 +7,8 @@ Importing this package starts no device and defines no flag.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from umt_jax import numba_cache
+
 if TYPE_CHECKING:
     from umt_jax.config import Config as Config
     from umt_jax.translator import Translator as Translator
@@ -20,6 +22,8 @@ _HOMES = {
     "Translator": "umt_jax.translator",
     "load": "umt_jax.translator",
 }
+
+numba_cache.ensure()  # Here, as any module may be the first to use librosa.
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,9 @@ from umt_jax import command_line, demo_model, takes, translator
 
 _FIRST_PORT, _LAST_PORT = 7860, 7959
 
+_OF_CONNECTIONS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+"""Variables of the environment that httpx, with which Gradio calls itself, takes files from."""
+
 
 def define_flags() -> None:
     """Declares this command's flags."""
@@ -84,9 +87,12 @@ def _gradio_folder() -> Iterator[None]:
     """Gives Gradio a folder of its own, which goes when the server does, and no other one.
 
     Nothing that the environment tells Gradio counts: it could open other folders, for example.
+    Nor do proxies and certificates, since it connects to nothing but itself.
     """
-    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+    for name in [name for name in os.environ if name.startswith(("GRADIO_", *_OF_CONNECTIONS))]:
         del os.environ[name]
+    # In place of the proxies' own variables, so that those of macOS's settings do not count either.
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     with tempfile.TemporaryDirectory(prefix="umt_jax_studio_") as folder:

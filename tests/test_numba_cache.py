@@ -1,0 +1,110 @@
+"""Installations that cannot be written, for users without a home.
+
+The folders in which numba would keep its files are blocked by files of their names, which stops
+even root, as which tests may run.
+"""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import librosa
+import pytest
+from conftest import write_tone
+
+from umt_jax import numba_cache
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("umt_jax", "data_prep", "experiments")
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory):
+    """The environment of a user who can write temporary files alone."""
+    folder = tmp_path_factory.mktemp("sealed")
+    (folder / "temporary").mkdir()
+    package = folder / "librosa"
+    shutil.copytree(
+        Path(librosa.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for init in package.rglob("__init__.py"):
+        init.with_name("__pycache__").touch()
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
+    }
+    return environment | {
+        "HOME": "/dev/null",
+        "PYTHONPATH": f"{folder}:{ROOT}",
+        "TMPDIR": str(folder / "temporary"),
+    }
+
+
+def python(environment, *arguments):
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True
+    )
+
+
+def test_librosa_is_usable_where_nothing_can_be_kept(sealed):
+    use = "from librosa.core import notation; print(notation.__file__)"
+    refused = python(sealed, "-c", use)
+    assert "no locator available" in refused.stderr, "otherwise this test shows nothing"
+    used = python(sealed, "-c", f"import umt_jax; {use}")
+    assert used.returncode == 0, used.stderr
+    assert used.stdout.startswith(sealed["PYTHONPATH"].partition(":")[0])
+    assert not list(Path(sealed["TMPDIR"]).glob("umt_jax_numba_*")), "it is removed at the end"
+
+
+def test_no_module_loads_more_of_librosa_than_its_name_before_numba_has_its_folder():
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module or "").partition(".")[0] != "librosa", path
+            elif isinstance(node, ast.Import):
+                assert not any(name.name.startswith("librosa.") for name in node.names), path
+
+
+@pytest.mark.slow
+def test_a_dataset_is_built_where_nothing_can_be_kept(sealed, tmp_path):
+    write_tone(tmp_path / "music" / "Flute" / "a.wav", seconds=8)
+    built = python(
+        sealed,
+        *("-m", "data_prep.build", "--sample_rate_hz=8000", "--segment_samples=4000"),
+        *(f"--audio_dir={tmp_path / 'music'}", f"--data_dir={tmp_path / 'data'}"),
+        "--num_workers=2",
+    )
+    assert built.returncode == 0, built.stderr
+    assert "Traceback" not in built.stderr
+    assert (tmp_path / "data" / "segments" / "Flute").is_dir()
+
+
+@pytest.fixture
+def searched(tmp_path, monkeypatch):
+    """Where numba would look for folders, and none of them there yet."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    library = tmp_path / "librosa"
+    library.mkdir()
+    monkeypatch.setattr(numba_cache, "_folders_of_librosa", lambda: [library])
+    return tmp_path
+
+
+@pytest.mark.parametrize("blocked", ["user", "librosa/__pycache__"])
+def test_numba_keeps_its_own_place_where_it_has_one(searched, blocked):
+    (searched / blocked).touch()
+    numba_cache.ensure()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+
+
+def test_a_place_that_was_named_stays(searched, monkeypatch):
+    for blocked in ("user", "librosa/__pycache__"):
+        (searched / blocked).touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/named")
+    numba_cache.ensure()
+    assert os.environ["NUMBA_CACHE_DIR"] == "/named"
