@@ -2,8 +2,11 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from umt_jax import command_line
 
 
 def run(body, *arguments, **environment):
@@ -85,6 +88,27 @@ def test_other_libraries_are_heard_from_warnings_on():
     )
     finished = run(body)
     assert [line.partition("] ")[2] for line in finished.stderr.splitlines()] == ["of jax"]
+
+
+@pytest.mark.parametrize(
+    "path, kept",
+    [
+        ("experiments/train.py", True),
+        ("experiments/evaluation/run.py", True),
+        ("umt_jax/generation/engines/native.py", True),
+        (".venv/lib/python3.12/site-packages/orbax/save.py", False),
+        (".venv/src/umt_jax/save.py", False),
+    ],
+)
+def test_lines_of_every_package_of_this_project_are_shown_and_of_no_other(path, kept):
+    path = Path(command_line.__file__).parents[1] / path
+    body = (
+        "from absl import logging; make = logging.get_absl_logger().makeRecord; "
+        f"record = make('absl', 20, {str(path)!r}, 1, 'step 3', (), None); "
+        "logging.get_absl_handler().handle(record)"
+    )
+    finished = run(body)
+    assert [line.partition("] ")[2] for line in finished.stderr.splitlines()] == ["step 3"] * kept
 
 
 def test_an_error_that_orbax_raises_is_not_told_a_second_time():

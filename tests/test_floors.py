@@ -1,12 +1,17 @@
-"""Imports only go down: a module may import from lower floors alone."""
+"""Imports only go down: a module may import from lower floors alone, and nothing in a circle."""
 
 import ast
+import functools
+import graphlib
+import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("umt_jax", "experiments", "data_prep")
 
+# Modules of umt_jax, or packages of them, by floor.
 FLOORS = {
     0: ["shapes", "config", "sound_file", "command_line", "storage", "path_flags"]
     + ["sound_parts", "mpeg_frames", "numba_cache"],
@@ -35,10 +40,10 @@ FLOORS = {
     11: ["studio_page"],
     12: ["studio"],
 }
-FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
+FLOOR = {f"umt_jax.{part}": floor for floor, parts in FLOORS.items() for part in parts}
 
 # Neighbours that one module of a floor may use, in this order.
-NEIGHBOURS = [
+NEIGHBOURS = {
     ("sound_file", "sound_parts"),
     ("sound_parts", "mpeg_frames"),
     ("checkpoint", "train_state"),
@@ -60,39 +65,147 @@ NEIGHBOURS = [
     ("infer", "translator"),
     ("infer", "outputs"),
     ("infer", "infer_flags"),
-]
+}
 
 
-def _imported(path):
-    """Returns the modules of this project that a file imports, as package.module."""
+def _imports(root):
+    """Returns which modules of this project each module under `root` imports, by full names.
+
+    Imports inside functions count, too. A package stands for its `__init__.py`.
+    """
+    paths = {}
+    for package in PACKAGES:
+        for path in (root / package).rglob("*.py"):
+            parts = path.relative_to(root).with_suffix("").parts
+            paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return {module: _imported(path, module, paths) for module, path in paths.items()}
+
+
+def _imported(path, module, paths):
+    package = module if path.stem == "__init__" else module.rpartition(".")[0]
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _import_statements(path.read_text()):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+        else:
+            levels = package.split(".")
+            above = levels[: len(levels) - node.level + 1] if node.level else []
+            source = ".".join(filter(None, [*above, node.module]))
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                names.add(inner if inner in paths else source)
+    return (names & set(paths)) - {module}
 
 
-def _modules_of(package, names):
-    there = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
-    return {name.split(".")[1] for name in names if name.startswith(f"{package}.")} & there
+@functools.cache  # Most texts are parsed for every test.
+def _import_statements(text):
+    return [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "umt_jax").glob("[!_]*.py")), ids=lambda p: p.stem)
-def test_umt_jax_imports_only_from_lower_floors(path):
-    names = _imported(path)
-    assert not {name for name in names if name.split(".")[0] in ("experiments", "data_prep")}
-    for module in _modules_of("umt_jax", names):
-        assert FLOOR[module] < FLOOR[path.stem] or (path.stem, module) in NEIGHBOURS
+def _part(module):
+    """Returns what has a floor: a module at the top of umt_jax, or a package in it."""
+    return ".".join(module.split(".")[:2])
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "data_prep").glob("*.py")), ids=lambda p: p.stem)
-def test_data_prep_stays_on_floors_0_and_1_and_never_touches_flax(path):
-    names = _imported(path)
-    assert all(FLOOR[module] <= 1 for module in _modules_of("umt_jax", names))
-    assert not {name.split(".")[0] for name in names} & {"flax", "optax", "orbax", "experiments"}
+def _may_import(module, other):
+    package, other_package = module.split(".")[0], other.split(".")[0]
+    if package == "experiments":
+        return True
+    if package == other_package == "data_prep":
+        return True
+    if other_package != "umt_jax" or other == "umt_jax":
+        return False
+    if package == "data_prep":
+        return FLOOR[_part(other)] <= 1
+    part, other_part = _part(module), _part(other)
+    if part == other_part or (part[8:], other_part[8:]) in NEIGHBOURS:
+        return True
+    return FLOOR[other_part] < FLOOR[part]
+
+
+def _upward(root):
+    """Returns the imports that no floor allows, as (importing module, imported one)."""
+    return {
+        (module, other)
+        for module, others in _imports(root).items()
+        if module != "umt_jax"  # It imports what users ask it for, when they ask.
+        for other in others
+        if not _may_import(module, other)
+    }
+
+
+def _circle(root):
+    """Returns modules of which each imports another of them, in a circle, or none."""
+    graph = _imports(root)
+    del graph["umt_jax"]  # As above.
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_every_module_of_umt_jax_has_a_floor():
+    modules = {module for module in _imports(ROOT) if module.startswith("umt_jax.")}
+    assert len(modules) > 50  # Sub-packages are searched, too.
+    assert {_part(module) for module in modules} == set(FLOOR)
+
+
+def test_imports_only_go_down():
+    assert _upward(ROOT) == set()
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert _circle(ROOT) == []
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the tree's Python files, to plant imports in."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            target = tmp_path / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    return tmp_path
+
+
+def plant(root, module, line):
+    path = Path(root, *module.split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text((path.read_text() if path.exists() else "") + f"\n{line}\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "module, line, other",
+    [
+        ("umt_jax.losses", "import umt_jax", "umt_jax"),
+        ("umt_jax.layers", "from .losses import f", "umt_jax.losses"),
+        ("umt_jax.layers", "def f():\n    import umt_jax.studio", "umt_jax.studio"),
+        ("umt_jax.studio.planted.deep", "from experiments import train", "experiments.train"),
+        ("data_prep.tracks", "from umt_jax.networks import Networks", "umt_jax.networks"),
+        ("data_prep.planted.deep", "from experiments import train", "experiments.train"),
+    ],
+)
+def test_an_upward_import_in_a_sub_package_is_found(copy, module, line, other):
+    plant(copy, module, line)
+    assert _upward(copy) == {(module, other)}
+
+
+def test_a_circle_is_found(copy):
+    plant(copy, "umt_jax.sound_parts", "from umt_jax import sound_file")
+    assert set(_circle(copy)) == {"umt_jax.sound_parts", "umt_jax.sound_file"}
+
+
+def test_data_prep_never_touches_flax():
+    for path in (ROOT / "data_prep").rglob("*.py"):
+        for node in _import_statements(path.read_text()):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = names or [alias.name for alias in node.names]
+            assert not {name.split(".")[0] for name in names} & {"flax", "optax", "orbax"}
 
 
 def test_importing_the_package_starts_no_device_and_loads_no_network_code():

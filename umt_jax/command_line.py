@@ -17,6 +17,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _NEVER = 2**31 - 1  # A size that no allocation is compared with as too large.
 
 _PACKAGES = ("umt_jax", "experiments", "data_prep")
+_ROOT = Path(__file__).parent.parent  # The folder that they lie in.
 
 
 def run(main: Callable[[], None]) -> None:
@@ -101,7 +102,8 @@ def _is_worth_a_line(record: pylogging.LogRecord) -> bool:
     traceback from each thread that they cross, and so does asyncio of the tasks they leave behind.
     """
     path = Path(record.pathname)
-    if path.parent.name in _PACKAGES:
+    # Not any folder of that name: a checkout may be called umt_jax, with a .venv in it.
+    if path.is_relative_to(_ROOT) and path.relative_to(_ROOT).parts[0] in _PACKAGES:
         return True
     told_twice = record.exc_info and not {"orbax", "asyncio"}.isdisjoint(path.parts)
     return record.levelno >= pylogging.WARNING and not told_twice
