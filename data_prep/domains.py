@@ -10,12 +10,13 @@ from absl import logging
 from etils import epath
 from tqdm import tqdm
 
-from data_prep import augment, builder, datasets, shards, tracks
-from data_prep.datasets import Staging
-from data_prep.recipe import Recipe
+from data_prep import augment, shards, tfds_files, tracks
+from data_prep import staging as datasets
+from data_prep.process_workers import RunAll
+from data_prep.settings import Recipe
+from data_prep.staging import Staging
 from data_prep.tracks import SPLITS, Domain, SoundFile
-from data_prep.workers import RunAll
-from umt_jax import audio
+from umt_jax.audio import sound_files
 
 
 def find_domains(audio_dir: epath.Path, *, data_dir: epath.Path) -> dict[str, epath.Path]:
@@ -46,7 +47,9 @@ def find_domains(audio_dir: epath.Path, *, data_dir: epath.Path) -> dict[str, ep
             f"{audio_dir} holds no folders. Each domain is a folder of sound files in it, such as "
             f"{audio_dir / 'Bach_Solo_Cello' / 'suite_1.wav'}."
         )
-    strays = [path.name for path in entries if audio.is_sound_file(path.name) and not path.is_dir()]
+    strays = [
+        path.name for path in entries if sound_files.is_sound_file(path.name) and not path.is_dir()
+    ]
     if strays:
         logging.warning("Left out, as they are in no domain's folder: %s", ", ".join(strays))
     return folders
@@ -64,7 +67,7 @@ def _domain_folders(audio_dir: epath.Path, data_dir: epath.Path) -> list[epath.P
 
 def passed_over(audio_dir: epath.Path, data_dir: epath.Path) -> list[str]:
     """Returns a line for each domain with files or others in its folder that it is not made of."""
-    lines = map(audio.passed_over, _domain_folders(audio_dir, data_dir))
+    lines = map(sound_files.passed_over, _domain_folders(audio_dir, data_dir))
     return [line for line in lines if line]
 
 
@@ -133,7 +136,7 @@ def write(run_all: RunAll, domains: Sequence[Domain], recipe: Recipe, staging: S
                 lengths[shard.split].append(shard.num_examples)
                 progress.update(shard.num_examples)
             folder = staging.folder(domain.name)
-            builder.write_information(domain, lengths, num_bytes, recipe, folder=folder)
+            tfds_files.write_information(domain, lengths, num_bytes, recipe, folder=folder)
             staging.install(domain.name)
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from absl import flags
 
 from data_prep import instruments
-from umt_jax import audio, command_line, path_flags
+from umt_jax import command_line, path_flags
+from umt_jax.audio import sound_files
 from umt_jax.shapes import Waveform
 
 KEYS = range(21, 109)
@@ -111,7 +112,7 @@ def _yin_cents(tone, levels, written_hz, sample_rate_hz):
     rate_hz = factor * sample_rate_hz
     lowest_hz = written_hz / _SEARCHED_RATIO
     pitches_hz = librosa.yin(
-        audio.resample(tone, from_hz=sample_rate_hz, to_hz=rate_hz),
+        sound_files.resample(tone, from_hz=sample_rate_hz, to_hz=rate_hz),
         fmin=lowest_hz,
         fmax=min(written_hz * _SEARCHED_RATIO, 0.25 * rate_hz),
         sr=rate_hz,

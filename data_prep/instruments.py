@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import scores
-from umt_jax import audio
+from data_prep import midi
+from umt_jax.audio import sound_files
 from umt_jax.shapes import Waveform
 
 # General MIDI programs, counted from 0.
@@ -100,7 +100,7 @@ def find_soundfont(soundfont: str | None) -> pathlib.Path:
 
 
 def play(
-    notes: Sequence[scores.Note], *, program: int, soundfont: pathlib.Path, sample_rate_hz: int
+    notes: Sequence[midi.Note], *, program: int, soundfont: pathlib.Path, sample_rate_hz: int
 ) -> Waveform:
     """Plays notes with one instrument.
 
@@ -119,7 +119,7 @@ def play(
     """
     synthesizer = _synthesizer(soundfont, program)
     events = []  # (sample, 0 for the end or 1 for the start of a note, pitch, velocity)
-    for note in scores.from_zero(list(notes)):
+    for note in midi.from_zero(list(notes)):
         events.append((_sample(LEAD_S + note.onset_s), 1, note.pitch, note.velocity))
         events.append((_sample(LEAD_S + note.offset_s), 0, note.pitch, 0))
     duration_s = max(event[0] for event in events) / SYNTHESIS_RATE_HZ + TAIL_S
@@ -134,7 +134,7 @@ def play(
             synthesizer.noteon(0, pitch, velocity)
         else:
             synthesizer.noteoff(0, pitch)
-    waveform = audio.resample(
+    waveform = sound_files.resample(
         np.concatenate(blocks), from_hz=SYNTHESIS_RATE_HZ, to_hz=sample_rate_hz
     )
     waveform = np.pad(waveform, (0, max(0, num_samples - len(waveform))))[:num_samples]

@@ -23,8 +23,9 @@ from collections.abc import Mapping, Sequence
 import tqdm
 from absl import flags
 
-from data_prep import font_check, instruments, scores
-from umt_jax import audio, command_line, config, path_flags
+from data_prep import font_check, instruments, midi
+from umt_jax import command_line, config, path_flags
+from umt_jax.audio import sound_files
 
 # Struck, bowed and blown: easy to tell apart for an ear and for a small model.
 DEFAULT_INSTRUMENTS = ("Piano", "Strings", "Flute")
@@ -59,7 +60,7 @@ def deal(durations_s: Mapping[str, float], domains: Sequence[str]) -> dict[str, 
     return {domain: sorted(names) for domain, names in hands.items()}
 
 
-def choose_held_out(pieces: Mapping[str, Sequence[scores.Note]], names: Sequence[str]) -> list[str]:
+def choose_held_out(pieces: Mapping[str, Sequence[midi.Note]], names: Sequence[str]) -> list[str]:
     """Returns `names` if all of them are pieces, and the shortest piece if none are given.
 
     Raises:
@@ -75,17 +76,17 @@ def choose_held_out(pieces: Mapping[str, Sequence[scores.Note]], names: Sequence
     return names
 
 
-def _duration_s(notes: Sequence[scores.Note]) -> float:
+def _duration_s(notes: Sequence[midi.Note]) -> float:
     return max(note.offset_s for note in notes) - notes[0].onset_s
 
 
 def plan(
-    pieces: Mapping[str, Sequence[scores.Note]],
+    pieces: Mapping[str, Sequence[midi.Note]],
     *,
     held_out: Sequence[str],
     domains: Sequence[str],
     excerpt_s: float,
-) -> dict[str, Sequence[scores.Note]]:
+) -> dict[str, Sequence[midi.Note]]:
     """Returns what is to be rendered: notes by path below the output folder, without .wav.
 
     Raises:
@@ -94,10 +95,10 @@ def plan(
     excerpts = {}
     for name, notes in pieces.items():
         if name not in held_out:
-            for number, excerpt in enumerate(scores.cut(list(notes), excerpt_s), start=1):
+            for number, excerpt in enumerate(midi.cut(list(notes), excerpt_s), start=1):
                 excerpts[f"{name}_{number:03d}"] = excerpt
     hands = deal({name: _duration_s(notes) for name, notes in excerpts.items()}, domains)
-    recordings: dict[str, Sequence[scores.Note]] = {
+    recordings: dict[str, Sequence[midi.Note]] = {
         f"music/{domain}/{name}": excerpts[name] for domain in domains for name in hands[domain]
     }
     for name in held_out:
@@ -106,7 +107,7 @@ def plan(
 
 
 def find_false_keys(
-    recordings: Mapping[str, Sequence[scores.Note]], soundfont: pathlib.Path
+    recordings: Mapping[str, Sequence[midi.Note]], soundfont: pathlib.Path
 ) -> dict[str, dict[int, float | None]]:
     """Measures the keys of a `plan`: those that a domain is asked for and plays falsely, in cents.
 
@@ -125,7 +126,7 @@ def find_false_keys(
 
 
 def describe_false_notes(
-    recordings: Mapping[str, Sequence[scores.Note]],
+    recordings: Mapping[str, Sequence[midi.Note]],
     false_keys: Mapping[str, Mapping[int, float | None]],
 ) -> str:
     """Returns "Saxophone 64 (E4) silent, 3 of 412 notes", and the like for each domain."""
@@ -145,9 +146,9 @@ def describe_false_notes(
 
 
 def leave_out_false_notes(
-    recordings: Mapping[str, Sequence[scores.Note]],
+    recordings: Mapping[str, Sequence[midi.Note]],
     false_keys: Mapping[str, Mapping[int, float | None]],
-) -> dict[str, Sequence[scores.Note]]:
+) -> dict[str, Sequence[midi.Note]]:
     """Returns a `plan` without false notes: in pairs without those of any domain.
 
     So pairs stay exact. Excerpts of which nothing is left are gone.
@@ -156,7 +157,7 @@ def leave_out_false_notes(
         ValueError: Nothing is left of a pair, or too little of a domain.
     """
     of_any = set().union(*false_keys.values())
-    kept: dict[str, Sequence[scores.Note]] = {}
+    kept: dict[str, Sequence[midi.Note]] = {}
     num_excerpts: dict[str, int] = {}
     for name, notes in recordings.items():
         kind, domain, piece = name.split("/")
@@ -207,18 +208,18 @@ def clear(output: pathlib.Path, *, overwrite: bool) -> None:
     record.unlink(missing_ok=True)
 
 
-def write_notes(path: pathlib.Path, notes: Sequence[scores.Note]) -> None:
+def write_notes(path: pathlib.Path, notes: Sequence[midi.Note]) -> None:
     """Writes a note list as CSV, in seconds from the start of the recording."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(scores.Note._fields)
-        for note in scores.from_zero(list(notes)):
+        writer.writerow(midi.Note._fields)
+        for note in midi.from_zero(list(notes)):
             onset_s, offset_s = (time + instruments.LEAD_S for time in note[:2])
             writer.writerow([f"{onset_s:.4f}", f"{offset_s:.4f}", note.pitch, note.velocity])
 
 
 def render(
-    recordings: Mapping[str, Sequence[scores.Note]],
+    recordings: Mapping[str, Sequence[midi.Note]],
     *,
     output: pathlib.Path,
     soundfont: pathlib.Path,
@@ -250,7 +251,7 @@ def render(
         )
         path = output / f"{name}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
-        audio.write(path, waveform, sample_rate_hz=sample_rate_hz)
+        sound_files.write(path, waveform, sample_rate_hz=sample_rate_hz)
         if kind == "music":
             music_s[domain] = music_s.get(domain, 0.0) + len(waveform) / sample_rate_hz
     for table, name in tables.items():
@@ -261,7 +262,7 @@ def render(
 def define_flags() -> None:
     """Declares this command's flags; the defaults render the demo."""
     path_flags.define("output", None, "Folder to write music/ and pairs/ into.", required=True)
-    path_flags.define("scores_dir", str(scores.EMBEDDED), "Folder of MIDI files to render.")
+    path_flags.define("scores_dir", str(midi.EMBEDDED), "Folder of MIDI files to render.")
     flags.DEFINE_list(
         "held_out", [], "Pieces (file names without .mid) for pairs; the shortest one if not given."
     )
@@ -298,10 +299,10 @@ def main() -> None:
     args = flags.FLAGS
     soundfont = instruments.find_soundfont(args.soundfont)
     domains = instruments.check_names(args.instruments)
-    files = scores.find(pathlib.Path(args.scores_dir))
-    pieces = {name: scores.read(path) for name, path in files.items()}
+    files = midi.find(pathlib.Path(args.scores_dir))
+    pieces = {name: midi.read(path) for name, path in files.items()}
     if args.melody:
-        pieces = {name: scores.melody(notes) for name, notes in pieces.items()}
+        pieces = {name: midi.melody(notes) for name, notes in pieces.items()}
     held_out = choose_held_out(pieces, args.held_out)
     recordings = plan(pieces, held_out=held_out, domains=domains, excerpt_s=args.excerpt_s)
     if false_keys := find_false_keys(recordings, soundfont):

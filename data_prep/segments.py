@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from data_prep import augment, timbre
-from data_prep.recipe import Recipe
+from data_prep.settings import Recipe
 from data_prep.tracks import Stretch, Track
-from umt_jax import audio, mu_law, storage
+from umt_jax import storage
+from umt_jax.audio import mu_law, sound_files
 from umt_jax.shapes import Waveform
 
 Example = dict[str, Any]
@@ -63,7 +64,7 @@ def _cut(stretch: Stretch, recipe: Recipe) -> Iterator[tuple[int, Waveform]]:
     """Yields the segments of a stretch, each with the sample of the track at which it starts."""
     with storage.local_copy(stretch.track.file.path) as path:
         yield from _cut_blocks(
-            audio.read_blocks(path, sample_rate_hz=recipe.sample_rate_hz), stretch, recipe
+            sound_files.read_blocks(path, sample_rate_hz=recipe.sample_rate_hz), stretch, recipe
         )
 
 

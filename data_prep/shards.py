@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from data_prep import builder, segments
-from data_prep.recipe import Recipe
+from data_prep import segments, tfds_files
 from data_prep.segments import Example
+from data_prep.settings import Recipe
 from data_prep.tracks import SPLITS, Domain, Stretch
 from umt_jax import storage
 
@@ -46,7 +46,7 @@ class Shard:
     @property
     def filename(self) -> str:
         """Its name, as TFDS wants it."""
-        return builder.shard_filename(self.split, self.index, self.num_shards)
+        return tfds_files.shard_filename(self.split, self.index, self.num_shards)
 
 
 def plan(domain: Domain, recipe: Recipe) -> list[Shard]:
@@ -91,7 +91,7 @@ def write(shard: Shard, *, recipe: Recipe, folder: epath.Path) -> int:
         ValueError: A sound file is no longer what it was when it was scanned.
     """
     with storage.whole_file(folder / shard.filename) as path:
-        builder.write_records(path, _examples(shard, recipe), recipe)
+        tfds_files.write_records(path, _examples(shard, recipe), recipe)
         return path.stat().st_size
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from etils import epath
 
-from data_prep.recipe import Recipe
-from umt_jax import audio, storage
+from data_prep.settings import Recipe
+from umt_jax import storage
+from umt_jax.audio import sound_files
 
 SPLITS = ("train", "validation", "test")
 
@@ -85,7 +86,9 @@ class Domain:
 
 def find(folder: epath.Path) -> list[epath.Path]:
     """Returns the sound files in a domain's folder and its subfolders, sorted."""
-    return sorted(path for path in storage.files_below(folder) if audio.is_sound_file(path.name))
+    return sorted(
+        path for path in storage.files_below(folder) if sound_files.is_sound_file(path.name)
+    )
 
 
 def identify(path: epath.Path, *, folder: epath.Path) -> SoundFile:
@@ -102,11 +105,11 @@ def scan(file: SoundFile, recipe: Recipe) -> Track | LeftOut:
     num_samples, peak, energy = 0, 0.0, 0.0
     try:
         with storage.local_copy(file.path) as path:
-            for block in audio.read_blocks(path, sample_rate_hz=recipe.sample_rate_hz):
+            for block in sound_files.read_blocks(path, sample_rate_hz=recipe.sample_rate_hz):
                 num_samples += len(block)
                 peak = max(peak, float(np.abs(block).max()))
                 energy += float(np.square(block, dtype=np.float64).sum())
-    except audio.SoundFileError as error:
+    except sound_files.SoundFileError as error:
         return LeftOut(file=file, reason=error.reason)
     if num_samples < recipe.segment_samples:
         seconds = num_samples / recipe.sample_rate_hz

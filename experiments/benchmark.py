@@ -12,7 +12,7 @@ from types import ModuleType
 
 from absl import flags
 
-from experiments import machine, presets
+from experiments.speed import machine, presets
 from umt_jax import command_line, path_flags
 
 STAGES = {
@@ -31,7 +31,7 @@ def _module(stage: str) -> ModuleType:
 
     Not above: processes whose memory is measured import this file, too, and would hold all stages.
     """
-    return importlib.import_module(f"experiments.{STAGES[stage]}")
+    return importlib.import_module(f"experiments.speed.{STAGES[stage]}")
 
 
 def define_flags() -> None:

@@ -26,7 +26,8 @@ from typing import Any
 
 from absl import flags
 
-from umt_jax import command_line, path_flags, sampling_flags
+from umt_jax import command_line, path_flags
+from umt_jax.inference import sampling_flags
 
 _EXTRA = {
     "onnxruntime": "onnxruntime",

@@ -16,7 +16,10 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from data_prep import instruments
-from umt_jax import audio, command_line, demo_model, path_flags, sampling_flags, translator
+from umt_jax import command_line, path_flags, translator
+from umt_jax.audio import sound_files
+from umt_jax.checkpoints import demo_model
+from umt_jax.inference import sampling_flags
 from umt_jax.shapes import Waveform
 
 
@@ -45,7 +48,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     num_samples = round(args.seconds * rate_hz)
     for source, path in files.items():
-        waveform = audio.read(path, sample_rate_hz=rate_hz)[:num_samples]
+        waveform = sound_files.read(path, sample_rate_hz=rate_hz)[:num_samples]
         write(output / f"{source}.ogg", waveform, rate_hz)
         for target in model.domains:
             if target != source:
@@ -90,7 +93,7 @@ def recordings(
 
 def write(path: pathlib.Path, waveform: Waveform, sample_rate_hz: int) -> None:
     """Writes a sound at one level for all."""
-    audio.write(path, instruments.at_level(waveform), sample_rate_hz=sample_rate_hz)
+    sound_files.write(path, instruments.at_level(waveform), sample_rate_hz=sample_rate_hz)
 
 
 def table(piece: str, domains: Sequence[str], arguments: Sequence[str]) -> str:

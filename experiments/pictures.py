@@ -18,25 +18,15 @@ from absl import flags
 from etils import epath
 from matplotlib.figure import Figure
 
-from experiments import latent_map
 from experiments.evaluation import checkpoint_scores
-from umt_jax import (
-    audio,
-    checkpoint,
-    command_line,
-    dataset,
-    demo_model,
-    mu_law,
-    networks,
-    path_flags,
-    pictures,
-    places,
-    rainbowgram,
-    sampling_flags,
-    storage,
-    translator,
-)
+from umt_jax import command_line, path_flags, storage, translator
+from umt_jax.audio import mu_law, sound_files
+from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import Config
+from umt_jax.data import dataset
+from umt_jax.inference import jobs, sampling_flags
+from umt_jax.model import networks
+from umt_jax.plots import latent_map, rainbowgram, spectrograms
 from umt_jax.shapes import Waveform
 
 _SEGMENTS = {"train": 64, "test": 32}
@@ -73,11 +63,11 @@ def main() -> None:
     if args.data_dir is not None:
         prepared = dataset.Dataset(args.data_dir, config.trained_domains)
         prepared.check(config)
-    inputs = places.find_inputs(args.input, [args.output])
+    inputs = jobs.find_inputs(args.input, [args.output])
     domains = None if args.domain == ["all"] else args.domain
     model = translator.load(workdir, domains=domains, step=args.step, engine=args.engine)
     for path, place in inputs:
-        waveform = audio.read(path, sample_rate_hz=model.sample_rate_hz)
+        waveform = sound_files.read(path, sample_rate_hz=model.sample_rate_hz)
         for name, figure in sound_pictures(waveform, place.name, model, args):
             save(figure, Path(args.output, place.with_name(f"{place.name}.{name}.png")), args)
     if prepared is not None:
@@ -95,9 +85,9 @@ def sound_pictures(
     rate_hz = model.sample_rate_hz
     waveform = waveform[: round(args.seconds * rate_hz)]
     latents = model.encode(waveform, rate_hz)
-    yield "latents", pictures.latent_lines(latents, model.frame_rate_hz, f"Latents of {name}")
+    yield "latents", spectrograms.latent_lines(latents, model.frame_rate_hz, f"Latents of {name}")
     sounds = {name: waveform} | translations(waveform, model, args)
-    yield "log_mel", pictures.log_mel_row(sounds, rate_hz)
+    yield "log_mel", spectrograms.log_mel_row(sounds, rate_hz)
     yield "rainbowgram", rainbowgram.row(sounds, rate_hz)
 
 
@@ -125,7 +115,7 @@ def translation_table(
     for domain, codes in zip(model.config.trained_domains, excerpts, strict=True):
         waveform = mu_law.decode(codes, model.config.model.mu_law)
         rows[domain] = {"source": waveform} | translations(waveform, model, args)
-    return pictures.log_mel_matrix(rows, model.sample_rate_hz, seconds=args.seconds)
+    return spectrograms.log_mel_matrix(rows, model.sample_rate_hz, seconds=args.seconds)
 
 
 def domain_map(
@@ -166,7 +156,7 @@ def save(figure: Figure, path: Path, args: flags.FlagValues) -> None:
         raise FileExistsError(f"{path} exists already. Pass --overwrite, or another --output.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with storage.whole_file(epath.Path(path)) as incomplete:
-        incomplete.write_bytes(pictures.to_png(figure))
+        incomplete.write_bytes(spectrograms.to_png(figure))
     print(path)
 
 

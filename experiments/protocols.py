@@ -20,16 +20,11 @@ from absl import flags
 from etils import epath
 
 from experiments import evaluate
-from umt_jax import (
-    audio,
-    checkpoint,
-    command_line,
-    dataset,
-    path_flags,
-    sampling_flags,
-    storage,
-    translator,
-)
+from umt_jax import command_line, path_flags, storage, translator
+from umt_jax.audio import sound_files
+from umt_jax.checkpoints import checkpoint
+from umt_jax.data import dataset
+from umt_jax.inference import sampling_flags
 
 _JUDGE_SOUNDS = 40
 """How many sounds of each domain the judge learns from, at most."""
@@ -91,7 +86,7 @@ def main() -> None:
     (output / "blends").mkdir(parents=True, exist_ok=True)
     blends = paper_protocols.blends(model, clips, sampling.temperature, args.seed)
     for name, waveform in blends.items():
-        audio.write(output / "blends" / f"{name}.wav", waveform, sample_rate_hz=rate_hz)
+        sound_files.write(output / "blends" / f"{name}.wav", waveform, sample_rate_hz=rate_hz)
     text = json.dumps(results, indent=1)
     with storage.whole_file(epath.Path(record)) as incomplete:
         incomplete.write_text(text + "\n")

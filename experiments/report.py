@@ -14,8 +14,9 @@ import pathlib
 
 from absl import flags
 
-from experiments import report_page
-from umt_jax import audio, command_line, path_flags
+from experiments.pages import run_page
+from umt_jax import command_line, path_flags
+from umt_jax.audio import sound_files
 from umt_jax.config import Config
 from umt_jax.shapes import Waveform
 
@@ -27,7 +28,7 @@ def read_pieces(
     config: Config,
     seconds: float,
     shipped: pathlib.Path | None = None,
-) -> list[report_page.Piece]:
+) -> list[run_page.Piece]:
     """Reads the first seconds of every translation, its source, its true pair, and its like.
 
     Raises:
@@ -38,10 +39,10 @@ def read_pieces(
 
     def read(path: pathlib.Path) -> Waveform:
         rate_hz = config.model.sample_rate_hz
-        return audio.read(path, sample_rate_hz=rate_hz)[: round(seconds * rate_hz)]
+        return sound_files.read(path, sample_rate_hz=rate_hz)[: round(seconds * rate_hz)]
 
     targets: dict[tuple[str, str], dict[str, pathlib.Path]] = collections.defaultdict(dict)
-    for path in audio.find_sound_files(translations):
+    for path in sound_files.find_sound_files(translations):
         piece, _, target = path.stem.rpartition(".")
         parents = path.relative_to(translations).parts[:-1]
         if not piece or len(parents) != 1:
@@ -62,7 +63,7 @@ def read_pieces(
     for (source_domain, name), paths in targets.items():
         made = [domain for domain in config.domains if domain in paths]
         pieces.append(
-            report_page.Piece(
+            run_page.Piece(
                 name=name,
                 source_domain=source_domain,
                 source=read(pairs / source_domain / f"{name}.wav"),
@@ -132,7 +133,7 @@ def main() -> None:
         shipped=pathlib.Path(args.shipped) if args.shipped else None,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(report_page.page(config, metrics, pieces), encoding="utf-8")
+    output.write_text(run_page.page(config, metrics, pieces), encoding="utf-8")
     print(f"{output}: {len(pieces)} pieces, {output.stat().st_size / 1e6:.1f} MB")
 
 

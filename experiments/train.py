@@ -15,31 +15,31 @@ import jax
 import numpy as np
 from absl import logging
 
-from experiments import flags as train_flags
-from experiments import hosts, metrics_log, samples, start, stopping
-from umt_jax import (
-    checkpoint,
-    command_line,
-    damage,
-    dataset,
-    networks,
-    partitioning,
-    sharding,
-    train_state,
-    train_step,
+from experiments.training_run import (
+    distributed,
+    initial_state,
+    metrics_log,
+    preemption,
+    sample_translations,
 )
+from experiments.training_run import flags as train_flags
+from umt_jax import command_line
+from umt_jax.checkpoints import checkpoint, integrity
 from umt_jax.config import Config
+from umt_jax.data import dataset
+from umt_jax.model import networks
+from umt_jax.training import partitioning, sharding, train_state, train_step
 
 
 def main() -> None:
     """Trains as the flags say."""
     logging.set_verbosity(logging.INFO)
     jax.config.update("jax_num_cpu_devices", train_flags.CPU_DEVICES.value)
-    with stopping.StopRequest() as stop, joined_hosts():
+    with preemption.StopRequest() as stop, joined_hosts():
         data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
         command_line.use_compilation_cache()
-        damage.set_aside(workdir)
-        base = start.base_config(workdir)
+        integrity.set_aside(workdir)
+        base = initial_state.base_config(workdir)
         domains, train_domains = train_flags.domains_from_flags(data_dir, base)
         prepared = dataset.Dataset(data_dir, train_domains or domains)
         config = train_flags.config_from_flags(
@@ -58,7 +58,7 @@ def main() -> None:
             asked_to_stop=stop.reached,
         )
     if not done:
-        sys.exit(stopping.EXIT_STATUS)
+        sys.exit(preemption.EXIT_STATUS)
 
 
 def joined_hosts() -> contextlib.AbstractContextManager[None]:
@@ -69,7 +69,7 @@ def joined_hosts() -> contextlib.AbstractContextManager[None]:
         train_flags.PROCESS_ID,
     )
     if train_flags.DISTRIBUTED.value:
-        return hosts.joined(address.value, number.value, process.value)
+        return distributed.joined(address.value, number.value, process.value)
     for flag in (address, number, process):
         if flag.value is not None:
             raise ValueError(f"--{flag.name}={flag.value} needs --distributed.")
@@ -106,12 +106,12 @@ def run(
     mesh = make_mesh(config, layout)
     nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
     optimizers = train_state.make_optimizers(config.training)
-    start.check_config(config, workdir)
+    initial_state.check_config(config, workdir)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir))
         newest_step = checkpoints.newest_step()
         first_step = newest_step or 0
-        hosts.check_agreement(
+        distributed.check_agreement(
             {
                 "configuration": config,
                 "schedule": schedule,
@@ -120,7 +120,7 @@ def run(
                 "newest checkpoint in --workdir": newest_step,
             }
         )
-        parameters = start.initial_parameters(nets, to_be_restored=newest_step is not None)
+        parameters = initial_state.initial_parameters(nets, to_be_restored=newest_step is not None)
         state = train_state.create(parameters, optimizers, config)
         devices = partitioning.make(layout.partitioning, mesh, nets, optimizers, state)
         state = devices.put_state(state)
@@ -143,7 +143,9 @@ def run(
                 part=part,
             )
         ]
-        translations = samples.Translations(config, prepared, schedule.eval_audio_seconds)
+        translations = sample_translations.Translations(
+            config, prepared, schedule.eval_audio_seconds
+        )
         learning_rate = train_state.learning_rate(config.training)
         batches = prepared.train_batches(config.training, first_step=first_step, part=part)
         log = stack.enter_context(

@@ -8,12 +8,13 @@ import pytest
 import soundfile
 from etils import epath
 
-from data_prep import builder
-from data_prep.recipe import Recipe
+from data_prep import tfds_files
+from data_prep.settings import Recipe
 from experiments import train
-from experiments.flags import Schedule
-from umt_jax import dataset, networks
+from experiments.training_run.flags import Schedule
 from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.data import dataset
+from umt_jax.model import networks
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -129,7 +130,7 @@ def write_domain(name, data_dir):
                 }
 
     in_splits = {split: list(examples(split)) for split in NUM_SEGMENTS}
-    builder.write_small_dataset(name, in_splits, PREPARED, data_dir=epath.Path(data_dir))
+    tfds_files.write_small_dataset(name, in_splits, PREPARED, data_dir=epath.Path(data_dir))
 
 
 @pytest.fixture(scope="session")

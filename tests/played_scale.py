@@ -7,7 +7,7 @@ import functools
 
 import pytest
 
-from data_prep import instruments, scores
+from data_prep import instruments, midi
 from experiments import evaluate
 
 try:
@@ -16,7 +16,7 @@ except ValueError as error:
     pytest.skip(f"{error}", allow_module_level=True)
 
 RATE_HZ = 8000
-SCALE = [scores.Note(0.5 * i, 0.5 * i + 0.45, pitch, 90) for i, pitch in enumerate(range(60, 72))]
+SCALE = [midi.Note(0.5 * i, 0.5 * i + 0.45, pitch, 90) for i, pitch in enumerate(range(60, 72))]
 
 
 @functools.cache

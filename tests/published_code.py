@@ -1,13 +1,13 @@
-"""What the published code computed on random weights; see tests/data/README.md."""
+"""What the published code computed on random weights; see tests/fixtures/README.md."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-from umt_jax import published_arrays
+from umt_jax.checkpoints import pytorch_arrays
 
-FOLDER = Path(__file__).parent / "data" / "published"
+FOLDER = Path(__file__).parent / "fixtures" / "published"
 NUM_DOMAINS = 3
 
 
@@ -36,14 +36,14 @@ def gradients_of(network):
 
 def config():
     names = [f"domain_{index}" for index in range(NUM_DOMAINS)]
-    return published_arrays.config_from_options(options()[0], names)
+    return pytorch_arrays.config_from_options(options()[0], names)
 
 
 def parameters(**changed):
     """Returns the weights as ours; `changed` replaces the arrays of networks by name."""
     networks = ["encoder", *(f"decoder_{k}" for k in range(NUM_DOMAINS)), "classifier"]
     arrays = {network: arrays_of(network) for network in networks} | changed
-    return published_arrays.parameters_from_arrays(
+    return pytorch_arrays.parameters_from_arrays(
         config(),
         encoder=arrays["encoder"],
         decoders=[arrays[f"decoder_{k}"] for k in range(NUM_DOMAINS)],

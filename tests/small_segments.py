@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from umt_jax import parallel_segments
+from umt_jax.generation import segments
 
 POOL, WINDOW = 10, 5
 
@@ -20,7 +20,7 @@ def windows(num_frames, num_samples, rng):
 
 def cut(encoded, num_segments, *, warm_up_frames=2, fade_samples=6):
     return list(
-        parallel_segments.cut(
+        segments.cut(
             7,
             encoded,
             num_segments=num_segments,

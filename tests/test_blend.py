@@ -7,8 +7,9 @@ import pytest
 import soundfile
 
 import umt_jax
-from experiments import blend
-from umt_jax import audio, blending
+from umt_jax import blend
+from umt_jax.audio import sound_files
+from umt_jax.generation import blending
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def command(checkpoint, folder, inputs, *flags):
     paths = ",".join(str(folder / name) for name in inputs)
     return subprocess.run(
         [
-            *(sys.executable, "-m", "experiments.blend", f"--checkpoint={checkpoint}"),
+            *(sys.executable, "-m", "umt_jax.blend", f"--checkpoint={checkpoint}"),
             *("--engine=scan", f"--input={paths}", f"--output={folder / 'out'}", *flags),
         ],
         capture_output=True,
@@ -54,7 +55,7 @@ def written(folder, name):
 
 
 def encode(model, folder, inputs):
-    waveforms = [audio.read(folder / name, sample_rate_hz=8000) for name in inputs]
+    waveforms = [sound_files.read(folder / name, sample_rate_hz=8000) for name in inputs]
     return [model.encode(waveform, 8000) for waveform in blending.match_levels(waveforms)]
 
 

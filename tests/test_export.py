@@ -7,7 +7,7 @@ import sys
 import pytest
 from test_checkpoint import make_state
 
-from umt_jax import checkpoint, demo_model
+from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import SamplingConfig
 
 

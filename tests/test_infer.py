@@ -10,8 +10,11 @@ import pytest
 import soundfile
 
 import umt_jax
-from umt_jax import audio, checkpoint, infer, places
+from umt_jax import infer
+from umt_jax.audio import sound_files
+from umt_jax.checkpoints import checkpoint
 from umt_jax.config import SamplingConfig
+from umt_jax.inference import jobs as places
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,7 @@ def test_every_file_is_translated_whole_into_every_domain(tmp_path, music, rng, 
         (music / "disc 1" / "b.ogg", "disc 1/b"),
         (tmp_path / "c.v2.flac", "c.v2"),
     ]:
-        waveform = audio.read(source, sample_rate_hz=8000)
+        waveform = sound_files.read(source, sample_rate_hz=8000)
         for domain in ("Cello", "Piano"):
             path = tmp_path / "out" / f"{stem}.{domain}.wav"
             written, rate_hz = soundfile.read(path)
@@ -104,7 +107,7 @@ def test_files_that_are_no_sound_are_named_and_the_others_written(
         assert line.count(f"{music / name} ") == 1
     assert names(output) == ["a.Piano.flac", "disc 1/b.Piano.flac"]
     written, _ = soundfile.read(output / "a.Piano.flac")
-    source = audio.read(music / "a.wav", sample_rate_hz=8000)
+    source = sound_files.read(music / "a.wav", sample_rate_hz=8000)
     expected = model.translate(source, 8000, domain="Piano", seed=3)
     np.testing.assert_allclose(written, expected, atol=1e-4)
 
@@ -156,7 +159,7 @@ def test_a_resumed_run_makes_what_is_missing_and_nothing_else(tmp_path, music, m
     assert all(path.read_text() == "precious" for path in there)
     written, _ = soundfile.read(output / "a.Piano.wav")
     expected = model.translate(
-        audio.read(music / "a.wav", sample_rate_hz=8000), 8000, domain="Piano"
+        sound_files.read(music / "a.wav", sample_rate_hz=8000), 8000, domain="Piano"
     )
     np.testing.assert_allclose(written, expected, atol=1e-4)
     again = command(trained_dir, music, output, "--resume")
@@ -347,7 +350,7 @@ def test_the_command_samples_as_the_model_says_unless_it_is_told_otherwise(
     own = SamplingConfig(temperature=0.6, top_p=0.5)
     checkpoint.export(str(trained_dir), str(tmp_path / "exported"), sampling=own)
     exported = umt_jax.load(str(tmp_path / "exported"), engine="scan")
-    waveform = audio.read(music / "a.wav", sample_rate_hz=exported.sample_rate_hz)
+    waveform = sound_files.read(music / "a.wav", sample_rate_hz=exported.sample_rate_hz)
     for flags, expected in (([], own), (["--top_p=1"], SamplingConfig(temperature=0.6))):
         command(tmp_path / "exported", music / "a.wav", tmp_path, "--overwrite", *flags)
         written, _ = soundfile.read(tmp_path / "a.Piano.wav", dtype="float32")
@@ -375,7 +378,7 @@ def test_inputs_of_one_name_do_not_collide(tmp_path):
 def test_the_header_says_how_long_a_file_is(tmp_path, rng, extension):
     path = tmp_path / f"a.{extension}"
     soundfile.write(path, 0.1 * rng.normal(size=(22_050, 2)), 44_100)
-    assert audio.duration_seconds(path) == pytest.approx(0.5, abs=0.06)
+    assert sound_files.duration_seconds(path) == pytest.approx(0.5, abs=0.06)
 
 
 def test_a_container_that_pyav_reads_says_how_long_it_is(tmp_path, rng):
@@ -387,14 +390,14 @@ def test_a_container_that_pyav_reads_says_how_long_it_is(tmp_path, rng):
         frame = av.AudioFrame.from_ndarray(waveform, format="fltp", layout="mono")
         frame.rate = 44_100
         container.mux([*stream.encode(frame), *stream.encode(None)])
-    assert audio.duration_seconds(path) == pytest.approx(1.0, abs=0.06)
+    assert sound_files.duration_seconds(path) == pytest.approx(1.0, abs=0.06)
 
 
 def test_what_is_no_sound_has_no_length(tmp_path):
     (tmp_path / "text.wav").write_text("not a sound " * 100)
     (tmp_path / "empty.mp3").touch()
     for name in ("text.wav", "empty.mp3", "missing.ogg", "."):
-        assert audio.duration_seconds(tmp_path / name) == 0.0
+        assert sound_files.duration_seconds(tmp_path / name) == 0.0
 
 
 def test_a_folder_without_sound_is_an_error(tmp_path):
@@ -424,8 +427,8 @@ def test_a_full_disk_leaves_whole_files_only(tmp_path, music, model, monkeypatch
             raise OSError("No space left on device")
         original(writer, waveform)
 
-    original, num_written = audio.SoundFileWriter.write, 0
-    monkeypatch.setattr(audio.SoundFileWriter, "write", write)
+    original, num_written = sound_files.SoundFileWriter.write, 0
+    monkeypatch.setattr(sound_files.SoundFileWriter, "write", write)
     output = tmp_path / "out"
     with pytest.raises(OSError, match="No space left"):
         translate_files(model, [tmp_path / "short.wav", tmp_path / "long.wav"], output)
@@ -441,8 +444,8 @@ def test_an_interrupted_run_leaves_whole_files_only(tmp_path, music, model, monk
             raise KeyboardInterrupt
         yield from blocks
 
-    original = audio.read_blocks
-    monkeypatch.setattr(audio, "read_blocks", interrupted)
+    original = sound_files.read_blocks
+    monkeypatch.setattr(sound_files, "read_blocks", interrupted)
     files = [music / "a.wav", music / "disc 1" / "b.ogg"]
     with pytest.raises(KeyboardInterrupt):
         translate_files(model, files, tmp_path / "out", num_streams=1)

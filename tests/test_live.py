@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from umt_jax import audio, pcm
+from umt_jax.audio import pcm, sound_files
 
 RATE_HZ = 8000
 
@@ -154,7 +154,7 @@ def test_samples_do_not_depend_on_how_their_bytes_arrive(rng, sizes):
 
 def test_samples_are_scaled_as_in_files(tmp_path, rng):
     waveform = rng.uniform(-1.1, 1.1, size=5000).astype(np.float32)
-    audio.write(tmp_path / "a.wav", waveform, sample_rate_hz=RATE_HZ)
+    sound_files.write(tmp_path / "a.wav", waveform, sample_rate_hz=RATE_HZ)
     with (tmp_path / "a.raw").open("wb") as file, pcm.Writer(file.fileno()) as writer:
         writer.write(waveform)
     written, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
@@ -166,6 +166,6 @@ def test_resampling_in_blocks_is_resampling_the_whole(rng, block_samples):
     waveform = 0.1 * rng.normal(size=7000).astype(np.float32)
     starts = range(0, 7000, block_samples)
     blocks = ((44_100, waveform[at : at + block_samples]) for at in starts)
-    resampled = np.concatenate(list(audio.resample_blocks(blocks, to_hz=RATE_HZ)))
-    (whole,) = (audio.resample_blocks([(44_100, waveform)], to_hz=RATE_HZ),)
+    resampled = np.concatenate(list(sound_files.resample_blocks(blocks, to_hz=RATE_HZ)))
+    (whole,) = (sound_files.resample_blocks([(44_100, waveform)], to_hz=RATE_HZ),)
     np.testing.assert_array_equal(resampled, np.concatenate(list(whole)))

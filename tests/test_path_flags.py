@@ -8,7 +8,8 @@ import pytest
 from absl import flags
 from test_checkpoint import save
 
-from umt_jax import checkpoint, path_flags
+from umt_jax import path_flags
+from umt_jax.checkpoints import checkpoint
 
 ROOT = Path(__file__).parent.parent
 

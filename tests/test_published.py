@@ -12,7 +12,8 @@ import published_code
 import pytest
 import soundfile
 
-from umt_jax import checkpoint, published
+from umt_jax import published
+from umt_jax.checkpoints import checkpoint
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra: make test-torch")
 

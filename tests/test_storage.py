@@ -15,9 +15,10 @@ from conftest import write_tone
 from etils import epath
 from etils.epath import backend
 
-from data_prep import datasets, domains, shards
-from data_prep.recipe import Recipe
-from umt_jax import dataset, prepared, records, storage
+from data_prep import domains, shards, staging
+from data_prep.settings import Recipe
+from umt_jax import storage
+from umt_jax.data import catalog, dataset, records
 
 RECIPE = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=2)
 FLAGS = ["--sample_rate_hz=8000", "--segment_samples=1024", "--num_variants=2", "--num_workers=2"]
@@ -53,7 +54,7 @@ def build(audio_dir, data_dir, environment, *flags):
 
 def records_of(data_dir, domain):
     """All records of a domain, as numbers and text."""
-    folder = prepared.local_copy(prepared.find(epath.Path(data_dir))[domain])
+    folder = catalog.local_copy(catalog.find(epath.Path(data_dir))[domain])
     return {
         split: [
             {name: np.asarray(value).tolist() for name, value in record.items()}
@@ -97,15 +98,15 @@ def test_a_rebuild_on_an_object_store_is_a_newer_version_in_place_of_the_older(t
     for name in ("A", "B"):
         write_tone(tmp_path / "music" / name / "a.wav", seconds=5.0)
     assert build_here(tmp_path / "music", data_dir) == ["A", "B"]
-    before = prepared.find(data_dir)
+    before = catalog.find(data_dir)
     assert build_here(tmp_path / "music", data_dir) == []
     write_tone(tmp_path / "music" / "B" / "b.wav", seconds=4.0)
     assert build_here(tmp_path / "music", data_dir) == ["B"]
-    after = prepared.find(data_dir)
+    after = catalog.find(data_dir)
     assert after["A"] == before["A"]
-    assert prepared.version(after["B"]) > prepared.version(before["B"])
+    assert catalog.version(after["B"]) > catalog.version(before["B"])
     assert list(after["B"].parent.iterdir()) == [after["B"]]
-    assert len(datasets.read_metadata(data_dir)["B"]["tracks"]) == 2
+    assert len(staging.read_metadata(data_dir)["B"]["tracks"]) == 2
 
 
 @pytest.mark.slow
@@ -136,31 +137,31 @@ def test_a_build_killed_on_an_object_store_leaves_whole_domains_only(tmp_path, s
     write_tone(tmp_path / "music" / "B" / "b.wav", seconds=600.0)
     arguments = [f"--audio_dir={tmp_path}/music", "--data_dir=gs://bucket/data", *FLAGS]
     process = subprocess.Popen([sys.executable, "-m", "data_prep.build", *arguments], env=store)
-    while not prepared.find(epath.Path("gs://bucket/data")):
+    while not catalog.find(epath.Path("gs://bucket/data")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert list(prepared.find(epath.Path("gs://bucket/data"))) == ["A"]
+    assert list(catalog.find(epath.Path("gs://bucket/data"))) == ["A"]
     assert dataset.find_domains("gs://bucket/data") == ("A",)
 
 
 def test_copies_for_training_are_made_once_and_anew_when_the_dataset_changes(prepared_dir, store):
     copy_to(prepared_dir, "gs://bucket/data")
-    folder = prepared.find(epath.Path("gs://bucket/data"))["Cello"]
-    first = prepared.local_copy(folder)
+    folder = catalog.find(epath.Path("gs://bucket/data"))["Cello"]
+    first = catalog.local_copy(folder)
     assert sorted(os.listdir(first)) == sorted(path.name for path in folder.iterdir())
     times = {path.name: path.stat().st_mtime_ns for path in first.iterdir()}
-    assert prepared.local_copy(folder) == first
+    assert catalog.local_copy(folder) == first
     assert {path.name: path.stat().st_mtime_ns for path in first.iterdir()} == times
 
     # A copy that was broken off is completed.
     (first / "features.json").unlink()
-    assert prepared.local_copy(folder) == first and (first / "features.json").exists()
+    assert catalog.local_copy(folder) == first and (first / "features.json").exists()
 
     metadata = json.loads((folder / "metadata.json").read_text())
     (folder / "metadata.json").write_text(json.dumps({**metadata, "seed": 1}))
-    assert prepared.local_copy(folder) != first
+    assert catalog.local_copy(folder) != first
 
 
 def test_a_disk_too_small_for_the_copy_is_named_before_it_begins(prepared_dir, store, monkeypatch):

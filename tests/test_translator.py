@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from conftest import TINY_MODEL
 
-from umt_jax import mu_law, networks, translator
+from umt_jax import translator
+from umt_jax.audio import mu_law
 from umt_jax.config import SamplingConfig
+from umt_jax.model import networks
 
 # Windows of 50 latent frames of 10 samples.
 MODEL = dataclasses.replace(TINY_MODEL, sample_rate_hz=1000)

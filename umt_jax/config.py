@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 DATASET_NAME = "segments"
-"""Name of the TFDS dataset that `data_prep` writes and `umt_jax.dataset` reads."""
+"""Name of the TFDS dataset that `data_prep` writes and `umt_jax.data.dataset` reads."""
 
 MU_LAW_CONVENTIONS = ("rounded", "truncated")
 """How waveforms become codes: this project's way, and that of the published code."""
@@ -29,9 +29,9 @@ class ModelConfig:
 
     Attributes:
         sample_rate_hz: Rate of the waveforms the model reads and writes.
-        mu_law: How waveforms become codes, `rounded` or `truncated` (see `umt_jax.mu_law`), and
-            codes waveforms. With `truncated`, as in the published code, generation starts from
-            code 128 instead of from nothing.
+        mu_law: How waveforms become codes, `rounded` or `truncated` (see
+            `umt_jax.audio.mu_law`), and codes waveforms. With `truncated`, as in the published
+            code, generation starts from code 128 instead of from nothing.
         encoder_blocks: Repetitions of the encoder's series of dilations 1, 2, 4, ...
         encoder_layers: Length of that series.
         encoder_channels: Width C of the encoder's residual stream.
@@ -99,7 +99,7 @@ class TrainingConfig:
             moving average); 0 for none. Where there is one, evaluation, checkpoints and inference
             take it instead of the newest parameters.
         past_detune_semitones: How far the past that decoders read in training may be out of tune
-            (see `umt_jax.detuning`); 0 for the true past.
+            (see `umt_jax.training.detuning`); 0 for the true past.
         past_detune_share: Share of the segments whose past is detuned.
         past_detune_samples: About how many samples the detuning takes to come back to where it was.
         past_noise: Most of the noise on that past, as a share of full scale in mu-law; each

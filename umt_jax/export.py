@@ -11,7 +11,9 @@ that sampling.
 
 from absl import flags
 
-from umt_jax import checkpoint, command_line, path_flags, sampling_flags, storage
+from umt_jax import command_line, path_flags, storage
+from umt_jax.checkpoints import checkpoint
+from umt_jax.inference import sampling_flags
 
 _RECORD = "metrics.jsonl"
 

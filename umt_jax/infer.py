@@ -22,22 +22,16 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from umt_jax import (
-    arguments,
-    audio,
-    checkpoint,
-    command_line,
-    demo_model,
-    infer_flags,
-    latent_file,
-    outputs,
-    pcm,
-    places,
-    sampling_flags,
-    translator,
-)
+from umt_jax import command_line, translator
+from umt_jax.audio import pcm, sound_files
+from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import SamplingConfig
-from umt_jax.parallel_segments import Window
+from umt_jax.data import latent_file
+from umt_jax.generation import validation
+from umt_jax.generation.segments import Window
+from umt_jax.inference import flags as infer_flags
+from umt_jax.inference import jobs as places
+from umt_jax.inference import sampling_flags, writers
 from umt_jax.shapes import Waveform
 
 # Without the total: it is a guess from the files' headers, and tqdm drops it once it is exceeded.
@@ -56,7 +50,7 @@ def main() -> None:
     if not jobs:
         print("Nothing is left to do: all outputs exist.")
         return
-    passed_over = [audio.passed_over(name) for name in args.input if Path(name).is_dir()]
+    passed_over = [sound_files.passed_over(name) for name in args.input if Path(name).is_dir()]
     standard_output = pcm.take_standard_output() if args.output == "-" else None
     domains = [name for name in config.domains if any(name in job.outputs for job in jobs)]
     model = translator.load(
@@ -94,7 +88,7 @@ def main() -> None:
 def _plan(args: flags.FlagValues, all_domains: Sequence[str]) -> list[places.Job]:
     """Returns what to translate and to write, by the flags."""
     domains = all_domains if args.domain == ["all"] else tuple(dict.fromkeys(args.domain or ()))
-    arguments.check_domains(domains, all_domains)
+    validation.check_domains(domains, all_domains)
     sources: list[tuple[Path | None, Path]] = [(None, Path("stdin"))]
     if args.input != ["-"]:
         sources = list(places.find_inputs(args.input, [args.output, args.save_latents]))
@@ -197,7 +191,7 @@ def translate(
             bar_format=_BAR_FORMAT,
             disable=True if is_live else None,
         ) as progress,
-        outputs.Outputs(jobs, model, standard_output) as under_way,
+        writers.Outputs(jobs, model, standard_output) as under_way,
     ):
         for piece in pieces:
             under_way.write(piece)
@@ -226,21 +220,21 @@ def _windows(
             with standard_input.as_file() as path:
                 yield from model.encode_blocks(_read_piped(path, model.sample_rate_hz))
             return
-        blocks = audio.resample_blocks(standard_input.decode(), to_hz=model.sample_rate_hz)
+        blocks = sound_files.resample_blocks(standard_input.decode(), to_hz=model.sample_rate_hz)
         yield from model.encode_blocks(blocks)
     elif latent_file.is_latent_file(source):
         file = latent_file.read(source, encoder=model.encoder_fingerprint)
         yield from model.windows(file.latents, file.num_samples)
     else:
-        blocks = audio.read_blocks(source, sample_rate_hz=model.sample_rate_hz)
+        blocks = sound_files.read_blocks(source, sample_rate_hz=model.sample_rate_hz)
         yield from model.encode_blocks(blocks)
 
 
 def _read_piped(path: Path, sample_rate_hz: int) -> Iterator[Waveform]:
     try:
-        yield from audio.read_blocks(path, sample_rate_hz=sample_rate_hz)
-    except audio.SoundFileError as error:
-        raise audio.SoundFileError("--input=-", error.reason) from error
+        yield from sound_files.read_blocks(path, sample_rate_hz=sample_rate_hz)
+    except sound_files.SoundFileError as error:
+        raise sound_files.SoundFileError("--input=-", error.reason) from error
 
 
 def _seconds(source: Path | None, model: translator.Translator) -> float:
@@ -249,7 +243,7 @@ def _seconds(source: Path | None, model: translator.Translator) -> float:
         return 0.0
     if latent_file.is_latent_file(source):
         return latent_file.num_samples(source) / model.sample_rate_hz
-    return audio.duration_seconds(source)
+    return sound_files.duration_seconds(source)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from umt_jax import checkpoint, command_line, path_flags, published_arrays, train_state
+from umt_jax import command_line, path_flags
+from umt_jax.checkpoints import checkpoint, pytorch_arrays
+from umt_jax.checkpoints.pytorch_arrays import Arrays
 from umt_jax.config import Config
-from umt_jax.networks import NetworkParameters
-from umt_jax.published_arrays import Arrays
+from umt_jax.model.networks import NetworkParameters
+from umt_jax.training import train_state
 
 MUSICNET_DOMAINS = (
     "Bach_Solo_Cello",
@@ -58,7 +60,7 @@ def read(
     options, epoch = _read_options(folder / "args.pth")
     paths = _find_files(folder, which, options.get("n_datasets"))
     try:
-        config = published_arrays.config_from_options(
+        config = pytorch_arrays.config_from_options(
             options, _domains(options, domain_names, len(paths))
         )
     except ValueError as error:
@@ -68,7 +70,7 @@ def read(
         for path, file in zip(paths, files, strict=True):
             _check_same(files[0][state], file[state], f"{name}s of {paths[0].name} and {path.name}")
     try:
-        parameters = published_arrays.parameters_from_arrays(
+        parameters = pytorch_arrays.parameters_from_arrays(
             config,
             encoder=files[0][_ENCODER],
             decoders=[file[_DECODER] for file in files],

@@ -7,22 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
-from umt_jax import (
-    arguments,
-    checkpoint,
-    encoder,
-    engines,
-    generate,
-    latent_file,
-    morph,
-    networks,
-    schedule,
-    streams,
-)
-from umt_jax import parallel_segments as segments
+from umt_jax.checkpoints import checkpoint
 from umt_jax.config import Config, SamplingConfig
-from umt_jax.networks import NetworkParameters, Networks
-from umt_jax.parallel_segments import Window
+from umt_jax.data import latent_file
+from umt_jax.generation import generate, morph, scheduler, segments, streams, validation
+from umt_jax.generation.engines import choose
+from umt_jax.generation.segments import Window
+from umt_jax.model import encoder, networks
+from umt_jax.model.networks import NetworkParameters, Networks
 from umt_jax.shapes import Array, CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
 
 
@@ -40,7 +32,7 @@ def load(
         workdir: Folder of the training run.
         domains: Which decoders to keep in memory; None for all.
         step: Which checkpoint; None for the one with the best validation loss.
-        engine: What generates: `auto`, `scan` or `native`; see `engines.choose`.
+        engine: What generates: `auto`, `scan` or `native`; see `generation.engines.choose`.
         weights: Type in which the engine keeps them, `float32` or `bfloat16`.
 
     Raises:
@@ -48,7 +40,7 @@ def load(
         ValueError: It is none of this project's, lacks a domain, or the engine does not run here.
     """
     config = checkpoint.read_config(workdir, step)
-    arguments.check_domains(domains or (), config.domains)
+    validation.check_domains(domains or (), config.domains)
     parameters = checkpoint.restore_parameters(workdir, step)
     return Translator(config, parameters, domains=domains, engine=engine, weights=weights)
 
@@ -76,7 +68,7 @@ class Translator:
         """Takes trained arrays; keeps only the decoders of `domains` (None: all). See `load`."""
         self.config = config
         self.domains = tuple(domains or config.domains)
-        arguments.check_domains(self.domains, config.domains)
+        validation.check_domains(self.domains, config.domains)
         self._networks = Networks(config)
         # Chosen by NumPy: on a device every shape would be a program of its own to compile.
         decoders = networks.select(
@@ -84,7 +76,7 @@ class Translator:
             [config.domains.index(domain) for domain in self.domains],
         )
         self._decoders = jax.device_put(decoders)
-        self._engine = engines.choose(engine, weights)
+        self._engine = choose.choose(engine, weights)
         self._weights = generate.pack(self._decoders, config.model, self._engine)
         self._classifier = parameters.classifier
         self._encoder = streams.WindowEncoder(self._networks, parameters.encoder)
@@ -146,7 +138,7 @@ class Translator:
         seed: int = 0,
     ) -> Iterator[Waveform]:
         """Yields the result of `generate` piece by piece, as soon as each is there."""
-        arguments.check_domains([domain], self.domains)
+        validation.check_domains([domain], self.domains)
         latents = self._checked(latents)
         batch = latents.reshape(-1, *latents.shape[-2:])
         sampling = self._sampling(temperature, top_p)
@@ -181,11 +173,11 @@ class Translator:
                 together; 1 draws from all. None is the model's own.
             seed: Decides the random numbers.
         """
-        arguments.check_domains(domains, self.domains)
+        validation.check_domains(domains, self.domains)
         sampling = self._sampling(temperature, top_p)
-        arguments.check_seed(seed)
+        validation.check_seed(seed)
         latents = self._checked(latents)
-        weights = arguments.checked_weights(weights, latents)
+        weights = validation.checked_weights(weights, latents)
         return morph.morph(
             networks.select(self._decoders, [self.domains.index(domain) for domain in domains]),
             latents,
@@ -207,7 +199,7 @@ class Translator:
         seed: int = 0,
     ) -> Float[Array, "*B U"]:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
-        arguments.check_domains([domain], self.domains)
+        validation.check_domains([domain], self.domains)
         resampled = self._at_own_rate(waveform, sample_rate_hz)
         latents = self._encode(resampled)
         audio_out = self.generate(
@@ -225,7 +217,7 @@ class Translator:
         seed: int = 0,
         num_streams: int = 1,
         parallel_segments: int = 1,
-    ) -> Iterator[schedule.Piece]:
+    ) -> Iterator[scheduler.Piece]:
         """Translates recordings of any lengths into several domains, in bounded memory.
 
         Args:
@@ -295,13 +287,13 @@ class Translator:
         seed: int = 0,
         num_streams: int = 1,
         parallel_segments: int = 1,
-    ) -> Iterator[schedule.Piece]:
+    ) -> Iterator[scheduler.Piece]:
         """Is `translate_recordings` from latents: `windows` of them, or from `encode_blocks`."""
         domains = tuple(domains or self.domains)
-        arguments.check_domains(domains, self.domains)
+        validation.check_domains(domains, self.domains)
         sampling = self._sampling(temperature, top_p)
         generator = self._streams(domains, num_streams, sampling)
-        yield from schedule.generate(
+        yield from scheduler.generate(
             recordings, generator, seed=seed, parallel_segments=parallel_segments
         )
 
@@ -354,9 +346,9 @@ class Translator:
             latents: Latents, [*B, F, Z].
             domain: Name of the decoder.
         """
-        arguments.check_domains([domain], self.domains)
+        validation.check_domains([domain], self.domains)
         latents = self._checked(latents)
-        codes = arguments.checked_codes(codes, latents, self.config.model)
+        codes = validation.checked_codes(codes, latents, self.config.model)
         decoder = networks.select(self._decoders, self.domains.index(domain))
         return np.asarray(networks.decode_one(self._networks, decoder, codes, latents))
 
@@ -388,7 +380,7 @@ class Translator:
         )
 
     def _at_own_rate(self, waveform, sample_rate_hz):
-        return arguments.resampled(waveform, sample_rate_hz, to_hz=self.sample_rate_hz)
+        return validation.resampled(waveform, sample_rate_hz, to_hz=self.sample_rate_hz)
 
     def _checked(self, latents):
-        return arguments.checked_latents(latents, self.config.model)
+        return validation.checked_latents(latents, self.config.model)

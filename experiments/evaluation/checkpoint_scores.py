@@ -10,11 +10,14 @@ import numpy as np
 import optax
 
 from experiments.evaluation.pieces import Music
-from umt_jax import classifier, dataset, layers, losses, mu_law, train_step
+from umt_jax.audio import mu_law
 from umt_jax.config import Config
-from umt_jax.dataset import Batch
-from umt_jax.networks import NetworkParameters, Networks
+from umt_jax.data import dataset
+from umt_jax.data.dataset import Batch
+from umt_jax.model import classifier, layers
+from umt_jax.model.networks import NetworkParameters, Networks
 from umt_jax.shapes import UInt8, Waveform
+from umt_jax.training import losses, train_step
 
 _BATCH = 8  # Segments of each domain at once.
 _MOST_SEGMENTS = 64  # Of each domain and split.

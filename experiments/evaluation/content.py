@@ -10,9 +10,9 @@ import librosa
 import mir_eval
 import numpy as np
 
-from data_prep import scores
+from data_prep import midi
 from experiments.evaluation import transcription
-from umt_jax import audio
+from umt_jax.audio import sound_files
 from umt_jax.shapes import Bool, Float, Waveform
 
 _FRAMES_PER_S = 100
@@ -35,7 +35,7 @@ class Listened:
         self,
         waveform: Waveform,
         sample_rate_hz: int,
-        notes: Sequence[scores.Note],
+        notes: Sequence[midi.Note],
         pitch: transcription.PitchTrack,
     ) -> None:
         """Takes a clip and its notes and pitch."""
@@ -56,7 +56,9 @@ class Listened:
         return librosa.onset.onset_strength(y=self._at_feature_rate(), sr=_FEATURE_RATE_HZ)
 
     def _at_feature_rate(self) -> Float[np.ndarray, "T"]:
-        return audio.resample(self.waveform, from_hz=self.sample_rate_hz, to_hz=_FEATURE_RATE_HZ)
+        return sound_files.resample(
+            self.waveform, from_hz=self.sample_rate_hz, to_hz=_FEATURE_RATE_HZ
+        )
 
 
 def listen(
@@ -88,7 +90,7 @@ def listen(
     return clips
 
 
-def cut(notes: Sequence[scores.Note], start_s: float, end_s: float) -> list[scores.Note]:
+def cut(notes: Sequence[midi.Note], start_s: float, end_s: float) -> list[midi.Note]:
     """Returns the notes that sound between two times, in seconds from the first.
 
     What sounds already has an onset below zero, which tells it from what begins at the cut.
@@ -100,7 +102,7 @@ def cut(notes: Sequence[scores.Note], start_s: float, end_s: float) -> list[scor
     ]
 
 
-def roll(notes: Sequence[scores.Note], seconds: float) -> Bool[np.ndarray, "N 128"]:
+def roll(notes: Sequence[midi.Note], seconds: float) -> Bool[np.ndarray, "N 128"]:
     """Returns which of MIDI's pitches sound in each hundredth of a second."""
     sounding = np.zeros((round(seconds * _FRAMES_PER_S), 128), bool)
     for note in notes:
@@ -128,7 +130,7 @@ def jaccard_distance(
     return float(np.mean(1 - both[heard] / either[heard])) if heard.any() else 0.0
 
 
-def note_f1(found: Sequence[scores.Note], expected: Sequence[scores.Note]) -> float:
+def note_f1(found: Sequence[midi.Note], expected: Sequence[midi.Note]) -> float:
     """Returns the F1 of notes that begin in the clip: onset within 50 ms, pitch within 50 cents."""
     found = [note for note in found if note.onset_s >= 0]
     expected = [note for note in expected if note.onset_s >= 0]
@@ -149,14 +151,14 @@ def note_f1(found: Sequence[scores.Note], expected: Sequence[scores.Note]) -> fl
     return float(f1)
 
 
-def is_one_line(notes: Sequence[scores.Note]) -> bool:
+def is_one_line(notes: Sequence[midi.Note]) -> bool:
     """Whether no two notes sound together (for more than the rounding of a table)."""
     ordered = sorted(notes)
     return all(a.offset_s <= b.onset_s + 1e-3 for a, b in zip(ordered, ordered[1:], strict=False))
 
 
 def pitch_offsets(
-    pitch: transcription.PitchTrack, notes: Sequence[scores.Note]
+    pitch: transcription.PitchTrack, notes: Sequence[midi.Note]
 ) -> Float[np.ndarray, "N"]:
     """Returns how far the pitch is above the note that sounds, in semitones; NaN where none does.
 
@@ -169,14 +171,14 @@ def pitch_offsets(
 
 
 def voiced_offsets(
-    pitch: transcription.PitchTrack, notes: Sequence[scores.Note]
+    pitch: transcription.PitchTrack, notes: Sequence[midi.Note]
 ) -> Float[np.ndarray, "N"]:
     """Returns `pitch_offsets` of the frames in which both the sound and the score have a pitch."""
     offsets = pitch_offsets(pitch, notes)
     return offsets[pitch.voiced & np.isfinite(offsets)]
 
 
-def pitch_accuracy(pitch: transcription.PitchTrack, notes: Sequence[scores.Note]) -> float:
+def pitch_accuracy(pitch: transcription.PitchTrack, notes: Sequence[midi.Note]) -> float:
     """Returns how often the pitch is within 50 cents of the note that sounds; NaN if none does.
 
     "Raw pitch accuracy" of the literature on melodies.
@@ -186,7 +188,7 @@ def pitch_accuracy(pitch: transcription.PitchTrack, notes: Sequence[scores.Note]
     return float(np.mean(off_cents <= _PITCH_TOLERANCE_CENTS)) if off_cents.size else float("nan")
 
 
-def median_offset(pitch: transcription.PitchTrack, notes: Sequence[scores.Note]) -> float:
+def median_offset(pitch: transcription.PitchTrack, notes: Sequence[midi.Note]) -> float:
     """Returns the median of `voiced_offsets`, in semitones; NaN if there are none."""
     offsets = voiced_offsets(pitch, notes)
     return float(np.median(offsets)) if offsets.size else float("nan")
@@ -214,7 +216,7 @@ def compare(
     source: Listened,
     *,
     target: Listened | None,
-    notes: Sequence[scores.Note] | None,
+    notes: Sequence[midi.Note] | None,
     one_line: bool,
 ) -> dict[str, float]:
     """Returns every measure of content of one clip.

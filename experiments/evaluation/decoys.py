@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.signal
 
-from umt_jax import mu_law
+from umt_jax.audio import mu_law
 from umt_jax.shapes import Float, Waveform
 
 IDENTITY = "identity"

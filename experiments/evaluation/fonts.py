@@ -6,7 +6,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from data_prep import font_check, instruments, scores
+from data_prep import font_check, instruments, midi
 from experiments.evaluation import pieces
 from experiments.evaluation.pieces import Music
 from umt_jax.shapes import Waveform
@@ -85,8 +85,8 @@ def find_second(given: str | None) -> pathlib.Path | None:
 
 
 def true_notes(
-    notes: Sequence[scores.Note], domain: str, soundfont: pathlib.Path
-) -> tuple[list[scores.Note], str]:
+    notes: Sequence[midi.Note], domain: str, soundfont: pathlib.Path
+) -> tuple[list[midi.Note], str]:
     """Leaves out the notes that a sound font plays false: silent, out of tune, an octave off.
 
     Returns:

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from data_prep import instruments, scores
+from data_prep import instruments, midi
 from experiments.evaluation import fonts
-from umt_jax import audio, dataset, mu_law
+from umt_jax.audio import mu_law, sound_files
+from umt_jax.data import dataset
 from umt_jax.shapes import Waveform
 
 SOUND_S = 6.0
@@ -18,7 +19,7 @@ _SHIFTS_SEMITONES = (-6, -3, 0, 3, 6)
 
 def choose_excerpts(
     *, held_out: Collection[str], melody: bool, number: int
-) -> list[list[scores.Note]]:
+) -> list[list[midi.Note]]:
     """Returns excerpts spread over the embedded scores that are not held out.
 
     Args:
@@ -30,10 +31,10 @@ def choose_excerpts(
         ValueError: All scores are held out.
     """
     excerpts = []
-    for name, path in scores.find(scores.EMBEDDED).items():
+    for name, path in midi.find(midi.EMBEDDED).items():
         if name not in held_out:
-            notes = scores.read(path)
-            excerpts += scores.cut(scores.melody(notes) if melody else notes, 2 * SOUND_S)
+            notes = midi.read(path)
+            excerpts += midi.cut(midi.melody(notes) if melody else notes, 2 * SOUND_S)
     if not excerpts:
         raise ValueError(
             "All embedded scores are in the test, and the judge of timbre has nothing to learn "
@@ -42,7 +43,7 @@ def choose_excerpts(
     return [excerpts[place] for place in _spread(len(excerpts), number)]
 
 
-def transposed(excerpts: Sequence[list[scores.Note]]) -> list[list[scores.Note]]:
+def transposed(excerpts: Sequence[list[midi.Note]]) -> list[list[midi.Note]]:
     """Returns excerpts moved up or down by up to half an octave in turn, so that all keys occur."""
     return [
         [note._replace(pitch=note.pitch + shift) for note in excerpt]
@@ -52,7 +53,7 @@ def transposed(excerpts: Sequence[list[scores.Note]]) -> list[list[scores.Note]]
 
 def rendered(
     domain: str,
-    excerpts: Sequence[Sequence[scores.Note]],
+    excerpts: Sequence[Sequence[midi.Note]],
     *,
     soundfont: pathlib.Path,
     sample_rate_hz: int,
@@ -71,7 +72,7 @@ def rendered(
     for excerpt in excerpts:
         moved = [
             note._replace(onset_s=note.onset_s + now_s, offset_s=note.offset_s + now_s)
-            for note in scores.from_zero(list(excerpt))
+            for note in midi.from_zero(list(excerpt))
         ]
         together += moved
         starts_s.append(now_s)
@@ -106,7 +107,7 @@ def prepared(
         ]
         chosen = (sounds[place] for place in _spread(len(sounds), sounds_per_domain))
         music[domain] = _audible(
-            audio.resample(
+            sound_files.resample(
                 mu_law.decode(codes, data.mu_law),
                 from_hz=data.sample_rate_hz,
                 to_hz=sample_rate_hz,

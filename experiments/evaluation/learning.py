@@ -6,11 +6,11 @@ import itertools
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from data_prep import scores
+from data_prep import midi
 from experiments.evaluation import judge_music, timbre
 from experiments.evaluation.options import Options
 from experiments.evaluation.pieces import Music
-from umt_jax import dataset
+from umt_jax.data import dataset
 from umt_jax.shapes import Waveform
 
 _SOUNDS_PER_FONT, _SOUNDS_PER_DOMAIN, _SOUNDS_FOR_PROBES = 16, 32, 150
@@ -71,7 +71,7 @@ def _is_melody(music: Music) -> bool:
 
 def _rendered(
     domains: Sequence[str],
-    excerpts: Sequence[list[scores.Note]],
+    excerpts: Sequence[list[midi.Note]],
     soundfonts: Sequence[pathlib.Path],
     rate_hz: int,
 ) -> tuple[dict[str, list[Waveform]], list[str]]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import librosa
 import numpy as np
 
-from data_prep import scores
+from data_prep import midi
 from experiments.evaluation import content, decoys, likeness, timbre
 from experiments.evaluation.pieces import Music
-from umt_jax import audio
+from umt_jax.audio import sound_files
 from umt_jax.shapes import Float, Waveform
 
 MOST_LAG_S = 0.1
@@ -182,7 +182,7 @@ class Measuring:
             for clip, of_clip in zip(heard.clips, notes, strict=True)
         ]
 
-    def _notes(self, pair: Pair, piece: str) -> list[list[scores.Note]]:
+    def _notes(self, pair: Pair, piece: str) -> list[list[midi.Note]]:
         """Returns the notes of the score in each clip; nothing if they are not known."""
         rate_hz = self._music.sample_rate_hz
         return [
@@ -211,7 +211,7 @@ def lag_seconds(output: Waveform, reference: Waveform, sample_rate_hz: int) -> f
     """Returns how much an output comes behind another sound; see `align`."""
     curves = [
         librosa.onset.onset_strength(
-            y=audio.resample(sound, from_hz=sample_rate_hz, to_hz=_LAG_RATE_HZ),
+            y=sound_files.resample(sound, from_hz=sample_rate_hz, to_hz=_LAG_RATE_HZ),
             sr=_LAG_RATE_HZ,
             hop_length=_LAG_HOP_SAMPLES,
         )

@@ -15,7 +15,7 @@ import librosa
 import numpy as np
 
 from experiments.evaluation import tensorflow_checkpoint
-from umt_jax import audio
+from umt_jax.audio import sound_files
 from umt_jax.shapes import Array, Float, Waveform
 
 SAMPLE_RATE_HZ = 16_000
@@ -66,7 +66,7 @@ def tags(waveform: Waveform, sample_rate_hz: int) -> Float[np.ndarray, "L"]:
 
 def _log_mels(waveform: Waveform, sample_rate_hz: int) -> Float[np.ndarray, "N M"]:
     """Returns what the network reads, [frames, mels]."""
-    at_rate = audio.resample(waveform, from_hz=sample_rate_hz, to_hz=SAMPLE_RATE_HZ)
+    at_rate = sound_files.resample(waveform, from_hz=sample_rate_hz, to_hz=SAMPLE_RATE_HZ)
     power = librosa.feature.melspectrogram(
         y=at_rate, sr=SAMPLE_RATE_HZ, n_fft=_FFT_SAMPLES, hop_length=_HOP_SAMPLES, n_mels=_NUM_MELS
     )

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import curves, page_parts
 from experiments.evaluation import decoys, summary, tables
 from experiments.evaluation.measuring import Pair
 from experiments.evaluation.run import QUICK_CLIPS, Evaluation
-from umt_jax import pictures, rainbowgram
+from experiments.pages import parts as page_parts
+from umt_jax.plots import loss_curves, rainbowgram, spectrograms
 from umt_jax.shapes import Waveform
 
 HEARD_S = 12.0
@@ -258,7 +258,7 @@ def _checkpoint(
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
     if metrics:
-        png = pictures.to_png(curves.loss_curves(metrics, domains))
+        png = spectrograms.to_png(loss_curves.loss_curves(metrics, domains))
         table += (
             f'<div class="curves">{page_parts.image(png, "Curves of losses in training")}</div>'
         )
@@ -311,11 +311,13 @@ def _players(sounds: Mapping[str, Waveform], piece: str, rate_hz: int) -> str:
 def _pictures(sounds: Mapping[str, Waveform], rate_hz: int, in_row: int = 3) -> str:
     """Returns log-mel spectrograms of sounds beside each other, in one scale of colours."""
     beginnings = {title: _beginning(sound, rate_hz) for title, sound in sounds.items()}
-    loudest_db = max(float(pictures.log_mel(sound, rate_hz).max()) for sound in beginnings.values())
+    loudest_db = max(
+        float(spectrograms.log_mel(sound, rate_hz).max()) for sound in beginnings.values()
+    )
     parts = []
     for first in range(0, len(beginnings), in_row):
         row = dict(list(beginnings.items())[first : first + in_row])
-        figure = pictures.log_mel_row(row, rate_hz, loudest_db=loudest_db)
+        figure = spectrograms.log_mel_row(row, rate_hz, loudest_db=loudest_db)
         parts.append(_picture(figure, f"Log-mel spectrograms of {', '.join(row)}"))
     return "".join(parts)
 
@@ -326,7 +328,7 @@ def _rainbowgrams(sounds: Mapping[str, Waveform], rate_hz: int) -> str:
 
 
 def _picture(figure: Figure, description: str) -> str:
-    png = pictures.to_png(figure, dots_per_inch=90)
+    png = spectrograms.to_png(figure, dots_per_inch=90)
     return f'<div class="picture">{page_parts.image(png, description)}</div>'
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import librosa
 import numpy as np
 
-from data_prep import instruments, scores
+from data_prep import instruments, midi
 from experiments.evaluation import paper_measures, pieces, timbre, transcription
-from umt_jax import blending, dataset, translator
+from umt_jax import translator
+from umt_jax.data import dataset
+from umt_jax.generation import blending
 from umt_jax.shapes import Float, Waveform
 
 CLIP_S = 5.0
@@ -198,7 +200,7 @@ def latents_of_notes(model: translator.Translator, soundfont: str | None) -> dic
     rate_hz = model.sample_rate_hz
     notes = [
         instruments.play(
-            [scores.Note(0.0, _NOTE_S, key, 90)],
+            [midi.Note(0.0, _NOTE_S, key, 90)],
             program=known[domain.lower()],
             soundfont=font,
             sample_rate_hz=rate_hz,

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import soundfile
 
-from data_prep import scores
+from data_prep import midi
 from experiments.evaluation import content
-from umt_jax import audio, dataset, mu_law
+from umt_jax.audio import mu_law, sound_files
+from umt_jax.data import dataset
 from umt_jax.shapes import Waveform
 
 SHORTEST_CLIP_S = 3.0
@@ -36,7 +37,7 @@ class Music:
 
     sample_rate_hz: int
     recordings: Mapping[str, Mapping[str, Waveform]]
-    notes: Mapping[str, Sequence[scores.Note]]
+    notes: Mapping[str, Sequence[midi.Note]]
     paired: bool
     spans: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]]
     left_out: tuple[str, ...]
@@ -75,7 +76,7 @@ class Music:
 
 def make_music(
     recordings: Mapping[str, Mapping[str, Waveform]],
-    notes: Mapping[str, Sequence[scores.Note]],
+    notes: Mapping[str, Sequence[midi.Note]],
     *,
     sample_rate_hz: int,
     paired: bool,
@@ -246,11 +247,11 @@ def place(waveform: Waveform, *, first_s: float, sample_rate_hz: int, num_sample
 
 
 def _start(path: pathlib.Path, rate_hz: int, max_s: float) -> Waveform:
-    return audio.read(path, sample_rate_hz=rate_hz)[: round(max_s * rate_hz)]
+    return sound_files.read(path, sample_rate_hz=rate_hz)[: round(max_s * rate_hz)]
 
 
 def _sound_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    files = audio.find_sound_files(folder)
+    files = sound_files.find_sound_files(folder)
     if not files:
         raise FileNotFoundError(f"There are no sound files in {folder}.")
     return files
@@ -275,7 +276,7 @@ def _check_same_names(files: Mapping[str, Iterable[str]], where: str) -> None:
             )
 
 
-def _read_notes(folder: pathlib.Path, pieces: Iterable[str]) -> dict[str, list[scores.Note]]:
+def _read_notes(folder: pathlib.Path, pieces: Iterable[str]) -> dict[str, list[midi.Note]]:
     """Reads the note lists of all pieces, or none if there are none.
 
     Raises:
@@ -290,11 +291,11 @@ def _read_notes(folder: pathlib.Path, pieces: Iterable[str]) -> dict[str, list[s
     return {piece: _read_note_list(path) for piece, path in paths.items()}
 
 
-def _read_note_list(path: pathlib.Path) -> list[scores.Note]:
+def _read_note_list(path: pathlib.Path) -> list[midi.Note]:
     try:
         with path.open(newline="") as file:
             return [
-                scores.Note(
+                midi.Note(
                     float(row["onset_s"]),
                     float(row["offset_s"]),
                     int(row["pitch"]),
@@ -304,5 +305,5 @@ def _read_note_list(path: pathlib.Path) -> list[scores.Note]:
             ]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is not a table of notes with columns {', '.join(scores.Note._fields)}."
+            f"{path} is not a table of notes with columns {', '.join(midi.Note._fields)}."
         ) from error

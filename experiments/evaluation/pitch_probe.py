@@ -14,7 +14,7 @@ import threadpoolctl
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_prep import scores
+from data_prep import midi
 from experiments.evaluation import decoys, transcription
 from experiments.evaluation.pieces import Music
 from umt_jax.shapes import Float, Int, Waveform
@@ -86,7 +86,7 @@ def probe(
 
 
 def keys_of_score(
-    notes: Sequence[scores.Note], num_frames: int, frame_rate_hz: float
+    notes: Sequence[midi.Note], num_frames: int, frame_rate_hz: float
 ) -> Int[np.ndarray, "F"]:
     """Returns the key of a single line in the middle of each latent frame, -1 in rests."""
     middles_s = (np.arange(num_frames) + 0.5) / frame_rate_hz

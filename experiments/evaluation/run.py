@@ -25,8 +25,9 @@ from experiments.evaluation.checkpoint_scores import SplitScores
 from experiments.evaluation.measuring import Pair, PairResults
 from experiments.evaluation.options import Options
 from experiments.evaluation.pieces import Music
-from umt_jax import checkpoint, dataset
+from umt_jax.checkpoints import checkpoint
 from umt_jax.config import Config, SamplingConfig
+from umt_jax.data import dataset
 from umt_jax.shapes import Waveform
 from umt_jax.translator import Translator
 

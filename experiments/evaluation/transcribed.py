@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import tqdm
 
-from data_prep import instruments, scores
+from data_prep import instruments, midi
 from experiments.evaluation import decoys, pieces, transcription
 from experiments.evaluation.measuring import Pair
 from experiments.evaluation.pieces import Music
@@ -49,7 +49,7 @@ def outputs(
     }
 
 
-def transcribe(waveform: Waveform, sample_rate_hz: int, *, is_line: bool) -> list[scores.Note]:
+def transcribe(waveform: Waveform, sample_rate_hz: int, *, is_line: bool) -> list[midi.Note]:
     """Returns the notes heard in a sound, [T]."""
     levelled = transcription.gate(decoys.at_level(waveform), sample_rate_hz)
     listen = transcription.line if is_line else transcription.notes
@@ -57,7 +57,7 @@ def transcribe(waveform: Waveform, sample_rate_hz: int, *, is_line: bool) -> lis
 
 
 def render(
-    notes: Sequence[scores.Note],
+    notes: Sequence[midi.Note],
     domain: str,
     *,
     soundfont: pathlib.Path,

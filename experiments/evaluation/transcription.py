@@ -12,8 +12,8 @@ import librosa
 import numpy as np
 import swift_f0
 
-from data_prep import scores
-from umt_jax import audio
+from data_prep import midi
+from umt_jax.audio import sound_files
 from umt_jax.shapes import Bool, Float, Waveform
 
 GATE_DBFS = -70.0
@@ -45,11 +45,13 @@ def gate(waveform: Waveform, sample_rate_hz: int) -> Waveform:
     return np.where(np.repeat(loud, block)[: len(waveform)], waveform, 0).astype(np.float32)
 
 
-def notes(waveform: Waveform, sample_rate_hz: int) -> list[scores.Note]:
+def notes(waveform: Waveform, sample_rate_hz: int) -> list[midi.Note]:
     """Returns the notes of a waveform [T], by onset and pitch; none of silence."""
     basic_pitch, session = _basic_pitch()
     constants = basic_pitch.constants
-    at_rate = audio.resample(waveform, from_hz=sample_rate_hz, to_hz=constants.AUDIO_SAMPLE_RATE)
+    at_rate = sound_files.resample(
+        waveform, from_hz=sample_rate_hz, to_hz=constants.AUDIO_SAMPLE_RATE
+    )
     overlap = _OVERLAP_FRAMES * constants.FFT_HOP
     window, hop = constants.AUDIO_N_SAMPLES, constants.AUDIO_N_SAMPLES - overlap
     padded = np.pad(at_rate, (overlap // 2, window))
@@ -80,7 +82,7 @@ def notes(waveform: Waveform, sample_rate_hz: int) -> list[scores.Note]:
         min_freq=None,
     )
     found = [
-        scores.Note(float(times_s[first]), float(times_s[end]), int(pitch), _velocity(loudness))
+        midi.Note(float(times_s[first]), float(times_s[end]), int(pitch), _velocity(loudness))
         for first, end, pitch, loudness in events
     ]
     return sorted(found, key=lambda note: (note.onset_s, note.pitch))
@@ -147,7 +149,7 @@ def pitch_track(waveform: Waveform, sample_rate_hz: int) -> PitchTrack:
     return PitchTrack(found.timestamps, found.pitch_hz, found.confidence >= _VOICED)
 
 
-def line(waveform: Waveform, sample_rate_hz: int) -> list[scores.Note]:
+def line(waveform: Waveform, sample_rate_hz: int) -> list[midi.Note]:
     """Returns the notes of a single line [T], loud ones with a high velocity."""
     found = _pitch_detector().detect(waveform, sample_rate_hz)
     notes = []
@@ -157,7 +159,7 @@ def line(waveform: Waveform, sample_rate_hz: int) -> list[scores.Note]:
         notes.append((note, float(level)))
     loudest = max((level for _, level in notes), default=1.0)
     return [
-        scores.Note(
+        midi.Note(
             float(note.start),
             float(note.end),
             round(float(librosa.hz_to_midi(note.pitch_hz))),

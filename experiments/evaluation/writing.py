@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.evaluation import decoys, page, run, tables
 from experiments.evaluation.run import Evaluation, Options
-from umt_jax import audio
+from umt_jax.audio import sound_files
 
 
 def write(
@@ -28,7 +28,7 @@ def write(
         for piece, waveform in systems.get(run.TRANSLATION, {}).items():
             path = output / "translations" / source / f"{piece}.{target}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
-            audio.write(path, waveform, sample_rate_hz=evaluation.music.sample_rate_hz)
+            sound_files.write(path, waveform, sample_rate_hz=evaluation.music.sample_rate_hz)
     facts = _facts(evaluation, options, seconds)
     curves = _metrics(options.checkpoint)
     results = {**evaluation.results, **evaluation.own_results}

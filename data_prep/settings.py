@@ -1,0 +1,62 @@
+"""How recordings become segments: all that decides the bytes of a dataset but the music."""
+
+import dataclasses
+
+from umt_jax.config import ModelConfig, TrainingConfig, check_mu_law
+
+# A quarter of it, the shortest augmented slice, then still holds a few periods of a low note.
+_MIN_SEGMENT_SAMPLES = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings that all domains of a dataset share. Each is a flag of `data_prep.build`.
+
+    Attributes:
+        sample_rate_hz: Rate of the segments.
+        mu_law: How waveforms become codes, `rounded` or `truncated` (see `umt_jax.audio.mu_law`).
+        segment_samples: Audio samples T in one segment.
+        num_variants: Versions of each segment whose pitch is modulated.
+        timbre_variants: Further versions whose timbre is changed as well.
+        loudness_dbfs: RMS that each track is brought to, in decibels relative to full scale; None
+            leaves levels as they are.
+        seed: Decides slices and shifts of the pitch modulation, and the timbres.
+    """
+
+    sample_rate_hz: int = ModelConfig.sample_rate_hz
+    mu_law: str = ModelConfig.mu_law
+    segment_samples: int = TrainingConfig.segment_samples
+    num_variants: int = 4
+    timbre_variants: int = 0
+    loudness_dbfs: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks each value's range."""
+        check_mu_law(self.mu_law)
+        if self.sample_rate_hz < 1000:
+            raise ValueError(f"--sample_rate_hz={self.sample_rate_hz} must be at least 1000.")
+        if self.segment_samples < _MIN_SEGMENT_SAMPLES:
+            raise ValueError(
+                f"--segment_samples={self.segment_samples} must be at least "
+                f"{_MIN_SEGMENT_SAMPLES}, so that a part of it has a pitch to modulate."
+            )
+        if self.num_variants < 1:
+            raise ValueError(f"--num_variants={self.num_variants} must be at least 1.")
+        if self.timbre_variants < 0:
+            raise ValueError(f"--timbre_variants={self.timbre_variants} must be 0 or more.")
+        if self.loudness_dbfs is not None and not -60 <= self.loudness_dbfs <= 0:
+            raise ValueError(
+                f"--loudness_dbfs={self.loudness_dbfs:g} must lie between -60 and 0; music is "
+                "often near -20."
+            )
+
+    @property
+    def num_augmented(self) -> int:
+        """Versions A of each segment that the encoder may hear, all together."""
+        return self.num_variants + self.timbre_variants
+
+    @property
+    def segment_seconds(self) -> float:
+        """Length of one segment."""
+        return self.segment_samples / self.sample_rate_hz

@@ -1,0 +1,1 @@
+"""Parts of `experiments.train`: a run from its first step to its last."""

@@ -1,0 +1,334 @@
+"""Every training flag, and the configuration they make.
+
+A flag that decides a run's numbers takes its default from `umt_jax.config` and is named after the
+field there. The others only say where, how long and how often.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+from absl import flags
+
+from umt_jax import path_flags
+from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig
+from umt_jax.data import dataset
+from umt_jax.training import partitioning
+
+_MODEL = ModelConfig()
+_TRAINING = TrainingConfig()
+
+DATA_DIR = path_flags.define(
+    "data_dir", None, "Folder of prepared domains (data_prep.build --data_dir).", required=True
+)
+WORKDIR = path_flags.define(
+    "workdir", None, "Folder of this run: checkpoints, metrics, TensorBoard.", required=True
+)
+DOMAINS = flags.DEFINE_list(
+    "domains",
+    [],
+    "Domains of the model, in the order of the decoders. Default: all prepared ones; with "
+    "--init_from, those of its model, and then what --train_domains adds.",
+)
+TRAIN_DOMAINS = flags.DEFINE_list(
+    "train_domains",
+    [],
+    "Domains whose decoders are trained, and whose data are needed. Default: all of the model. "
+    "Fewer need --freeze_encoder.",
+)
+PRESET = flags.DEFINE_string(
+    "preset",
+    "",
+    "Name of the recipe, which checkpoints and files of latents tell; each flagfile gives its own. "
+    "Default with --init_from: that of its model.",
+)
+CPU_DEVICES = flags.DEFINE_integer(
+    "cpu_devices",
+    1,
+    "Where there is no accelerator: devices that the CPU stands for, which share each step. One "
+    "for each core makes small models faster; they must share --domain_batch evenly (--mesh).",
+    lower_bound=1,
+)
+PARTITIONING = flags.DEFINE_enum(
+    "partitioning",
+    "jit",
+    partitioning.NAMES,
+    "How devices share a step: jit lets the compiler split it, pmap runs it once on each device, "
+    "which then has all decoders. The numbers are the same.",
+)
+MESH = flags.DEFINE_string(
+    "mesh",
+    "",
+    "Layout of the devices of all hosts, as 2x4: decoders split in two, segments of each in four. "
+    "Default: decoders over as many devices as divide their number.",
+)
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Trains on several hosts: start the same command on each. They find one another on Cloud TPU, "
+    "Slurm and Kubernetes; elsewhere the next three flags say how.",
+)
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "With --distributed: HOST:PORT of process 0, any free port."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "With --distributed: number of processes in all.", 1
+)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "With --distributed: number of this process, from 0.", 0
+)
+NUM_STEPS = flags.DEFINE_integer(
+    "num_steps", 250_000, "Training steps in all, counted from the run's beginning.", 1
+)
+LOG_EVERY = flags.DEFINE_integer("log_every", 50, "Steps between two lines of progress.", 1)
+EVAL_EVERY = flags.DEFINE_integer(
+    "eval_every", 2_000, "Steps between two evaluations, each of which saves a checkpoint.", 1
+)
+CHECKPOINT_EVERY = flags.DEFINE_integer(
+    "checkpoint_every",
+    0,
+    "Steps between two checkpoints beside those of evaluations; 0 for those alone. A run that is "
+    "killed loses what it did since the last one.",
+    lower_bound=0,
+)
+EVAL_BATCHES = flags.DEFINE_integer("eval_batches", 8, "Batches in one evaluation.", 1)
+EVAL_AUDIO_SECONDS = flags.DEFINE_float(
+    "eval_audio_seconds",
+    2.0,
+    "Seconds of each domain translated into every other at an evaluation, for TensorBoard; 0 for "
+    "none. Large models are slow at it without an accelerator.",
+    lower_bound=0.0,
+)
+
+# Decided by the prepared segments, so these fields have no flag.
+_OF_DATA = ("sample_rate_hz", "mu_law")
+
+# Fields that are paths.
+_PATHS = ("init_from",)
+
+_HELP = {
+    "encoder_blocks": "Repetitions of the encoder's dilations 1, 2, 4, ...",
+    "encoder_layers": "Number of dilations in one of those blocks.",
+    "encoder_channels": "Width of the encoder's residual stream.",
+    "encoder_preactivation": "One more ReLU before each dilated convolution, as in NSynth.",
+    "latent_channels": "Width of a latent frame.",
+    "pool_samples": "Audio samples averaged into one latent frame.",
+    "decoder_blocks": "Repetitions of the decoder's dilations 1, 2, 4, ...",
+    "decoder_layers": "Number of dilations in one of those blocks.",
+    "residual_channels": "Width of the decoder's residual stream.",
+    "skip_channels": "Width of the decoder's skip sum.",
+    "classifier_channels": "Width of the classifier's hidden layers.",
+    "segment_samples": "Audio samples in one training segment; a multiple of --pool_samples.",
+    "domain_batch": "Segments of each domain in one step.",
+    "learning_rate": "Adam's step size for encoder and decoders at step 0.",
+    "learning_rate_decay": "Factor on --learning_rate every --decay_steps steps.",
+    "classifier_learning_rate": "Adam's step size for the classifier at step 0.",
+    "classifier_learning_rate_decay": (
+        "Factor on --classifier_learning_rate every --decay_steps steps."
+    ),
+    "classifier_updates": "Updates of the classifier in one step; those after the first draw on "
+    "the latents of recent steps.",
+    "classifier_memory_steps": "How many recent steps --classifier_updates draws on.",
+    "classifier_standardised": "Shows the classifier latents of mean 0 and variance 1.",
+    "classifier_context_frames": (
+        "Latent frames on either side that each layer of a second head of the classifier sees; 0 "
+        "for the paper's head alone."
+    ),
+    "decay_steps": "Steps from one decay to the next.",
+    "gradient_clip": (
+        "Bound on the absolute value of each gradient of encoder and decoders; 0 for none."
+    ),
+    "confusion_weight": "Weight (lambda) of the confusion loss; 0 for a single domain.",
+    "confusion_ramp_steps": "Steps in which --confusion_weight grows from 0 to its value.",
+    "latent_noise": "Standard deviation of noise on the latents in training.",
+    "latent_range_weight": "Weight of the mean square by which latents leave [-1, 1].",
+    "init_from": (
+        "Folder of a run, or of imported weights, to start from: its sizes, encoder, classifier, "
+        "decoders. Optimizers start afresh."
+    ),
+    "freeze_encoder": (
+        "Trains decoders alone, so that nothing else of --init_from changes: a way to add a domain."
+    ),
+    "ema_decay": (
+        "Evaluates and saves a running average of the parameters, of which so much stays at each "
+        "step, as 0.999; 0 takes the newest ones."
+    ),
+    "past_detune_semitones": (
+        "How far the past that decoders read in training may be out of tune, so that they learn "
+        "the pitch from the latents; 2.5 is a good value, 0 leaves the past as it is."
+    ),
+    "past_detune_share": "Share of the segments whose past is detuned.",
+    "past_detune_samples": (
+        "About how many samples the detuning takes to come back; at most --segment_samples."
+    ),
+    "past_noise": (
+        "Most of the noise on the past that decoders read in training, as a share of full scale in "
+        "mu-law; 0.03 is a good value."
+    ),
+    "compute_dtype": "Type of activations: float32 or bfloat16.",
+    "remat": (
+        "What the backward pass computes once more instead of keeping it: none; layer (all but the "
+        "inputs of layers); block (all but those of blocks of layers)."
+    ),
+    "microbatches": (
+        "Equal parts of --domain_batch computed one after the other, in the memory of one; the "
+        "step takes the mean of their gradients."
+    ),
+    "seed": "Decides initial parameters, order of segments, crops and augmented variants.",
+}
+
+
+def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder]:
+    """Defines one flag for each field."""
+    define: dict[type, Callable[..., flags.FlagHolder]] = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }
+    return {
+        name: (path_flags.define if name in _PATHS else define[type(default)])(
+            name, default, _HELP[name]
+        )
+        for name, default in dataclasses.asdict(section).items()
+        if name not in _OF_DATA
+    }
+
+
+_MODEL_FLAGS = _define(_MODEL)
+_TRAINING_FLAGS = _define(_TRAINING)
+INIT_FROM = _TRAINING_FLAGS["init_from"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long a run takes and how often it reports; may change when the run is resumed."""
+
+    num_steps: int
+    log_every: int
+    eval_every: int
+    eval_batches: int
+    eval_audio_seconds: float
+    checkpoint_every: int = 0
+
+    def evaluates(self, step: int) -> bool:
+        """Says whether this step is followed by an evaluation, which the last one always is."""
+        return step % self.eval_every == 0 or step == self.num_steps
+
+    def logs(self, step: int) -> bool:
+        """Says whether the metrics of this step and those before it are logged."""
+        return step % self.log_every == 0 or self.evaluates(step)
+
+    def saves(self, step: int) -> bool:
+        """Says whether there is a checkpoint of this step."""
+        extra = self.checkpoint_every and step % self.checkpoint_every == 0
+        return bool(extra) or self.evaluates(step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How devices share each step; may change when the run is resumed.
+
+    Attributes:
+        partitioning: One of `partitioning.NAMES`.
+        mesh: Devices along (domain, data); None for the best.
+    """
+
+    partitioning: str = "jit"
+    mesh: tuple[int, int] | None = None
+
+
+BEST_LAYOUT = Layout()
+
+
+def layout_from_flags() -> Layout:
+    """Returns the layout that the flags describe.
+
+    Raises:
+        ValueError: --mesh is not two numbers.
+    """
+    mesh = MESH.value
+    if mesh and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", mesh):
+        raise ValueError(
+            f"--mesh={mesh} is not a layout. Write DOMAINxDATA, as --mesh=2x4 for eight devices: "
+            "decoders split in two, segments of each in four."
+        )
+    domain_axis, _, data_axis = mesh.partition("x")
+    return Layout(PARTITIONING.value, (int(domain_axis), int(data_axis)) if mesh else None)
+
+
+def schedule_from_flags() -> Schedule:
+    """Returns the schedule that the flags describe."""
+    return Schedule(
+        num_steps=NUM_STEPS.value,
+        log_every=LOG_EVERY.value,
+        eval_every=EVAL_EVERY.value,
+        eval_batches=EVAL_BATCHES.value,
+        eval_audio_seconds=EVAL_AUDIO_SECONDS.value,
+        checkpoint_every=CHECKPOINT_EVERY.value,
+    )
+
+
+def domains_from_flags(data_dir: str, base: Config | None) -> tuple[tuple[str, ...], ...]:
+    """Returns the model's domains, and those of them to train: () for all.
+
+    Args:
+        data_dir: Folder of prepared domains.
+        base: The run that this one goes on from, if there is one.
+
+    Raises:
+        FileNotFoundError: No domain is named, and none prepared.
+    """
+    domains, train_domains = tuple(DOMAINS.value), tuple(TRAIN_DOMAINS.value)
+    if not domains:
+        there = base.domains if base else dataset.find_domains(data_dir)
+        domains = tuple(dict.fromkeys([*there, *train_domains]))
+    return domains, () if set(train_domains) == set(domains) else train_domains
+
+
+def config_from_flags(
+    domains: tuple[str, ...],
+    train_domains: tuple[str, ...],
+    *,
+    sample_rate_hz: int,
+    mu_law: str,
+    base: Config | None,
+) -> Config:
+    """Returns the configuration that the flags describe.
+
+    Args:
+        domains: Names, in the order of the decoders.
+        train_domains: Those to train; () for all.
+        sample_rate_hz: Rate of the prepared segments.
+        mu_law: Convention of their codes.
+        base: The run that this one goes on from, if there is one: decides the model, so that flags
+            need not repeat it, and how it is played.
+
+    Raises:
+        ValueError: Flags that contradict one another or `base`, or a value that is not allowed.
+    """
+    if base is None:
+        preset = PRESET.value
+        model = ModelConfig(
+            sample_rate_hz=sample_rate_hz,
+            mu_law=mu_law,
+            **{name: flag.value for name, flag in _MODEL_FLAGS.items()},
+        )
+    else:
+        preset = PRESET.value or base.preset
+        model = base.model
+        for name, flag in _MODEL_FLAGS.items():
+            if flag.present and flag.value != getattr(model, name):
+                raise ValueError(
+                    f"--{name}={flag.value} contradicts the model that --init_from names, which "
+                    f"has {getattr(model, name)}. Leave the flag out; sizes come from there."
+                )
+    training = TrainingConfig(**{name: flag.value for name, flag in _TRAINING_FLAGS.items()})
+    return Config(
+        domains=domains,
+        train_domains=train_domains,
+        preset=preset,
+        model=model,
+        training=training,
+        sampling=base.sampling if base else SamplingConfig(),
+    )

@@ -1,0 +1,85 @@
+"""What a run starts from: the weights of another one, or its own newest checkpoint."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from absl import logging
+
+from experiments.training_run import flags as train_flags
+from umt_jax.checkpoints import checkpoint
+from umt_jax.config import Config, TrainingConfig
+from umt_jax.model import networks
+
+
+def base_config(workdir: str) -> Config | None:
+    """Returns the configuration of the run that --init_from names, if it names one.
+
+    Once `workdir` has a checkpoint of its own, that one knows it; the other may be gone.
+    """
+    init_from = train_flags.INIT_FROM.value
+    if not init_from:
+        return None
+    return checkpoint.read_config(workdir if checkpoint.has_checkpoint(workdir) else init_from)
+
+
+def initial_parameters(
+    nets: networks.Networks, *, to_be_restored: bool = False
+) -> networks.NetworkParameters:
+    """Returns the weights of step 0: fresh, but for what `init_from` has.
+
+    Args:
+        nets: The networks.
+        to_be_restored: They only lend their shapes to a checkpoint, so `init_from` may be gone.
+    """
+    config = nets.config
+    parameters = nets.init(jax.random.key(config.training.seed))
+    init_from = config.training.init_from
+    if to_be_restored or not init_from:
+        return parameters
+    source_domains = checkpoint.read_config(init_from).domains
+    logging.info(
+        "Starting from %s. Fresh decoders: %s.",
+        init_from,
+        ", ".join(name for name in config.domains if name not in source_domains) or "none",
+    )
+    return networks.transfer(
+        parameters,
+        config.domains,
+        source=checkpoint.restore_parameters(init_from),
+        source_domains=source_domains,
+    )
+
+
+def check_config(config: Config, workdir: str) -> None:
+    """Raises `ValueError` if `workdir` holds a run of another configuration, and says how."""
+    if not checkpoint.has_checkpoint(workdir):
+        return
+    before, now = _by_flag(checkpoint.read_config(workdir)), _by_flag(config)
+    for flag, value in now.items():
+        if before[flag] != value:
+            way = ""
+            if flag in _free_with_init_from():
+                way = (
+                    f" To train its model on with --{flag}={value}: --init_from={workdir} and "
+                    "another --workdir; steps count from 0 there, and optimizers start afresh."
+                )
+            raise ValueError(
+                f"--{flag}={value} contradicts the run in --workdir={workdir}, which has "
+                f"--{flag}={before[flag]}. Use that value to go on with it, of which --num_steps "
+                f"says how long, or another --workdir to start anew.{way}"
+            )
+
+
+def _free_with_init_from() -> set[str]:
+    """Returns what may differ in a run that starts from the weights of another."""
+    return {field.name for field in dataclasses.fields(TrainingConfig)} - {"init_from"}
+
+
+def _by_flag(config: Config) -> dict[str, Any]:
+    fields = config.to_json()
+    names = {name: ",".join(fields[name]) for name in ("domains", "train_domains")}
+    # These decide memory and time; the numbers are the same but for rounding.
+    for field in ("remat", "microbatches"):
+        del fields["training"][field]
+    return {**names, **fields["model"], **fields["training"]}

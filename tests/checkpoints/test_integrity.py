@@ -1,0 +1,131 @@
+import shutil
+
+import pytest
+from test_checkpoint import assert_same, make_state, save, steps_in
+
+from umt_jax.checkpoints import checkpoint, integrity
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, run_config):
+    """A run whose newest checkpoint, of three, is not its best: steps 2 and 3 are there."""
+    workdir = tmp_path_factory.mktemp("saved")
+    save(workdir, run_config, [3.0, 1.0, 2.0])
+    return workdir
+
+
+@pytest.fixture
+def workdir(tmp_path, saved):
+    shutil.copytree(saved, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def half(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def gone(path):
+    path.unlink()
+
+
+def restore_newest(workdir, config):
+    with checkpoint.Checkpoints(str(workdir)) as checkpoints:
+        return checkpoints.restore(checkpoints.newest_step(), make_state(config, 0))
+
+
+def largest_file(folder):
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+def test_whole_checkpoints_are_left_alone(workdir, caplog):
+    integrity.set_aside(str(workdir))
+    assert steps_in(workdir) == [2, 3] and not caplog.records
+
+
+def test_a_run_that_does_not_exist_yet_is_none_of_its_business(tmp_path):
+    integrity.set_aside(str(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_half_written_checkpoint_is_named_and_removed(workdir, caplog):
+    half_written = workdir / "checkpoints" / "4.orbax-checkpoint-tmp"
+    (half_written / "parameters.orbax-checkpoint-tmp").mkdir(parents=True)
+    integrity.set_aside(str(workdir))
+    assert steps_in(workdir) == [2, 3]
+    assert caplog.messages == [f"Removing {half_written}, half-written by a run that was killed."]
+
+
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        ("config/metadata", half),
+        ("metrics/metrics", empty),
+        ("parameters/_METADATA", gone),
+        ("parameters/manifest.ocdbt", half),
+        ("optimizers/ocdbt.process_0", half),
+        ("optimizers/ocdbt.process_0", empty),
+        ("optimizers/ocdbt.process_0", gone),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
+    workdir, run_config, caplog, file, harm
+):
+    path = workdir / "checkpoints" / "3" / file
+    harm(largest_file(path) if path.is_dir() else path)
+    integrity.set_aside(str(workdir))
+    assert caplog.messages[0].startswith(f"Leaving out {workdir}/checkpoints/3, which is damaged: ")
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "3.damaged"]
+    assert_same(restore_newest(workdir, run_config), make_state(run_config, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", [half, empty, gone])
+def test_what_is_left_can_be_loaded_whichever_file_is_damaged(tmp_path, saved, run_config, harm):
+    files = [path for path in (saved / "checkpoints" / "3").rglob("*") if path.is_file()]
+    for number, file in enumerate(files):
+        workdir = tmp_path / str(number)
+        shutil.copytree(saved, workdir)
+        harm(workdir / file.relative_to(saved))
+        integrity.set_aside(str(workdir))
+        step = max(checkpoint.ocp.utils.checkpoint_steps(checkpoint.folder_of(str(workdir))))
+        assert_same(restore_newest(workdir, run_config), make_state(run_config, step))
+        shutil.rmtree(workdir)
+
+
+def test_where_every_checkpoint_is_damaged_nothing_is_touched(workdir):
+    for step in (2, 3):
+        half(workdir / "checkpoints" / str(step) / "config" / "metadata")
+    message = r"No checkpoint in .* \(2: .*metadata: .*; 3: .*\). .* anew in another --workdir\."
+    with pytest.raises(ValueError, match=message) as raised:
+        integrity.set_aside(str(workdir))
+    assert steps_in(workdir) == [2, 3] and "\n" not in str(raised.value)
+
+
+def test_what_cannot_be_reached_is_not_taken_for_damaged(workdir, monkeypatch):
+    def fail(folder):
+        raise ValueError("UNAVAILABLE: CURL error Timeout was reached")
+
+    monkeypatch.setattr(integrity, "_read_arrays", fail)
+    with pytest.raises(OSError, match="checkpoints/2 cannot be reached: UNAVAILABLE"):
+        integrity.set_aside(str(workdir))
+    assert steps_in(workdir) == [2, 3]
+
+
+def test_what_a_killed_run_did_not_delete_to_the_end_is_ignored_and_then_removed(
+    workdir, run_config, caplog
+):
+    deleted = workdir / "checkpoints" / "deleted" / "1"
+    shutil.copytree(workdir / "checkpoints" / "2" / "config", deleted / "config")
+    integrity.set_aside(str(workdir))
+    assert not caplog.records and checkpoint.read_config(str(workdir)) == run_config
+    with checkpoint.Checkpoints(str(workdir)) as checkpoints:
+        assert checkpoints.newest_step() == 3
+        checkpoints.save(make_state(run_config, 4), run_config, {}, 1.5)
+    assert steps_in(workdir) == [2, 4]

@@ -1,0 +1,226 @@
+"""Parity: the published code's numbers, and how its arrays and options are taken over."""
+
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import published_code
+import pytest
+
+from umt_jax import published
+from umt_jax.checkpoints import pytorch_arrays
+from umt_jax.config import ModelConfig, TrainingConfig
+from umt_jax.model import networks
+from umt_jax.training import losses
+
+
+@pytest.fixture(scope="module")
+def nets():
+    return networks.Networks(published_code.config())
+
+
+@pytest.fixture(scope="module")
+def parameters():
+    return published_code.parameters()
+
+
+@pytest.fixture(scope="module")
+def latents(nets, parameters):
+    return nets.encode(parameters.encoder, published_code.expected("augmented"))
+
+
+def channels_last(array):
+    return np.moveaxis(array, 1, -1)
+
+
+def assert_close(actual, expected):
+    """Within 1e-5 of the largest value of the array."""
+    expected = np.asarray(expected)
+    assert np.shape(actual) == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_latents_and_domain_logits_are_those_of_the_published_code(nets, parameters, latents):
+    assert_close(latents, channels_last(published_code.expected("latent")))
+    domain_logits = nets.classify(parameters.classifier, latents)
+    assert_close(domain_logits, published_code.expected("class_logits"))
+
+
+@pytest.mark.parametrize("domain", range(published_code.NUM_DOMAINS))
+def test_logits_and_losses_of_each_domain_are_those_of_the_published_code(
+    nets, parameters, latents, domain
+):
+    codes = published_code.expected("codes")
+    code_logits = nets.decode_one(networks.select(parameters.decoders, domain), codes, latents)
+    assert_close(code_logits, channels_last(published_code.expected(f"decoder_logits_{domain}")))
+    reconstruction = losses.reconstruction(code_logits, codes)
+    assert_close(reconstruction, published_code.expected(f"reconstruction_loss_{domain}"))
+    labels = np.full(len(codes), domain)
+    classification = losses.classification(nets.classify(parameters.classifier, latents), labels)
+    assert_close(classification, published_code.expected(f"classifier_loss_{domain}"))
+    weight = nets.config.training.confusion_weight
+    assert_close(
+        jnp.mean(reconstruction) - weight * classification,
+        published_code.expected(f"autoencoder_loss_{domain}"),
+    )
+
+
+def test_gradients_are_those_of_the_published_code(nets, parameters, latents):
+    codes, augmented = published_code.expected("codes"), published_code.expected("augmented")
+    labels = np.zeros(len(codes), int)
+
+    def classification_loss(classifier, latents):
+        return losses.classification(nets.classify(classifier, latents), labels)
+
+    def autoencoder_loss(encoder, decoder):
+        latents = nets.encode(encoder, augmented)
+        code_logits = nets.decode_one(decoder, codes, latents)
+        confusion = -classification_loss(parameters.classifier, latents)
+        weight = nets.config.training.confusion_weight
+        return jnp.mean(losses.reconstruction(code_logits, codes)) + weight * confusion
+
+    decoder = networks.select(parameters.decoders, 0)
+    encoder_grads, decoder_grads = jax.jit(jax.grad(autoencoder_loss, argnums=(0, 1)))(
+        parameters.encoder, decoder
+    )
+    classifier_grads = jax.jit(jax.grad(classification_loss))(parameters.classifier, latents)
+    # The published gradients stand where the parameters do. Its last residual convolution feeds
+    # nothing: PyTorch gives its gradient as zeros.
+    expected = published_code.parameters(
+        encoder=published_code.gradients_of("encoder"),
+        decoder_0=published_code.gradients_of("decoder_0"),
+        classifier=published_code.gradients_of("classifier"),
+    )
+    jax.tree.map(assert_close, encoder_grads, expected.encoder)
+    jax.tree.map(assert_close, decoder_grads, networks.select(expected.decoders, 0))
+    jax.tree.map(assert_close, classifier_grads, expected.classifier)
+
+
+def test_the_configuration_is_the_published_runs():
+    config = published_code.config()
+    assert config.model == ModelConfig(
+        mu_law="truncated",
+        encoder_blocks=2,
+        encoder_layers=4,
+        encoder_channels=16,
+        latent_channels=8,
+        pool_samples=40,
+        decoder_blocks=2,
+        decoder_layers=4,
+        residual_channels=12,
+        skip_channels=20,
+        classifier_channels=10,
+    )
+    assert config.training == TrainingConfig(
+        segment_samples=240,
+        domain_batch=2,
+        learning_rate=1e-3,
+        learning_rate_decay=0.995,
+        classifier_learning_rate_decay=1.0,
+        decay_steps=1000,
+        gradient_clip=1.0,
+        confusion_weight=0.01,
+        seed=3,
+    )
+
+
+def test_options_that_were_not_set_or_not_there_yet_have_their_defaults():
+    options = published_code.options()[0] | {"grad_clip": None}
+    del options["encoder_pool"]
+    options |= {"seq_len": 16_000}
+    config = pytorch_arrays.config_from_options(options, ["Only"])
+    assert config.model.pool_samples == 800
+    assert config.training.gradient_clip == config.training.confusion_weight == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"encoder_func": "tanh"}, "encoder_func is 'tanh'; this project knows 'relu' alone"),
+        ({"d_layers": 5}, "d_layers is 5; this project knows 3 alone"),
+        ({"layers": None}, "layers is None instead of a whole number"),
+        ({"blocks": 2.5}, r"blocks is 2\.5 instead of a whole number"),
+        ({"lr": "fast"}, "lr is 'fast' instead of a number"),
+        ({"latent_d": True}, "latent_d is True instead of a whole number"),
+    ],
+)
+def test_options_without_counterpart_are_named(changed, message):
+    with pytest.raises(ValueError, match=message):
+        pytorch_arrays.config_from_options(published_code.options()[0] | changed, ["A", "B"])
+
+
+def without(arrays, name):
+    return {other: array for other, array in arrays.items() if other != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda arrays: without(arrays, "layers.3.skip.bias"),
+            r"the decoder 2 lacks layers\.3\.skip\.bias",
+        ),
+        (
+            lambda arrays: arrays | {"layers.8.skip.bias": np.zeros(20)},
+            r"the decoder 2 has layers\.8\.skip\.bias, for which there is no place",
+        ),
+        (
+            lambda arrays: arrays | {"fc.weight": np.zeros((20, 21, 1))},
+            r"decoder 2's fc\.weight has shape \(20, 21, 1\), not \(20, 20, 1\)",
+        ),
+        (
+            # As many numbers, in the wrong order.
+            lambda arrays: arrays | {"first_conv.weight": np.zeros((2, 1, 12))},
+            r"first_conv\.weight has shape \(2, 1, 12\), not \(12, 1, 2\)",
+        ),
+        (
+            lambda arrays: arrays | {"logits.bias": np.full(256, np.nan)},
+            r"decoder 2's logits\.bias holds values that are not finite",
+        ),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(change, message):
+    arrays = change(published_code.arrays_of("decoder_2"))
+    with pytest.raises(ValueError, match=message):
+        published_code.parameters(decoder_2=arrays)
+
+
+def test_an_import_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "args.pth").touch()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ValueError, match="needs PyTorch, any build: pip install torch"):
+        published.read(tmp_path)
+
+
+def test_published_sizes_have_the_published_numbers_of_parameters():
+    options = published_code.options()[0] | {
+        "encoder_blocks": 3,
+        "encoder_layers": 10,
+        "encoder_channels": 128,
+        "latent_d": 64,
+        "encoder_pool": 800,
+        "layers": 14,
+        "blocks": 4,
+        "residual_channels": 128,
+        "skip_channels": 128,
+        "d_channels": 100,
+        "seq_len": 12_000,
+        "batch_size": 32,
+    }
+    config = pytorch_arrays.config_from_options(options, list("abcdef"))
+    musicnet = ModelConfig(decoder_layers=14, mu_law="truncated")
+    assert config.model == musicnet
+    shapes = jax.eval_shape(networks.Networks(config).init, jax.random.key(0))
+    assert networks.num_parameters(shapes.encoder) == 1_982_528
+    assert networks.num_parameters(shapes.decoders) == 6 * 6_540_288
+    assert networks.num_parameters(shapes.classifier) == 27_306
+    assert dataclasses.replace(config.training, seed=0) == TrainingConfig(
+        segment_samples=12_000,
+        domain_batch=32,
+        learning_rate_decay=0.995,
+        classifier_learning_rate_decay=1.0,
+        decay_steps=1000,
+        gradient_clip=1.0,
+    )

@@ -1,0 +1,168 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from conftest import random_parameters
+
+from umt_jax import translator
+from umt_jax.data import latent_file
+from umt_jax.model import encoder, networks
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config, tiny_parameters):
+    return translator.Translator(tiny_config, tiny_parameters, engine="scan")
+
+
+@pytest.fixture
+def latents(rng, tiny_config):
+    return rng.normal(size=(12, tiny_config.model.latent_channels)).astype(np.float32)
+
+
+def test_numpy_shows_what_was_written(tmp_path, model, latents, tiny_config):
+    model.save_latents(tmp_path / "a.npz", latents, source="song.mp3", num_samples=113)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["latents"], latents)
+        assert arrays["latents"].dtype == np.float32
+        assert arrays["frame_rate_hz"] == 16_000 / 10
+        assert arrays["num_samples"] == 113
+        assert str(arrays["source"]) == "song.mp3"
+        assert str(arrays["encoder"]) == model.encoder_fingerprint
+        assert str(arrays["preset"]) == tiny_config.preset == "tiny"
+        assert json.loads(str(arrays["model"])) == dataclasses.asdict(tiny_config.model)
+
+
+def test_what_is_read_is_what_was_written(tmp_path, model, latents):
+    model.save_latents(tmp_path / "a.npz", latents, source="song.mp3", num_samples=113)
+    np.testing.assert_array_equal(model.load_latents(tmp_path / "a.npz"), latents)
+    file = latent_file.read(tmp_path / "a.npz", encoder=model.encoder_fingerprint)
+    assert (file.num_samples, file.source) == (113, "song.mp3")
+    assert latent_file.num_samples(tmp_path / "a.npz") == 113
+    model.save_latents(tmp_path / "b.npz", latents)
+    assert latent_file.num_samples(tmp_path / "b.npz") == 120
+
+
+def test_the_fingerprint_is_by_what_decides_latents_and_nothing_else(tiny_config, tiny_parameters):
+    config, parameters = tiny_config.model, tiny_parameters.encoder
+    fingerprint = encoder.fingerprint(parameters, config)
+    assert fingerprint == encoder.fingerprint(jax.tree.map(jax.numpy.asarray, parameters), config)
+    assert fingerprint == encoder.fingerprint(
+        parameters, dataclasses.replace(config, decoder_layers=9, skip_channels=3)
+    )
+    leaves, tree = jax.tree.flatten(parameters)
+    for index, leaf in enumerate(leaves):
+        changed = leaf.copy()
+        changed.flat[-1] = np.nextafter(changed.flat[-1], np.float32(9))
+        others = jax.tree.unflatten(tree, [*leaves[:index], changed, *leaves[index + 1 :]])
+        assert encoder.fingerprint(others, config) != fingerprint
+    for change in (
+        {"encoder_preactivation": True},
+        {"mu_law": "truncated"},
+        {"sample_rate_hz": 8000},
+        {"pool_samples": 20},
+    ):
+        changed = dataclasses.replace(config, **change)
+        assert encoder.fingerprint(parameters, changed) != fingerprint
+
+
+def test_decoders_on_a_frozen_encoder_take_the_latents_of_the_run_it_came_from(
+    tmp_path, model, latents, tiny_config, tiny_parameters
+):
+    model.save_latents(tmp_path / "a.npz", latents)
+    more = dataclasses.replace(tiny_config, domains=(*tiny_config.domains, "Oboe"))
+    others = networks.NetworkParameters(
+        encoder=tiny_parameters.encoder,
+        decoders=jax.tree.map(lambda a: np.concatenate([a, a[:1]]), tiny_parameters.decoders),
+        classifier=tiny_parameters.classifier,
+    )
+    fine_tuned = translator.Translator(more, others, engine="scan")
+    np.testing.assert_array_equal(fine_tuned.load_latents(tmp_path / "a.npz"), latents)
+
+
+def test_latents_of_another_encoder_are_refused(tmp_path, model, latents, tiny_config):
+    model.save_latents(tmp_path / "a.npz", latents, source="song.mp3")
+    others = random_parameters(networks.Networks(tiny_config), seed=1)
+    other = translator.Translator(tiny_config, others, engine="scan")
+    with pytest.raises(ValueError) as caught:
+        other.load_latents(tmp_path / "a.npz")
+    assert str(caught.value) == (
+        f"{tmp_path}/a.npz holds latents of another encoder: its fingerprint is "
+        f"{model.encoder_fingerprint}, this checkpoint's is {other.encoder_fingerprint}. Encode "
+        "the recording, 'song.mp3', with this one."
+    )
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def a_text(path):
+    path.write_text("not latents " * 100)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def changed(**changes):
+    def damage(path):
+        with np.load(path) as arrays:
+            kept = dict(arrays) | changes
+        np.savez(path, **{name: array for name, array in kept.items() if array is not None})
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_off,
+        a_text,
+        empty,
+        changed(latents=None),
+        changed(encoder=None),
+        changed(model="{}}"),
+        changed(model='{"colour": 3}'),
+        changed(num_samples=121),
+        changed(num_samples=0),
+        changed(latents=np.zeros((12, 5))),
+        changed(latents=np.zeros((12, 4), np.float32)),
+        changed(latents=np.zeros((12,), np.float32)),
+        changed(latents=np.full((12, 5), np.nan, np.float32)),
+        changed(latents=np.array([{"pickled": "code"}])),
+    ],
+)
+def test_damaged_files_are_named_in_one_line(tmp_path, model, latents, damage):
+    path = tmp_path / "a.npz"
+    model.save_latents(path, latents)
+    damage(path)
+    with pytest.raises(ValueError, match=r"a\.npz is not a whole file of latents .*--save_latents"):
+        model.load_latents(path)
+
+
+def test_a_file_that_is_not_there_is_an_error_of_the_path(tmp_path, model):
+    with pytest.raises(FileNotFoundError, match="none.npz"):
+        model.load_latents(tmp_path / "none.npz")
+
+
+def test_a_file_under_another_extension_is_refused(tmp_path, model, latents):
+    with pytest.raises(ValueError, match="latents are written as .npz"):
+        model.save_latents(tmp_path / "a.wav", latents)
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, model, latents, monkeypatch):
+    model.save_latents(tmp_path / "a.npz", latents)
+    before = (tmp_path / "a.npz").read_bytes()
+
+    def full(handle, **arrays):
+        handle.write(b"some")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_latents(tmp_path / "a.npz", latents + 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    assert (tmp_path / "a.npz").read_bytes() == before

@@ -1,0 +1,116 @@
+import re
+
+import numpy as np
+import pytest
+import soundfile
+from etils import epath
+
+from data_prep import tracks
+from data_prep.settings import Recipe
+
+RECIPE = Recipe(sample_rate_hz=2000, segment_samples=1024)
+T = RECIPE.segment_samples
+
+
+def track(name, num_samples, sha256=None):
+    file = tracks.SoundFile(path=epath.Path(name), name=name, sha256=sha256 or name)
+    return tracks.Track(file=file, num_samples=num_samples, rms=0.1)
+
+
+def spans(stretches):
+    """Which samples of which track are in each split."""
+    return [
+        (part.track.file.name, split, part.start_sample, part.start_sample + part.num_segments * T)
+        for split, parts in stretches.items()
+        for part in parts
+    ]
+
+
+@pytest.mark.parametrize("num_tracks", [3, 4, 10, 15, 40, 101])
+def test_a_track_is_never_in_two_splits(num_tracks):
+    given = [track(f"{i}.wav", 5 * T) for i in range(num_tracks)]
+    stretches = tracks.split(given, RECIPE)
+    names = [name for name, *_ in spans(stretches)]
+    assert sorted(names) == sorted(item.file.name for item in given)
+    held_out = max(1, round(0.1 * num_tracks))
+    assert len(stretches["test"]) == len(stretches["validation"]) == held_out
+    assert all(part.num_segments == 5 for parts in stretches.values() for part in parts)
+
+
+def test_the_order_in_which_tracks_come_does_not_matter():
+    given = [track(f"{i}.wav", 5 * T) for i in range(20)]
+    assert tracks.split(given, RECIPE) == tracks.split(given[::-1], RECIPE)
+
+
+@pytest.mark.parametrize("lengths", [[3 * T + 4000], [100 * T + 5], [31 * T, 57 * T], [40 * T, T]])
+def test_one_or_two_tracks_are_cut_in_time_with_a_gap(lengths):
+    given = [track(f"{i}.wav", length) for i, length in enumerate(lengths)]
+    stretches = tracks.split(given, RECIPE)
+    assert all(stretches.values())
+    cut = sorted((name, start, end, split) for name, split, start, end in spans(stretches))
+    for (name, _, end, split), (next_name, next_start, _, next_split) in zip(
+        cut, cut[1:], strict=False
+    ):
+        if name == next_name:
+            assert split != next_split
+            assert next_start - end >= RECIPE.sample_rate_hz, "the gap is a second"
+    for name, start, end, _ in cut:
+        assert 0 <= start < end <= lengths[int(name[0])]
+
+
+def test_a_long_track_is_cut_eight_to_one_to_one():
+    stretches = tracks.split([track("a.wav", 1000 * T + 4000)], RECIPE)
+    counts = {split: parts[0].num_segments for split, parts in stretches.items()}
+    assert counts == {"train": 800, "validation": 100, "test": 100}
+
+
+@pytest.mark.parametrize("lengths", [[], [2 * T], [3 * T], [3 * T + 3999], [2 * T, 2 * T]])
+def test_too_little_music_for_three_splits_is_an_error(lengths):
+    given = [track(f"{i}.wav", length) for i, length in enumerate(lengths)]
+    with pytest.raises(ValueError, match="needs three tracks, or one of 3.5 s or more"):
+        tracks.split(given, RECIPE)
+
+
+def test_copies_are_left_out():
+    given = [track(name, 5 * T, sha256=name[0]) for name in ("b2", "c", "a", "b1", "d")]
+    domain = tracks.plan_domain("X", given, RECIPE)
+    assert [item.file.name for item in domain.tracks] == ["a", "b1", "c", "d"]
+    assert [(item.file.name, item.reason) for item in domain.left_out] == [
+        ("b2", "is a copy of b1")
+    ]
+
+
+def test_a_domain_that_ends_up_with_nothing_says_why():
+    file = tracks.SoundFile(path=epath.Path("a.wav"), name="a.wav", sha256="0")
+    left_out = tracks.LeftOut(file=file, reason="is silent")
+    with pytest.raises(ValueError, match=r"Domain X needs .* it has 0\. Left out: a.wav is silent"):
+        tracks.plan_domain("X", [left_out], RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "reason"),
+    [
+        (np.zeros(4000), "is silent"),
+        (np.full(4000, 0.0005), "is silent"),
+        (np.full(1023, 0.5), r"is shorter \(0.51 s\) than one segment \(0.51 s\)"),
+        (np.full(4000, np.nan), "holds samples that are not finite numbers"),
+        (np.zeros(0), "holds no samples"),
+    ],
+)
+def test_files_that_cannot_be_used_are_left_out_with_the_reason(tmp_path, waveform, reason):
+    soundfile.write(tmp_path / "a.wav", waveform, 2000, subtype="FLOAT")
+    scanned = tracks.scan(
+        tracks.identify(epath.Path(tmp_path / "a.wav"), folder=epath.Path(tmp_path)), RECIPE
+    )
+    assert isinstance(scanned, tracks.LeftOut)
+    assert re.fullmatch(reason, scanned.reason)
+
+
+def test_a_track_is_known_by_name_content_length_and_level(tmp_path):
+    (tmp_path / "disc 1").mkdir()
+    path = tmp_path / "disc 1" / "a.wav"
+    soundfile.write(path, np.tile([0.5, -0.5], 1000), 2000, subtype="FLOAT")
+    scanned = tracks.scan(tracks.identify(epath.Path(path), folder=epath.Path(tmp_path)), RECIPE)
+    assert isinstance(scanned, tracks.Track)
+    assert scanned.file.name == "disc 1/a.wav" and len(scanned.file.sha256) == 64
+    assert scanned.num_samples == 2000 and scanned.rms == pytest.approx(0.5)

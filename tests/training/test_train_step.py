@@ -1,0 +1,254 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from umt_jax.config import Config, TrainingConfig
+from umt_jax.data.dataset import Batch
+from umt_jax.model import networks
+from umt_jax.training import losses, train_state, train_step
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    # Optax's Adam itself mixes integers and floats.
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def _batch(rng, config):
+    shape = (len(config.domains), config.training.domain_batch, config.training.segment_samples)
+    return Batch(
+        codes=rng.integers(256, size=shape).astype(np.uint8),
+        augmented=rng.integers(256, size=shape).astype(np.uint8),
+    )
+
+
+def _labels(batch):
+    return np.repeat(np.arange(batch.codes.shape[0])[:, None], batch.codes.shape[1], axis=1)
+
+
+def _assert_close(tree, expected, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), tree, expected)
+
+
+def _plain_loop(parameters, batches, nets, optimizers):
+    """The paper's order with nothing shared: every player has its own passes and its own step."""
+    config = nets.config.training
+    encoder, decoders, classifier = (
+        parameters.encoder,
+        [networks.select(parameters.decoders, k) for k in range(len(nets.config.domains))],
+        parameters.classifier,
+    )
+    autoencoder = {"encoder": encoder, "decoders": decoders}
+    autoencoder_state = optimizers.autoencoder.init(autoencoder)
+    classifier_state = optimizers.classifier.init(classifier)
+
+    @jax.jit
+    def classifier_grads_of(classifier, encoder, batch):
+        def loss(classifier):
+            latents = nets.encode(encoder, batch.augmented)
+            return losses.classification(nets.classify(classifier, latents), _labels(batch))
+
+        return jax.grad(loss)(classifier)
+
+    @jax.jit
+    def autoencoder_grads_of(autoencoder, classifier, batch):
+        def domain_loss(encoder, decoder, k):
+            latents = nets.encode(encoder, batch.augmented[k])
+            logits = nets.decode_one(decoder, batch.codes[k], latents)
+            confusion = -losses.classification(
+                nets.classify(classifier, latents), np.full(len(latents), k)
+            )
+            reconstruction = jnp.mean(losses.reconstruction(logits, batch.codes[k]))
+            return reconstruction + config.confusion_weight * confusion
+
+        grads = [
+            jax.grad(domain_loss, argnums=(0, 1))(autoencoder["encoder"], decoder, k)
+            for k, decoder in enumerate(autoencoder["decoders"])
+        ]
+        encoder_grads = jax.tree.map(
+            lambda *leaves: sum(leaves) / len(leaves), *(grad[0] for grad in grads)
+        )
+        return {"encoder": encoder_grads, "decoders": [grad[1] for grad in grads]}
+
+    for batch in batches:
+        grads = classifier_grads_of(classifier, autoencoder["encoder"], batch)
+        updates, classifier_state = optimizers.classifier.update(grads, classifier_state)
+        classifier = optax.apply_updates(classifier, updates)
+        grads = autoencoder_grads_of(autoencoder, classifier, batch)
+        updates, autoencoder_state = optimizers.autoencoder.update(grads, autoencoder_state)
+        autoencoder = optax.apply_updates(autoencoder, updates)
+    return autoencoder, classifier
+
+
+# Adam divides gradients by their size: its epsilon keeps the noise of tiny ones small.
+_ADAM = functools.partial(optax.adam, eps=1e-4)
+
+
+# Plain gradient descent shows errors of scale, which Adam would hide.
+@pytest.mark.parametrize("optimizer", [optax.sgd, pytest.param(_ADAM, marks=pytest.mark.slow)])
+def test_the_step_equals_a_plain_loop_with_two_optimizers(
+    rng, tiny_config, tiny_networks, tiny_parameters, optimizer
+):
+    optimizers = train_state.Optimizers(optimizer(1e-2), optimizer(3e-2))
+    batches = [_batch(rng, tiny_config) for _ in range(3)]
+    state = train_state.create(tiny_parameters, optimizers, tiny_config)
+    step = jax.jit(
+        lambda state, batch: train_step.train_step(
+            state, batch, networks=tiny_networks, optimizers=optimizers
+        )
+    )
+    for batch in batches:
+        state, _ = step(state, batch)
+    autoencoder, classifier = _plain_loop(tiny_parameters, batches, tiny_networks, optimizers)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4 if optimizer is _ADAM else 1e-5}
+    _assert_close(state.parameters.encoder, autoencoder["encoder"], **tolerance)
+    _assert_close(state.parameters.classifier, classifier, **tolerance)
+    for k, decoder in enumerate(autoencoder["decoders"]):
+        _assert_close(networks.select(state.parameters.decoders, k), decoder, **tolerance)
+    assert state.step == 3
+
+
+@pytest.mark.parametrize("frozen", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_step_in_microbatches_is_the_step_of_the_whole_batch(
+    rng, tiny_config, tiny_parameters, frozen
+):
+    batch = _batch(rng, tiny_config)
+    frozen = {"freeze_encoder": True, "init_from": "elsewhere"} if frozen else {}
+
+    def step(**changed):
+        training = dataclasses.replace(tiny_config.training, **changed, **frozen)
+        nets = networks.Networks(dataclasses.replace(tiny_config, training=training))
+        # Fast enough that the confusion loss, after the classifier's step, sees another classifier.
+        optimizers = train_state.Optimizers(optax.sgd(1.0), optax.sgd(1.0))
+        state = train_state.create(tiny_parameters, optimizers, nets.config)
+        step = functools.partial(train_step.train_step, networks=nets, optimizers=optimizers)
+        return jax.jit(step)(state, batch)
+
+    whole, parts = step(), step(microbatches=2)
+    _assert_close(parts, whole, rtol=1e-5, atol=1e-5)
+    assert _changed(tiny_parameters.decoders, whole[0].parameters.decoders)
+
+
+@pytest.fixture(scope="module")
+def player_step(tiny_config):
+    """Returns the parameters after one step of gradient descent at given speeds."""
+
+    def step(parameters, batch, *, autoencoder, classifier, confusion_weight):
+        training = dataclasses.replace(tiny_config.training, confusion_weight=confusion_weight)
+        nets = networks.Networks(dataclasses.replace(tiny_config, training=training))
+        optimizers = train_state.Optimizers(optax.sgd(autoencoder), optax.sgd(classifier))
+        state = train_state.create(parameters, optimizers, nets.config)
+        step = functools.partial(train_step.train_step, networks=nets, optimizers=optimizers)
+        return jax.jit(step)(state, batch)[0]
+
+    return step
+
+
+def _changed(before, after):
+    differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, after)
+    return max(jax.tree.leaves(differences)) > 0
+
+
+def test_classification_loss_never_reaches_the_encoder(
+    rng, tiny_config, tiny_parameters, player_step
+):
+    batch = _batch(rng, tiny_config)
+    slow, fast = (
+        player_step(
+            tiny_parameters, batch, autoencoder=1e-2, classifier=speed, confusion_weight=0.0
+        ).parameters
+        for speed in (0.0, 1.0)
+    )
+    assert _changed(slow.classifier, fast.classifier)
+    _assert_close(slow.encoder, fast.encoder, rtol=0, atol=0)
+    _assert_close(slow.decoders, fast.decoders, rtol=0, atol=0)
+
+
+def test_confusion_loss_moves_the_encoder_and_never_the_classifier(
+    rng, tiny_config, tiny_parameters, player_step
+):
+    batch = _batch(rng, tiny_config)
+    weak, strong = (
+        player_step(
+            tiny_parameters, batch, autoencoder=1e-2, classifier=1e-2, confusion_weight=weight
+        ).parameters
+        for weight in (0.0, 5.0)
+    )
+    assert _changed(weak.encoder, strong.encoder)
+    _assert_close(weak.classifier, strong.classifier, rtol=0, atol=0)
+    _assert_close(weak.decoders, strong.decoders, rtol=0, atol=0)
+
+
+def test_each_decoder_learns_from_its_own_domain_alone(
+    rng, tiny_config, tiny_parameters, player_step
+):
+    batch = _batch(rng, tiny_config)
+    other_codes, other_augmented = batch.codes.copy(), batch.augmented.copy()
+    other_codes[1], other_augmented[1] = _batch(rng, tiny_config).codes[:2, :4].reshape(2, 4, -1)
+    other = Batch(codes=other_codes, augmented=other_augmented)
+    first, second = (
+        player_step(
+            tiny_parameters, which, autoencoder=1e-1, classifier=0.0, confusion_weight=0.0
+        ).parameters.decoders
+        for which in (batch, other)
+    )
+    for k in range(3):
+        changed = _changed(networks.select(first, k), networks.select(second, k))
+        assert changed == (k == 1)
+
+
+def test_eval_step_scores_untouched_segments(rng, tiny_config, tiny_networks, tiny_parameters):
+    batch = _batch(rng, tiny_config)
+    metrics = train_step.eval_step(tiny_parameters, batch, networks=tiny_networks)
+    for k in range(3):
+        latents = tiny_networks.encode(tiny_parameters.encoder, batch.codes[k])
+        decoder = networks.select(tiny_parameters.decoders, k)
+        logits = tiny_networks.decode_one(decoder, batch.codes[k], latents)
+        expected = np.mean(losses.reconstruction(logits, batch.codes[k]))
+        np.testing.assert_allclose(metrics["reconstruction"][k], expected, rtol=1e-5)
+
+
+def test_gradients_of_encoder_and_decoders_alone_are_clipped():
+    training = TrainingConfig(gradient_clip=0.5, learning_rate=1.0)
+    optimizers = train_state.make_optimizers(training)
+    clipped = [
+        optimizers.autoencoder.update({"a": jnp.array([2.0, 0.1])}, state)[0]
+        for state in [optimizers.autoencoder.init({"a": jnp.zeros(2)})]
+    ]
+    unclipped = optax.adam(1.0)
+    expected, _ = unclipped.update(
+        {"a": jnp.array([0.5, 0.1])}, unclipped.init({"a": jnp.zeros(2)})
+    )
+    _assert_close(clipped[0], expected, rtol=1e-6)
+
+
+def test_learning_rate_decays_in_steps():
+    training = TrainingConfig(learning_rate=1e-3, learning_rate_decay=0.5, decay_steps=10)
+    schedule = train_state.learning_rate(training)
+    np.testing.assert_allclose([schedule(9), schedule(10), schedule(25)], [1e-3, 5e-4, 2.5e-4])
+
+
+@pytest.mark.slow
+def test_one_batch_can_be_overfitted(rng, tiny_config):
+    model = dataclasses.replace(
+        tiny_config.model, residual_channels=32, skip_channels=64, encoder_channels=32
+    )
+    training = TrainingConfig(
+        segment_samples=100, domain_batch=2, learning_rate=5e-3, learning_rate_decay=1.0
+    )
+    config = Config(domains=("Cello", "Flute", "Piano"), model=model, training=training)
+    nets, optimizers = networks.Networks(config), train_state.make_optimizers(training)
+    state = train_state.create(nets.init(jax.random.key(0)), optimizers, config)
+    batch = _batch(rng, config)
+    step = jax.jit(
+        lambda state: train_step.train_step(state, batch, networks=nets, optimizers=optimizers)
+    )
+    for _ in range(400):
+        state, metrics = step(state)
+    assert max(metrics["reconstruction"]) < 0.5

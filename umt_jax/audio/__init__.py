@@ -1,0 +1,1 @@
+"""Sound: files, decoding, raw samples and mu-law codes."""

@@ -1,0 +1,1 @@
+"""Checkpoints: saved, restored, checked, imported; and the one that ships."""

@@ -1,0 +1,452 @@
+"""Saves and restores a state, with its Config beside it (Orbax).
+
+A run's folder, `workdir`, holds `checkpoints/<step>/`, each with four parts: parameters,
+optimizers, configuration and description of the dataset. Inference reads the first and third.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import ntpath
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from umt_jax import storage
+from umt_jax.checkpoints import stored_arrays
+from umt_jax.config import Config, SamplingConfig
+from umt_jax.model.networks import NetworkParameters, Networks
+from umt_jax.training.train_state import TrainState
+
+# The parts of a checkpoint: trees of arrays, and JSON in a file of this name.
+ARRAYS = ("parameters", "optimizers")
+JSON_FILES = {"config": "metadata", "dataset": "metadata", "metrics": "metrics"}
+
+_METRIC = "reconstruction"
+_UNLOGGED = "unlogged"
+_DELETED = "deleted"
+_COMMITTED = "commit_success.txt"
+
+
+def _reconstruction(metrics: dict[str, float]) -> float:
+    return metrics[_METRIC]
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Leaves this to the training loop.
+
+        Orbax asks again from a thread of its own, with the steps of earlier checkpoints. With
+        several processes the answer counts on every question being about the present step.
+        """
+        return False
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest, and the one with the best validation loss."""
+
+    def __init__(self, workdir: str) -> None:
+        """Opens `workdir`, making it if need be.
+
+        Raises:
+            ValueError: Checkpoints cannot be written in a folder of this name.
+        """
+        policies = checkpoint_managers.preservation_policy
+        folder = folder_of(workdir)
+        remove_empty(folder)
+        self._manager = _Manager(
+            folder,
+            handler_registry=stored_arrays.registry(ARRAYS),
+            options=ocp.CheckpointManagerOptions(
+                # Without this Orbax does not save the metrics, and forgets which one is the best.
+                best_fn=_reconstruction,
+                best_mode="min",
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(1),
+                        policies.BestN(get_metric_fn=_reconstruction, reverse=True, n=1),
+                    ]
+                ),
+                cleanup_tmp_directories=True,
+                # Moved away first, since half-deleted ones would look like damaged ones.
+                todelete_subdir=_DELETED,
+            ),
+        )
+
+    def newest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint; None if there is none."""
+        return self._manager.latest_step()
+
+    def save(
+        self,
+        state: TrainState,
+        config: Config,
+        dataset: dict[str, Any],
+        reconstruction: float,
+        unlogged: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Saves a state in the background, and reads it back before an older one is deleted.
+
+        Args:
+            state: State to save; may be donated to the next step at once.
+            config: What made it.
+            dataset: What the data builder recorded of each domain.
+            reconstruction: Validation loss in nats per sample, which decides the best. Not NaN;
+                infinite where it is not known.
+            unlogged: Metrics of the last steps that no mean in the run's log includes yet.
+
+        Raises:
+            OSError: This checkpoint or the one before it could not be written.
+        """
+        with self._saving():
+            self._manager.wait_until_finished()
+            self._remove_deleted()
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    parameters=ocp.args.StandardSave(state.best_parameters),
+                    optimizers=ocp.args.StandardSave(_optimizers(state)),
+                    config=ocp.args.JsonSave(config.to_json()),
+                    dataset=ocp.args.JsonSave(dataset),
+                ),
+                metrics={
+                    _METRIC: reconstruction,
+                    _UNLOGGED: [
+                        {name: np.asarray(value).tolist() for name, value in metrics.items()}
+                        for metrics in unlogged
+                    ],
+                },
+            )
+
+    def restore(self, step: int, target: TrainState) -> TrainState:
+        """Returns the state saved at `step`, on the devices where `target`'s arrays live.
+
+        Raises:
+            ValueError: It has other arrays than `target`, or of other shapes or types.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
+        trees = {"parameters": abstract.best_parameters, "optimizers": _optimizers(abstract)}
+        folder = self._manager.directory / str(step)
+        try:
+            differences = [
+                f"{part}.{clause}"
+                for part, tree in trees.items()
+                for clause in stored_arrays.differences(folder / part, tree)
+            ]
+            if differences:
+                raise ValueError(_first(differences))
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    **{part: ocp.args.StandardRestore(tree) for part, tree in trees.items()}
+                ),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            reason = str(error).partition("\n")[0][:200]
+            raise ValueError(
+                f"{folder} does not hold the arrays of this model ({reason}): it was written by "
+                "another version of umt_jax, or by another program. Start anew in another "
+                "--workdir."
+            ) from error
+        optimizers = restored["optimizers"]
+        if target.average is None:
+            return TrainState(parameters=restored["parameters"], **optimizers)
+        return TrainState(average=restored["parameters"], **optimizers)
+
+    def unlogged(self, step: int) -> list[dict[str, Any]]:
+        """Returns what `save` was given under that name, in float32 as metrics are."""
+        return [
+            {name: np.asarray(value, np.float32) for name, value in metrics.items()}
+            for metrics in self._manager.metrics(step).get(_UNLOGGED, [])
+        ]
+
+    def __enter__(self) -> "Checkpoints":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Waits until everything is on disk."""
+        with self._saving():
+            self._manager.close()
+            self._remove_deleted()
+
+    def _remove_deleted(self) -> None:
+        if jax.process_index() == 0:
+            (self._manager.directory / _DELETED).rmtree(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Says plainly when a checkpoint could not be written, this one or the one before it."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            full = os.strerror(errno.ENOSPC)
+            reason = full if full in str(error) else str(error).partition("\n")[0][:200]
+            raise OSError(
+                f"A checkpoint could not be written to {self._manager.directory}, which keeps the "
+                f"ones before it: {reason}"
+            ) from error
+
+
+def folder_of(workdir: str) -> epath.Path:
+    """Returns where a run keeps its checkpoints, each in a folder named after its step.
+
+    Raises:
+        ValueError: Its name holds what TensorStore cannot write.
+    """
+    if storage.is_local(workdir):
+        workdir = os.path.abspath(workdir)  # Orbax asks for it.
+        if not _is_text(workdir):
+            raise ValueError(
+                f"{os.fsencode(workdir)!r} is not the name of a folder for a run: it is no UTF-8, "
+                "in which checkpoints name their files. Rename the folder, or take another."
+            )
+        if os.sep != "\\" and "\\" in workdir:  # TensorStore would write below `a/b` for `a\b`.
+            raise ValueError(
+                f"{workdir} is not the name of a folder for a run: checkpoints cannot be written "
+                "below a name with a backslash. Rename the folder, or take another."
+            )
+    return storage.path(workdir) / "checkpoints"
+
+
+def steps(folder: epath.Path) -> list[int]:
+    """Returns the steps of the finished checkpoints, sorted; an empty folder is none of them."""
+    if not folder.is_dir():
+        return []
+    folders = {step: folder / str(step) for step in ocp.utils.checkpoint_steps(folder)}
+    return sorted(step for step, path in folders.items() if path.is_dir() and any(path.iterdir()))
+
+
+def remove_empty(folder: epath.Path) -> None:
+    """Removes empty folders named after a step, which Orbax would take for checkpoints."""
+    if jax.process_index() != 0 or not folder.is_dir():
+        return
+    for step in set(ocp.utils.checkpoint_steps(folder)).difference(steps(folder)):
+        if (folder / str(step)).is_dir():
+            logging.warning("Removing %s: it is empty, so no checkpoint.", folder / str(step))
+            (folder / str(step)).rmdir()
+
+
+def has_checkpoint(workdir: str) -> bool:
+    """Says whether a run has saved anything yet."""
+    return bool(steps(folder_of(workdir)))
+
+
+def read_config(workdir: str, step: int | None = None) -> Config:
+    """Returns the configuration that a run was trained with.
+
+    Args:
+        workdir: Folder of the run.
+        step: Which checkpoint; None for the best.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: What is there was not written by this project.
+    """
+    fields = _read(workdir, step, config=ocp.args.JsonRestore())["config"]
+    try:
+        return Config.from_json(fields)
+    except ValueError as error:
+        raise ValueError(f"The checkpoint in {workdir} does not fit: {error}") from error
+
+
+def restore_parameters(workdir: str, step: int | None = None) -> NetworkParameters:
+    """Returns the trained arrays alone, without the optimizers, on the first device.
+
+    Args and errors as `read_config`.
+    """
+    config = read_config(workdir, step)
+    step = best_step(workdir) if step is None else step
+    folder = folder_of(workdir) / str(step)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        jax.eval_shape(Networks(config).init, jax.random.key(0)),
+    )
+    try:
+        stored_arrays.repair(folder / "parameters")
+        differences = stored_arrays.differences(folder / "parameters", abstract, rounded=True)
+    except (KeyError, ValueError, OSError) as error:
+        raise _damaged(folder, ["parameters"]) from error
+    if differences:
+        raise ValueError(
+            f"{folder} does not hold the parameters that its configuration describes: "
+            f"{_first(differences)}. Get it again from where it came from."
+        )
+    return _read(workdir, step, parameters=ocp.args.StandardRestore(abstract))["parameters"]
+
+
+def best_step(workdir: str) -> int:
+    """Returns the step of the checkpoint that inference takes if none is named."""
+    with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
+        return manager.best_step()
+
+
+def export(
+    workdir: str,
+    output: str,
+    step: int | None = None,
+    *,
+    sampling: SamplingConfig | None = None,
+    recordings: bool = False,
+) -> tuple[int, float]:
+    """Copies a checkpoint without its optimizers, weights in float16, a twelfth of its size.
+
+    Weights are small numbers: float16 rounds them eight times as finely as bfloat16. The copy loads
+    as any other, in float32; training goes on from it with --init_from. It is made to be shared: of
+    the paths of this machine it holds the last names alone, and of recordings, unless asked for,
+    only how long they are.
+
+    Args:
+        workdir: Folder of the run.
+        output: Folder to make.
+        step: Which checkpoint; None for the best.
+        sampling: How the copy is to be played; None for what the checkpoint says.
+        recordings: Keeps the names of the recordings that it was trained on.
+
+    Returns:
+        Its step, and its validation loss in nats per sample.
+
+    Raises:
+        FileExistsError: The output holds a run already.
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: It cannot be read, or float16 cannot hold a weight of it.
+    """
+    if has_checkpoint(output):
+        raise FileExistsError(f"--output={output} holds a run already. Name another folder.")
+    config = read_config(workdir, step)  # Says what is wrong, if anything is.
+    config = dataclasses.replace(config, sampling=sampling or config.sampling)
+    with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
+        step = manager.best_step() if step is None else step
+        metrics = {_METRIC: manager.metrics(step)[_METRIC], _UNLOGGED: []}
+    parameters = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float16), restore_parameters(workdir, step)
+    )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)):
+        raise ValueError(f"--checkpoint={workdir} has weights beyond float16, step {step}.")
+    dataset = _read(workdir, step, dataset=ocp.args.JsonRestore())["dataset"]
+    if not recordings:
+        dataset = {name: _without_recordings(domain) for name, domain in dataset.items()}
+    init_from = _last_name(config.training.init_from)
+    config = dataclasses.replace(
+        config, training=dataclasses.replace(config.training, init_from=init_from)
+    )
+    folder = folder_of(output)
+    remove_empty(folder)
+    # Without `best_fn` Orbax does not save the metrics.
+    options = ocp.CheckpointManagerOptions(best_fn=_reconstruction, best_mode="min")
+    handlers = stored_arrays.registry(("parameters",))
+    with ocp.CheckpointManager(folder, options=options, handler_registry=handlers) as manager:
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                parameters=ocp.args.StandardSave(parameters),
+                config=ocp.args.JsonSave(config.to_json()),
+                dataset=ocp.args.JsonSave(_without_paths(dataset)),
+            ),
+            metrics=metrics,
+        )
+    for part in ("", *(path.name for path in (folder / str(step)).iterdir() if path.is_dir())):
+        # That it is there is what counts; Orbax writes the path of its folder into it.
+        if (committed := folder / str(step) / part / _COMMITTED).exists():
+            committed.write_text("Committed.\n")
+    return step, metrics[_METRIC]
+
+
+def _without_recordings(domain: Any) -> Any:
+    """Returns what is known of a domain without what tells its recordings apart."""
+    if not isinstance(domain, dict):
+        return domain
+    about = {name: value for name, value in domain.items() if not isinstance(value, dict | list)}
+    tracks = [
+        {name: track[name] for name in ("seconds", "num_segments") if name in track}
+        for track in domain.get("tracks", ())
+    ]
+    return {**about, "tracks": tracks} if tracks else about
+
+
+def _without_paths(value: Any) -> Any:
+    """Returns JSON with the last name of each absolute path in it."""
+    if isinstance(value, dict):
+        return {name: _without_paths(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(entry) for entry in value]
+    if isinstance(value, str) and (posixpath.isabs(value) or ntpath.isabs(value)):
+        return _last_name(value)
+    return value
+
+
+def _last_name(path: str) -> str:
+    """Returns the last name of a path of any system."""
+    return ntpath.basename(path.rstrip("/\\"))
+
+
+def _optimizers(state):
+    """Returns what training alone needs; with an average, the newest parameters are part of it."""
+    optional = {} if state.average is None else {"parameters": state.parameters}
+    if state.recent_latents is not None:
+        optional["recent_latents"] = state.recent_latents
+    return {
+        "step": state.step,
+        "autoencoder_optimizer": state.autoencoder_optimizer,
+        "classifier_optimizer": state.classifier_optimizer,
+        **optional,
+    }
+
+
+def _read(workdir, step, **parts):
+    """Restores parts of the checkpoint of a step, or of the best for None."""
+    folder = folder_of(workdir)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"--checkpoint={workdir} is not the folder of a training run: it has no folder "
+            "'checkpoints'. Give what was --workdir in training."
+        )
+    with ocp.CheckpointManager(folder, options=_reading()) as manager:
+        there = steps(folder)
+        if not there:
+            raise FileNotFoundError(f"--checkpoint={workdir} holds no finished checkpoint yet.")
+        if step is not None and step not in there:
+            raise FileNotFoundError(
+                f"--checkpoint={workdir} has no step {step}. There are: "
+                f"{', '.join(map(str, there))}."
+            )
+        try:
+            step = manager.best_step() if step is None else step
+            return manager.restore(step, args=ocp.args.Composite(**parts))
+        except (KeyError, ValueError, OSError) as error:
+            raise _damaged(folder if step is None else folder / str(step), list(parts)) from error
+
+
+def _reading():
+    # Writes nothing. Orbax's option `read_only` would say so in two lines at every opening.
+    return ocp.CheckpointManagerOptions(create=False, best_fn=_reconstruction, best_mode="min")
+
+
+def _damaged(folder: epath.Path, parts: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"{folder} is damaged, or holds a checkpoint of another program: its "
+        f"{' and '.join(parts)} cannot be read."
+    )
+
+
+def _first(differences: Sequence[str]) -> str:
+    more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
+    return f"{differences[0]}{more}"
+
+
+def _is_text(path: str) -> bool:
+    """Says whether a path is valid UTF-8; Python keeps other bytes as lone surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

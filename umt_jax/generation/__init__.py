@@ -1,0 +1,1 @@
+"""Generating sound: samples, streams, chunks side by side, mixtures."""

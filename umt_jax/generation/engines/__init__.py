@@ -1,0 +1,1 @@
+"""Engines: what computes the codes, on each kind of machine."""

@@ -1,0 +1,256 @@
+"""Codes one at a time, from cached layer inputs (§3.1).
+
+A decoder layer of dilation d needs its input of d samples ago. Those inputs live in one buffer of
+rows: layer l owns `dilation` consecutive rows and, at sample t, reads row `t mod dilation`, then
+overwrites it. All layers' past inputs are so one gather and one scatter per sample.
+
+Many streams advance together, [B]; each belongs to a recording of its own, and any stream can be
+restarted without the others noticing (`restart`).
+
+An engine (`scan_engine`, `native_engine`, `pallas_engine`) advances streams by one latent frame.
+All take and return the same cache, so a stream may go on with another engine at any frame.
+"""
+
+import functools
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.typing import DTypeLike
+
+from umt_jax.audio import mu_law
+from umt_jax.config import ModelConfig
+from umt_jax.generation.sampling import Nucleus
+from umt_jax.model import layers
+from umt_jax.shapes import Array, Float, Integer, Key, Latents, Leaf, Parameters, PyTree, UInt8
+
+
+class Cache(struct.PyTreeNode):
+    """What B streams of one decoder remember from sample to sample.
+
+    Attributes:
+        rows: Past layer inputs, [rows, B, C], where rows is the sum of all dilations.
+        inputs: The last two scaled codes, oldest first, [B, 2].
+        clock: Samples since the cache began, modulo the largest dilation.
+        sample_index: Samples since each stream began; decides its random numbers, [B].
+    """
+
+    rows: Leaf
+    inputs: Leaf
+    clock: Leaf
+    sample_index: Leaf
+
+
+class Conditioning(struct.PyTreeNode):
+    """What latent frames add, biases of the layers they are added to included.
+
+    Attributes:
+        gates: To each layer's gate, [*B, L, 2 C].
+        head: To the head, [*B, S].
+    """
+
+    gates: Leaf
+    head: Leaf
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A way of computing `generate`. Hashable: it is part of what is compiled."""
+
+    def pack(self, decoders: Parameters, config: ModelConfig) -> PyTree:
+        """Returns K stacked decoders in the form that `generate_frame` reads, leaves [K, ...]."""
+
+    def generate_frame(
+        self,
+        packed: PyTree,
+        caches: Cache,
+        conditioning: Conditioning,
+        noise: Float[Array, "T K B Q"],
+        config: ModelConfig,
+        nucleus: Nucleus | None = None,
+    ) -> tuple[Cache, UInt8[Array, "T K B"]]:
+        """Chooses the T codes of a latent frame: each the argmax of its logits plus noise.
+
+        Args:
+            packed: From `pack`.
+            caches: The streams' past, every leaf with a leading axis K.
+            conditioning: This latent frame's, with leading axes [K, B].
+            noise: What is added to each sample's logits.
+            config: Sizes.
+            nucleus: Codes outside it are not chosen; None for all codes.
+
+        Returns:
+            The caches after the last sample but for `sample_index`, and the codes.
+        """
+
+
+class Weights(struct.PyTreeNode):
+    """K decoders, ready for one engine; every leaf [K, ...].
+
+    Attributes:
+        decoders: As trained; latent frames are projected by them.
+        packed: As the engine wants them.
+    """
+
+    decoders: PyTree
+    packed: PyTree
+
+
+def pack(decoders: Parameters, config: ModelConfig, engine: Engine) -> Weights:
+    """Makes K stacked decoders ready for an engine, once."""
+    return Weights(decoders=decoders, packed=engine.pack(decoders, config))
+
+
+def init_cache(config: ModelConfig, num_streams: int) -> Cache:
+    """Returns the cache of streams that have not begun."""
+    num_rows = sum(dilations(config))
+    return Cache(
+        rows=jnp.zeros((num_rows, num_streams, config.residual_channels)),
+        inputs=jnp.broadcast_to(_first_inputs(config), (num_streams, 2)),
+        clock=jnp.zeros((), jnp.int32),
+        sample_index=jnp.zeros((num_streams,), jnp.uint32),
+    )
+
+
+def restart(cache: Cache, stream: int | Integer[Array, ""], config: ModelConfig) -> Cache:
+    """Forgets one stream's past, [K, ...] caches included, so that another may begin there."""
+    return cache.replace(
+        rows=cache.rows.at[..., stream, :].set(0),
+        inputs=cache.inputs.at[..., stream, :].set(_first_inputs(config)),
+        sample_index=cache.sample_index.at[..., stream].set(0),
+    )
+
+
+def condition(parameters: Parameters, latents: Latents, config: ModelConfig) -> Conditioning:
+    """Projects latent frames, [*B, Z], for one decoder's gates and head."""
+
+    def project(condition, consumer):
+        bias = condition["bias"] + consumer["bias"]
+        return layers.affine(latents, condition["kernel"], bias)
+
+    of_layers = parameters["layers"]
+    gates = jax.vmap(project, out_axes=-2)(of_layers["condition"], of_layers["dilated"])
+    head = project(parameters["condition"], parameters["head"])
+    return Conditioning(gates=gates, head=head)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "engine"), donate_argnames="caches")
+def generate(
+    weights: Weights,
+    caches: Cache,
+    latents: Float[Array, "B F Z"],
+    keys: Key[Array, "K B"],
+    temperature: Float[Array, ""],
+    top_p: Float[Array, ""] | None = None,
+    *,
+    config: ModelConfig,
+    engine: Engine,
+) -> tuple[Cache, UInt8[Array, "K B T"]]:
+    """Samples the next F x `pool_samples` codes of every stream, from every decoder (§3.1).
+
+    Any way of cutting the same latents into calls gives the same codes.
+
+    Args:
+        weights: K decoders, from `pack` for this engine.
+        caches: Their streams' past, every leaf with a leading axis K; consumed.
+        latents: Each stream's next latent frames, shared by the decoders.
+        keys: Decides each stream's random numbers, together with the sample's index.
+        temperature: Scale of the randomness: 1 samples from the model, 0 takes the likeliest code.
+        top_p: Probability of the nucleus that is drawn from (see `sampling`); None for all codes.
+        config: Sizes.
+        engine: What computes it; all give the same codes, but for rounding.
+
+    Returns:
+        The caches after the last sample, and the codes.
+    """
+    nucleus = None if top_p is None else Nucleus(temperature=temperature, top_p=top_p)
+
+    def condition_one(parameters):
+        return condition(parameters, jnp.swapaxes(latents, 0, 1), config)
+
+    def generate_frame(caches, conditioning):
+        noise = gumbel_noise(keys, caches.sample_index, config.pool_samples)
+        # Equals sampling from softmax(logits / temperature), and is defined at 0.
+        caches, codes = engine.generate_frame(
+            weights.packed, caches, conditioning, temperature * noise, config, nucleus
+        )
+        index = caches.sample_index + jnp.uint32(config.pool_samples)
+        return caches.replace(sample_index=index), codes
+
+    conditionings = jax.vmap(condition_one, out_axes=1)(weights.decoders)
+    caches, codes = jax.lax.scan(generate_frame, caches, conditionings)
+    return caches, jnp.moveaxis(codes.reshape(-1, *codes.shape[2:]), 0, -1)
+
+
+def append(inputs: Float[Array, "*B 2"], codes: Integer[Array, "*B"]) -> Float[Array, "*B 2"]:
+    """Returns the last two scaled codes after one more."""
+    return jnp.stack([inputs[..., 1], layers.scale(codes)], axis=-1)
+
+
+def tick(clock: Integer[Array, "*K"], config: ModelConfig, samples: int) -> Integer[Array, "*K"]:
+    """Moves time on; row indices repeat after the largest dilation, a multiple of the others."""
+    return jnp.mod(clock + samples, max(dilations(config)))
+
+
+def largest_divisor(samples: int, limit: int) -> int:
+    """Returns the largest number up to `limit` of which `samples` is a multiple."""
+    return max(divisor for divisor in range(1, limit + 1) if samples % divisor == 0)
+
+
+def gumbel_noise(
+    keys: Key[Array, "K B"], sample_index: Integer[Array, "K B"], num_samples: int
+) -> Float[Array, "T K B Q"]:
+    """Returns the noise of each stream's next samples: by its key and the sample's index alone."""
+
+    def stream_noise(key, start):
+        indices = start + jnp.arange(num_samples, dtype=jnp.uint32)
+        sample_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+        return jax.vmap(lambda key: jax.random.gumbel(key, (mu_law.NUM_LEVELS,)))(sample_keys)
+
+    return jax.vmap(jax.vmap(stream_noise, out_axes=1), out_axes=1)(keys, sample_index)
+
+
+def round_kernels(decoders: Parameters, dtype: DTypeLike) -> Parameters:
+    """Returns decoders as an engine computes them that keeps its weights in `dtype`.
+
+    That are the kernels of what happens at every sample: not the conditioning, the first
+    convolution or any bias.
+    """
+
+    def rounded(path, leaf):
+        names = {key.key for key in path}
+        if "kernel" not in names or names & {"first", "condition"}:
+            return leaf
+        return jnp.asarray(leaf, dtype).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(rounded, decoders)
+
+
+def dilations(config: ModelConfig) -> tuple[int, ...]:
+    """Returns the decoder's dilations, layer by layer."""
+    return layers.dilations(config.decoder_blocks, config.decoder_layers)
+
+
+def first_rows(config: ModelConfig) -> np.ndarray:
+    """Returns where each layer's rows begin, int32 [L]."""
+    sizes = np.asarray(dilations(config), np.int32)
+    return np.cumsum(sizes, dtype=np.int32) - sizes
+
+
+def layers_of(parameters: Parameters, config: ModelConfig) -> list[Parameters]:
+    """Returns the parameters of one decoder's layers, in order."""
+
+    def layer(index):
+        return jax.tree.map(lambda leaf: leaf[index], parameters["layers"])
+
+    return [layer(index) for index in range(len(dilations(config)))]
+
+
+def _first_inputs(config):
+    """Returns what stands for the two scaled codes before the first, [2]."""
+    padding = jnp.zeros((1,))  # As in training.
+    # The authors' generator departs here from their training, and what it gives is to be repeated.
+    start = layers.scale(np.array([mu_law.PUBLISHED_START]))
+    return jnp.concatenate([padding, start if config.mu_law == "truncated" else padding])

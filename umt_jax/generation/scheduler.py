@@ -1,0 +1,99 @@
+"""Which recording, or segment of one, is in which stream; as one ends, the next takes its place."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from umt_jax.config import ModelConfig
+from umt_jax.generation import crossfade, segments, streams
+from umt_jax.shapes import Float
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """The next stretch of one recording's translations.
+
+    Attributes:
+        recording: Which of the recordings, counted from 0.
+        waveforms: One for each wanted domain, [K, T]; T may be 0.
+        is_last: Nothing of this recording follows.
+        error: Why it ends early, if it does.
+    """
+
+    recording: int
+    waveforms: Float[np.ndarray, "K T"]
+    is_last: bool = False
+    error: ValueError | OSError | None = None
+
+
+def generate(
+    recordings: Iterable[Iterable[segments.Window]],
+    generator: streams.Streams,
+    *,
+    seed: int,
+    parallel_segments: int,
+) -> Iterator[Piece]:
+    """Generates from recordings' latents; see `Translator.generate_recordings`."""
+    if parallel_segments < 1:
+        raise ValueError(f"parallel_segments={parallel_segments} must be 1 or more.")
+    waiting = _segments(recordings, generator.config, parallel_segments)
+    under_way: dict[int, segments.Segment] = {}
+    with crossfade.Joiner(generator.num_domains) as joiner:
+        while True:
+            for stream in [free for free in range(generator.num_streams) if free not in under_way]:
+                for segment in itertools.islice(waiting, 1):
+                    under_way[stream] = segment
+                    generator.begin(stream, seed, first_sample=segment.first_sample)
+            if not under_way:
+                return
+            windows = {}
+            for stream, segment in list(under_way.items()):
+                try:
+                    windows[stream] = next(segment.windows)
+                except (StopIteration, ValueError, OSError) as end:
+                    del under_way[stream]
+                    for waveforms in joiner.end(segment):
+                        yield Piece(segment.recording, waveforms)
+                    if segment.recording not in joiner.unfinished:
+                        nothing = np.zeros((generator.num_domains, 0), np.float32)
+                        error = None if isinstance(end, StopIteration) else end
+                        yield Piece(segment.recording, nothing, is_last=True, error=error)
+            if not windows:
+                continue
+            done = 0
+            for generated in generator.advance(_batch(windows, generator)):
+                for stream, (_, num_samples) in windows.items():
+                    segment, left = under_way[stream], max(0, num_samples - done)
+                    for waveforms in joiner.add(segment, generated[:, stream, :left]):
+                        yield Piece(segment.recording, waveforms)
+                done += generated.shape[-1]
+
+
+def _segments(
+    recordings: Iterable[Iterable[segments.Window]], config: ModelConfig, count: int
+) -> Iterator[segments.Segment]:
+    """Yields what is to be generated as one stream each, in the order of the recordings."""
+    for recording, windows in enumerate(recordings):
+        if count == 1:
+            yield segments.Segment(recording, iter(windows))
+        else:
+            yield from segments.cut(
+                recording,
+                windows,
+                num_segments=count,
+                warm_up_frames=segments.warm_up_frames(config),
+                fade_samples=segments.fade_samples(config),
+                pool_samples=config.pool_samples,
+            )
+
+
+def _batch(windows, generator):
+    """Joins streams' windows into one array, [B, F, Z], with zeros for idle streams."""
+    frames = max(len(latents) for latents, _ in windows.values())
+    shape = (generator.num_streams, frames, generator.config.latent_channels)
+    batch = np.zeros(shape, np.float32)
+    for stream, (latents, _) in windows.items():
+        batch[stream, : len(latents)] = latents
+    return batch

@@ -1,0 +1,103 @@
+"""The flags of `python -m umt_jax.infer`, and which of them go together."""
+
+import os
+
+from absl import flags
+
+from umt_jax import path_flags
+from umt_jax.checkpoints import demo_model
+from umt_jax.inference import sampling_flags
+
+
+def define_flags() -> None:
+    """Declares this command's flags."""
+    demo_model.define_flags()
+    path_flags.define_list(
+        "input",
+        None,
+        "Sound files, .npz files of --save_latents, and folders of them, separated by commas; or "
+        "'-', raw samples on standard input.",
+        required=True,
+    )
+    flags.DEFINE_integer(
+        "input_rate",
+        None,
+        "Samples per second of --input=-. Default: the model's rate.",
+        lower_bound=1,
+    )
+    flags.DEFINE_list("domain", None, "Domains to translate to, separated by commas, or 'all'.")
+    path_flags.define(
+        "output",
+        None,
+        "Folder to write to, made if need be; or '-', raw samples at the model's rate on standard "
+        "output.",
+    )
+    path_flags.define(
+        "save_latents",
+        None,
+        "Folder for the latents of each input, an .npz file each, which --input takes in place of "
+        "the sound. Goes without --domain and --output, too.",
+    )
+    sampling_flags.define_flags()
+    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
+    flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg"], "Format of the output.")
+    flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
+    flags.DEFINE_bool(
+        "resume",
+        False,
+        "Go on with a run that was stopped: outputs that exist are whole and stay as they are, "
+        "whatever they were made with. A recording whose output is not there is begun again.",
+    )
+    flags.DEFINE_integer(
+        "streams",
+        8,
+        "Recordings, or segments of them, translated at once. More are faster in total, and each "
+        "is done later.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "parallel_segments",
+        1,
+        "Cut each long recording into so many segments, translated at once. An approximation: what "
+        "a segment knows of the one before is the latents of up to a second, and a cross-fade "
+        "of 20 ms hides the seam.",
+        lower_bound=1,
+    )
+    flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
+    flags.DEFINE_string(
+        "weights", "float32", "Type in which native and pallas keep weights: float32 or bfloat16."
+    )
+
+
+def check_flags(args: flags.FlagValues) -> None:
+    """Raises `ValueError` for flags that cannot go together."""
+    for name in ("input", "domain"):
+        if args[name].value == []:
+            raise ValueError(f"--{name} is empty. {args[name].help}")
+    if (args.domain is None) != (args.output is None):
+        raise ValueError("--domain and --output go together: what to translate to, and where.")
+    if args.domain is None and args.save_latents is None:
+        raise ValueError(
+            "Nothing is asked for. Name --domain and --output to translate, --save_latents to keep "
+            "latents, or all three."
+        )
+    if args.save_latents is not None and args.input == ["-"]:
+        raise ValueError(
+            "--save_latents keeps latents of files; --input=- has no name and no end. Leave one "
+            "out."
+        )
+    if args.overwrite and args.resume:
+        raise ValueError(
+            "--overwrite makes all outputs again, --resume none that exists. Pass one."
+        )
+    if "-" in args.input and len(args.input) > 1:
+        raise ValueError("--input=- is standard input, and goes alone. Write a file - as ./-.")
+    if args.input == ["-"] and args.parallel_segments > 1:
+        raise ValueError(
+            "--parallel_segments cuts recordings whose end is known; --input=- has none. Leave it "
+            "out."
+        )
+    if args.input != ["-"] and args.input_rate is not None:
+        raise ValueError("--input_rate is for --input=-. Sound files say their rate themselves.")
+    if args.output == "-" and os.isatty(1):
+        raise ValueError("--output=- would write samples to a terminal. Pipe it into something.")

@@ -1,0 +1,86 @@
+"""The encoder, shared by all domains: codes -> latents (§3.1)."""
+
+import dataclasses
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from umt_jax.config import ModelConfig
+from umt_jax.model import layers, stacks
+from umt_jax.shapes import Array, Bool, Codes, Latents, Parameters
+
+_OF_DECODERS = ("decoder_", "residual_", "skip_", "classifier_")
+"""How the names of sizes begin that decide nothing here."""
+
+
+class Encoder(nn.Module):
+    """Non-causal dilated convolutions, averaged over runs of `pool_samples` samples.
+
+    Attributes:
+        config: Sizes.
+        dtype: Type of the computation; parameters and latents stay float32.
+        remat: What is computed once more for the gradient, as in `TrainingConfig`.
+    """
+
+    config: ModelConfig
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, codes: Codes, inside: Bool[Array, "*B T"] | None = None) -> Latents:
+        """Encodes a waveform's codes.
+
+        Args:
+            codes: Codes, [*B, T]; T is a multiple of `pool_samples`.
+            inside: Which samples belong to the recording, [*B, T]; the rest counts as the zero
+                padding beyond its ends, so that a window cut out of a recording gives exactly
+                the latents of the whole. None: all of them.
+
+        Returns:
+            Latents, float32, [*B, F, Z] with F = T / pool_samples.
+        """
+        config = self.config
+        channels = config.encoder_channels
+        dilations = layers.dilations(config.encoder_blocks, config.encoder_layers)
+        shapes = {"dilated": (3, channels, channels), "mix": (channels, channels)}
+        parameters = layers.ResidualLayers(len(dilations), shapes, name="layers")()
+
+        waveform = layers.scale(codes)
+        if inside is not None:
+            waveform = jnp.where(inside, waveform, 0)
+        h = layers.Conv(channels, (-1, 0, 1), dtype=self.dtype, name="first")(waveform[..., None])
+        h = stacks.encoder_stack(
+            jnp.moveaxis(h, -1, 0),
+            parameters,
+            dilations=dilations,
+            preactivation=config.encoder_preactivation,
+            remat=self.remat,
+            inside=inside,
+        )
+        h = jnp.moveaxis(h, 0, -1).astype(jnp.float32)
+        # The average commutes with the 1x1 convolution, which so runs at the rate of the frames.
+        frames = layers.pool(h, config.pool_samples)
+        return layers.Dense(config.latent_channels, name="latent")(frames)
+
+
+def fingerprint(parameters: Parameters, config: ModelConfig) -> str:
+    """Returns 16 hexadecimal digits that tell encoders apart, trained arrays and sizes together.
+
+    Decoders trained on a frozen encoder so share the latents of the run that it came from.
+    """
+    sizes = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if not name.startswith(_OF_DECODERS)
+    }
+    digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]

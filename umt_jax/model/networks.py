@@ -1,0 +1,190 @@
+"""The three networks together: their parameters, and K decoders as one stacked tree."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from umt_jax.config import Config
+from umt_jax.model import classifier, decoder, encoder, layers
+from umt_jax.shapes import (
+    Array,
+    Bool,
+    CodeLogits,
+    Codes,
+    DomainLogits,
+    Float,
+    Integer,
+    Key,
+    Latents,
+    Parameters,
+    PyTree,
+)
+
+
+class NetworkParameters(struct.PyTreeNode):
+    """All trained arrays.
+
+    Attributes:
+        encoder: Shared by all domains.
+        decoders: The tree of one decoder, every leaf with a leading axis K.
+        classifier: From latents to domain logits.
+    """
+
+    encoder: Parameters
+    decoders: Parameters
+    classifier: Parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """Pure functions of parameters and data, for one configuration.
+
+    Attributes:
+        config: Sizes, domains, and the type of activations.
+        unroll_domains: Runs the K decoders one after another instead of under `vmap`, in the memory
+            of one; only possible where no mesh axis splits the domains.
+    """
+
+    config: Config
+    unroll_domains: bool = True
+
+    @functools.partial(jax.jit, static_argnames="self")
+    def init(self, key: Key[Array, ""]) -> NetworkParameters:
+        """Returns fresh parameters, float32."""
+        encoder_key, decoder_key, classifier_key = jax.random.split(key, 3)
+        model = self.config.model
+        codes = jax.ShapeDtypeStruct((1, model.pool_samples), jnp.int32)
+        latents = jax.ShapeDtypeStruct((1, 1, model.latent_channels), jnp.float32)
+        return NetworkParameters(
+            encoder=layers.init(self._encoder, encoder_key, codes),
+            decoders=jax.vmap(lambda key: layers.init(self._decoder, key, codes, latents))(
+                jax.random.split(decoder_key, len(self.config.domains))
+            ),
+            classifier=layers.init(self._classifier, classifier_key, latents),
+        )
+
+    def encode(
+        self, parameters: Parameters, codes: Codes, inside: Bool[Array, "*B T"] | None = None
+    ) -> Latents:
+        """Returns the latents of codes; see `encoder.Encoder` for `inside`."""
+        return self._encoder.apply({"params": parameters}, codes, inside)
+
+    def decode_one(self, parameters: Parameters, codes: Codes, latents: Latents) -> CodeLogits:
+        """Returns one decoder's logits of each code given those before it, [*B, T, Q]."""
+        return self._decoder.apply({"params": parameters}, codes, latents)
+
+    def decode(
+        self,
+        decoders: Parameters,
+        codes: Integer[Array, "K *B T"],
+        latents: Float[Array, "K *B F Z"],
+    ) -> Float[Array, "K *B T Q"]:
+        """Returns each domain's logits by its own decoder."""
+        return self.for_each_domain(self.decode_one, decoders, codes, latents)
+
+    def for_each_domain(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+        """Returns what a function gives for each domain, leaves [K, ...], given such leaves."""
+        if self.unroll_domains:
+            return jax.lax.map(lambda of_domain: function(*of_domain), arguments)
+        return jax.vmap(function)(*arguments)
+
+    def classify(self, parameters: Parameters, latents: Latents) -> DomainLogits:
+        """Returns the domain logits of each segment, averaged over its latent frames."""
+        return self._classifier.apply({"params": parameters}, latents)
+
+    @functools.cached_property
+    def encoder_reach(self) -> int:
+        """Latent frames on either side whose samples a latent frame still sees."""
+        model = self.config.model
+        dilations = layers.dilations(model.encoder_blocks, model.encoder_layers)
+        return -(-layers.encoder_reach(dilations) // model.pool_samples)
+
+    @functools.cached_property
+    def _dtype(self):
+        return jnp.dtype(self.config.training.compute_dtype)
+
+    @functools.cached_property
+    def _encoder(self):
+        return encoder.Encoder(self.config.model, self._dtype, self.config.training.remat)
+
+    @functools.cached_property
+    def _decoder(self):
+        return decoder.Decoder(self.config.model, self._dtype, self.config.training.remat)
+
+    @functools.cached_property
+    def _classifier(self):
+        config = self.config
+        return classifier.make(config.model, config.training, len(config.domains))
+
+
+# Compiled once for a configuration, however many translators use it.
+
+
+@functools.partial(jax.jit, static_argnames="nets")
+def encode(
+    nets: Networks, parameters: Parameters, codes: Codes, inside: Bool[Array, "*B T"]
+) -> Latents:
+    """Is `Networks.encode`, compiled."""
+    return nets.encode(parameters, codes, inside)
+
+
+@functools.partial(jax.jit, static_argnames="nets")
+def decode_one(
+    nets: Networks, parameters: Parameters, codes: Codes, latents: Latents
+) -> CodeLogits:
+    """Is `Networks.decode_one`, compiled."""
+    return nets.decode_one(parameters, codes, latents)
+
+
+def select(decoders: Parameters, domain: int | Sequence[int]) -> Parameters:
+    """Returns one decoder out of a stacked tree; several, stacked again, for a sequence."""
+    index = domain if isinstance(domain, int) else np.asarray(domain)
+    return jax.tree.map(lambda leaf: leaf[index], decoders)
+
+
+def transfer(
+    parameters: NetworkParameters,
+    domains: Sequence[str],
+    *,
+    source: NetworkParameters,
+    source_domains: Sequence[str],
+) -> NetworkParameters:
+    """Returns `parameters` with all that `source`, of the same sizes, has for the same domains.
+
+    That is the encoder, the classifier's hidden layers, and for each domain that both have its
+    decoder and its output of the classifier.
+    """
+    both = [domain for domain in domains if domain in source_domains]
+    here = np.asarray([domains.index(domain) for domain in both], int)
+    there = np.asarray([source_domains.index(domain) for domain in both], int)
+
+    def of_domains(leaf, source_leaf, axis=0):
+        moved = jnp.moveaxis(leaf, axis, 0).at[here].set(jnp.moveaxis(source_leaf, axis, 0)[there])
+        return jnp.moveaxis(moved, 0, axis)
+
+    def classifier_part(name, fresh):
+        # What a classifier may have beyond the paper's is new where the source has none.
+        if name not in source.classifier:
+            return fresh
+        if not name.endswith("logits"):
+            return source.classifier[name]
+        outputs = functools.partial(of_domains, axis=-1)
+        return jax.tree.map(outputs, fresh, source.classifier[name])
+
+    return NetworkParameters(
+        encoder=source.encoder,
+        decoders=jax.tree.map(of_domains, parameters.decoders, source.decoders),
+        classifier={
+            name: classifier_part(name, fresh) for name, fresh in parameters.classifier.items()
+        },
+    )
+
+
+def num_parameters(parameters: Parameters) -> int:
+    """Counts the numbers in a tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(parameters))

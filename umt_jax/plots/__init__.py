@@ -1,0 +1,1 @@
+"""Pictures of sounds, latents and training runs."""

@@ -1,0 +1,1 @@
+"""The studio: a page to play with, `python -m umt_jax.studio`."""

@@ -1,0 +1,153 @@
+"""A page to play with: drop or record a sound, hear it as another instrument.
+
+    python -m umt_jax.studio --checkpoint=runs/demo
+
+serves it on this machine alone, at http://127.0.0.1:7860, until Ctrl-C. Without --checkpoint the
+model that ships with the package plays. What the page does, programs can do, too:
+
+    from gradio_client import Client, handle_file
+    client = Client("http://127.0.0.1:7860")
+    paths = client.predict(handle_file("song.mp3"), ["Cello"], 1.0, 0, api_name="/translate")
+"""
+
+import contextlib
+import errno
+import importlib.util
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+
+from absl import flags
+
+from umt_jax import command_line, translator
+from umt_jax.checkpoints import demo_model
+from umt_jax.studio import session
+
+_FIRST_PORT, _LAST_PORT = 7860, 7959
+
+_OF_CONNECTIONS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+"""Variables of the environment that httpx, with which Gradio calls itself, takes files from."""
+
+
+def define_flags() -> None:
+    """Declares this command's flags."""
+    demo_model.define_flags()
+    flags.DEFINE_string(
+        "host",
+        "127.0.0.1",
+        "Address to listen on; 0.0.0.0 lets everybody in who can reach this machine.",
+    )
+    flags.DEFINE_integer(
+        "port",
+        None,
+        f"Port to listen on. Default: the first free one from {_FIRST_PORT} on.",
+        lower_bound=1,
+        upper_bound=65535,
+    )
+    flags.DEFINE_float(
+        "max_seconds", 120.0, "Length of the longest sound that is taken.", lower_bound=1.0
+    )
+    flags.DEFINE_integer(
+        "max_megabytes", 50, "Size of the largest file that is taken.", lower_bound=1
+    )
+    flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
+    flags.DEFINE_string(
+        "weights", "float32", "Type in which native and pallas keep weights: float32 or bfloat16."
+    )
+
+
+def main() -> None:
+    """Serves the page until it is interrupted."""
+    args = flags.FLAGS
+    for package in ("gradio", "av"):
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"The studio needs {package}, which is not installed: "
+                'pip install "umt_jax[studio]".'
+            )
+    port = _free_port(args.host, args.port)
+    command_line.use_compilation_cache()
+    model = translator.load(
+        demo_model.chosen(),
+        step=args.step,
+        engine=args.engine,
+        weights=args.weights,
+    )
+    with _gradio_folder():
+        # Not before Gradio knows its folder.
+        from umt_jax.studio import components
+        from umt_jax.studio import page as studio_page
+
+        studio = session.Studio(model, args.max_seconds)
+        page = studio_page.build(studio, max_megabytes=args.max_megabytes)
+        _serve(page, args, port, theme=components.THEME, css=components.CSS)
+
+
+@contextlib.contextmanager
+def _gradio_folder() -> Iterator[None]:
+    """Gives Gradio a folder of its own, which goes when the server does, and no other one.
+
+    Nothing that the environment tells Gradio counts: it could open other folders, for example.
+    Nor do proxies and certificates, since it connects to nothing but itself.
+    """
+    for name in [name for name in os.environ if name.startswith(("GRADIO_", *_OF_CONNECTIONS))]:
+        del os.environ[name]
+    # In place of the proxies' own variables, so that those of macOS's settings do not count either.
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    with tempfile.TemporaryDirectory(prefix="umt_jax_studio_") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_EXAMPLES_CACHE"] = os.path.join(folder, "examples")
+        yield
+
+
+def _free_port(host: str, port: int | None) -> int:
+    """Returns the port to listen on.
+
+    Raises:
+        ValueError: It is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in [port] if port else range(_FIRST_PORT, _LAST_PORT + 1):
+        try:
+            with socket.create_server((host, candidate), family=family):
+                return candidate
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            if error.errno != errno.EADDRINUSE:
+                break
+    raise ValueError(
+        f"--host={host} --port={port or _FIRST_PORT} cannot be listened on ({reason}). "
+        "Leave --host out for this machine alone, and --port for the first free one."
+    )
+
+
+def _serve(page, args, port, **looks) -> None:
+    try:
+        _, url, _ = page.launch(
+            server_name=args.host,
+            server_port=port,
+            max_file_size=args.max_megabytes * 2**20,
+            **looks,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=["api"],
+            share=False,
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+        )
+        print(f"The studio is open at {url} until Ctrl-C.", flush=True)
+        threading.Event().wait()
+    finally:
+        page.close(verbose=False)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command_line.run(main)

@@ -1,0 +1,245 @@
+"""The page of the studio, on Gradio: what is where, and what its buttons do.
+
+One take is made at a time, whoever asked for it, by page or by HTTP; the others wait in the queue.
+Imported only when GRADIO_TEMP_DIR is set: Gradio serves what lies in that folder, and nothing else.
+"""
+
+import contextlib
+import html
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from umt_jax.studio import aac, components, session
+
+_MAX_TEMPERATURE = 2.0
+_MAX_WAITING = 32
+_DONE = "Done."
+_LISTEN_SECONDS = 0.5  # Length of what is added, again and again, to sound under way.
+# Files of finished takes are removed an hour after they were made; all of them when it ends.
+_CLEAN_EVERY_S, _KEEP_S = 300, 3600
+
+
+@contextlib.contextmanager
+def _errors_as_sentences() -> Iterator[None]:
+    """Shows users what is wrong with what they gave, and no traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        # A file may be named like a tag; the page would take it for one.
+        sentence = html.escape(str(error), quote=False)
+        raise gr.Error(sentence, duration=None, print_exception=False) from error
+
+
+class _Page:
+    """The components, and what its events do with them."""
+
+    def __init__(self, studio: session.Studio) -> None:
+        self.studio = studio
+        self._add_controls()
+        with gr.Row(elem_id="cards"):
+            self.sources = [components.Card(), components.Card()]
+            self.made = {domain: components.Card() for domain in studio.model.domains}
+        cards = [*self.sources, *self.made.values()]
+        self.outputs = [self.status, self.listen]
+        self.outputs += [component for card in cards for component in card.components]
+        self._add_events()
+
+    def _add_controls(self) -> None:
+        domains = list(self.studio.model.domains)
+        with gr.Row():
+            with gr.Column(min_width=320):
+                with gr.Tab("Translate"):
+                    self.source = components.recorder("Sound", "sound")
+                    self.domains = gr.CheckboxGroup(domains, value=domains, label="Play it as")
+                    self.translate = gr.Button("Translate", variant="primary")
+                with gr.Tab("Blend"):
+                    self.first = components.recorder("First sound", "first")
+                    self.second = components.recorder("Second sound", "second")
+                    self.weight = gr.Slider(
+                        0, 1, 0.5, step=0.05, label="Blend (0 is the first, 1 the second)"
+                    )
+                    self.domain = gr.Radio(domains, value=domains[0], label="Play it as")
+                    self.blend = gr.Button("Blend", variant="primary")
+            with gr.Column(min_width=320):
+                own = self.studio.model.config.sampling.temperature
+                self.temperature = gr.Slider(
+                    0,
+                    max(_MAX_TEMPERATURE, own),
+                    own,
+                    step=0.05,
+                    label="Temperature",
+                    info="Scale of the randomness; 0 takes the likeliest sample every time.",
+                )
+                self.seed = gr.Number(
+                    0, precision=0, label="Seed", info="The same seed gives the same sound."
+                )
+                self.status = gr.HTML(elem_id="status")
+                self.stop = gr.Button("Stop", variant="stop", interactive=False)
+                self.listen = components.player_of_frames()
+
+    def _add_events(self) -> None:
+        translation = [self.source, self.domains, self.temperature, self.seed]
+        blend = [self.first, self.second, self.weight, self.domain, self.temperature, self.seed]
+        one_at_a_time = {"concurrency_id": "takes", "concurrency_limit": 1}
+        runs = []
+        for button, run, inputs in (
+            (self.translate, self.run_translation, translation),
+            (self.blend, self.run_blend, blend),
+        ):
+            # Who waits in the queue may stop, too.
+            button.click(_enabled, None, self.stop, queue=False, api_visibility="private")
+            done = button.click(
+                run,
+                inputs,
+                self.outputs,
+                show_progress_on=self.status,
+                api_visibility="private",
+                **one_at_a_time,
+            )
+            done.then(
+                _ended,
+                self.status,
+                [self.status, self.stop],
+                show_progress="hidden",
+                queue=False,
+                api_visibility="private",
+            )
+            runs.append(done)
+        self.stop.click(None, cancels=runs, api_visibility="private")
+        # The same for programs: `gradio_client`, or plain HTTP.
+        files = gr.Files(visible=False, label="Sounds")
+        for name, call, inputs in (
+            ("translate", self.call_translation, translation),
+            ("blend", self.call_blend, blend),
+        ):
+            gr.Button(visible=False).click(call, inputs, files, api_name=name, **one_at_a_time)
+
+    def run_translation(self, path, domains, temperature, seed):
+        """Shows a translation as it is made."""
+        with _errors_as_sentences():
+            yield from self._show(self._translation(path, domains, temperature, seed))
+
+    def run_blend(self, first, second, weight, domain, temperature, seed):
+        """Shows a blend as it is made."""
+        with _errors_as_sentences():
+            yield from self._show(self._blend(first, second, weight, domain, temperature, seed))
+
+    def call_translation(self, sound, domains, temperature, seed):
+        """Translates a sound file into each of the domains; returns a wav file for each."""
+        with _errors_as_sentences():
+            yield from self._files(self._translation(sound, domains, temperature, seed))
+
+    def call_blend(self, first, second, weight, domain, temperature, seed):
+        """Plays a mixture of two sound files' latents as one domain; returns a wav file."""
+        with _errors_as_sentences():
+            yield from self._files(self._blend(first, second, weight, domain, temperature, seed))
+
+    def _translation(self, path, domains, temperature, seed):
+        return self.studio.translate(path, domains, temperature=temperature, seed=_check_seed(seed))
+
+    def _blend(self, first, second, weight, domain, temperature, seed):
+        return self.studio.blend(
+            first,
+            second,
+            weight=weight,
+            domain=domain,
+            temperature=temperature,
+            seed=_check_seed(seed),
+        )
+
+    def _show(self, take: session.Take) -> Iterator[components.Updates]:
+        """Yields what the page shows: no results, then sound under way, then the results."""
+        rate_hz = self.studio.model.sample_rate_hz
+        cleared: components.Updates = {
+            self.status: "Getting ready.",
+            self.listen: gr.Audio(None, label=f"{take.domains[0]}, while it is made", visible=True),
+        }
+        for card in [*self.sources, *self.made.values()]:
+            cleared |= card.hide()
+        yield cleared
+        encoder = aac.Encoder(rate_hz)
+        pieces = []
+        for progress in session.play(take, at_least=round(_LISTEN_SECONDS * rate_hz)):
+            pieces.append(progress.piece)
+            yield {
+                self.status: _progress_bar(progress, take, rate_hz),
+                self.listen: encoder.encode(progress.piece[0]),
+            }
+        yield {self.listen: encoder.finish()}
+        with _written(take, pieces, rate_hz) as (sources, tracks):
+            shown: components.Updates = {self.status: _DONE}
+            for card, track in zip(self.sources, sources, strict=False):
+                shown |= card.show(track)
+            for track in tracks:
+                shown |= self.made[track.title].show(track)
+            yield shown
+
+    def _files(self, take: session.Take) -> Iterator[Any]:
+        """Yields the finished sounds, which Gradio copies before it goes on."""
+        pieces = []
+        for progress in session.play(take):
+            pieces.append(progress.piece)
+            yield gr.skip()  # Here a caller, or the end of the server, may cancel it.
+        with _written(take, pieces, self.studio.model.sample_rate_hz) as (_, tracks):
+            yield [str(track.sound) for track in tracks]
+
+
+def _enabled() -> gr.Button:
+    return gr.Button(interactive=True)
+
+
+def _ended(status: str | None) -> tuple[str | None, gr.Button]:
+    """What is shown when a take is over: done, failed or stopped."""
+    return (status if status in (None, "", _DONE) else "Stopped."), gr.Button(interactive=False)
+
+
+@contextlib.contextmanager
+def _written(take, pieces, sample_rate_hz):
+    """The tracks of a finished take, in files that are gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        waveforms = np.concatenate(pieces, axis=-1)
+        yield session.write(take, waveforms, Path(folder), sample_rate_hz=sample_rate_hz)
+
+
+def _check_seed(seed: int | None) -> int:
+    if seed is None:
+        raise ValueError("The seed is empty. Give a whole number, 0 for example.")
+    return seed
+
+
+def _progress_bar(progress: session.Progress, take: session.Take, sample_rate_hz: int) -> str:
+    left = progress.seconds_left
+    return (
+        f'<progress value="{progress.num_samples}" max="{take.num_samples}"></progress> '
+        f"{progress.num_samples / sample_rate_hz:.1f} of {take.num_samples / sample_rate_hz:.1f} s"
+        + ("" if left is None else f", about {max(1, round(left))} s left")
+    )
+
+
+def build(studio: session.Studio, *, max_megabytes: int) -> gr.Blocks:
+    """Returns the page, which is not served yet."""
+    model = studio.model
+    with gr.Blocks(
+        title="umt_jax studio",
+        analytics_enabled=False,
+        delete_cache=(_CLEAN_EVERY_S, _KEEP_S),
+    ) as page:
+        gr.Markdown(
+            "# umt_jax studio\n"
+            f"Plays a sound back as {_list(model.domains)}, at {model.sample_rate_hz / 1000:g} kHz."
+            f" A sound may be up to {studio.max_seconds:g} s long, a file up to {max_megabytes} MB."
+        )
+        _Page(studio)
+    # Closed: requests that would not wait in the queue.
+    page.queue(api_open=False, max_size=_MAX_WAITING)
+    return page
+
+
+def _list(words):
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last

@@ -1,0 +1,1 @@
+"""A training step: losses, state, optimizers, and the devices that share it."""
