@@ -130,3 +130,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(music, trained_dir):
     (line,) = finished.stderr.splitlines()
     assert line.startswith("error: ") and "none.wav" in line
     assert not (music / "out").exists()
+
+
+def test_the_former_name_of_the_command_does_the_same_and_says_the_new_one():
+    now, before = (
+        subprocess.run(
+            [sys.executable, "-m", name, "--helpshort"], capture_output=True, text=True, timeout=120
+        )
+        for name in ("umt_jax.blend", "experiments.blend")
+    )
+    assert "--morph" in now.stdout and before.stdout == now.stdout
+    assert before.returncode == now.returncode
+    assert before.stderr.startswith("experiments.blend is now umt_jax.blend")

@@ -1,5 +1,7 @@
 import dataclasses
 import itertools
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -52,6 +54,21 @@ def test_domains_are_found_and_described(prepared_dir, prepared):
     for domain in DOMAINS:
         assert prepared.description[domain]["domain"] == domain
         assert prepared.description[domain]["segment_samples"] == T
+
+
+def test_data_that_a_module_of_an_earlier_layout_prepared_read_the_same(
+    prepared_dir, prepared, tmp_path
+):
+    earlier = shutil.copytree(prepared_dir, tmp_path / "earlier")
+    for path in earlier.rglob("dataset_info.json"):
+        information = json.loads(path.read_text())
+        assert information["moduleName"] == "data_prep.tfds_files"
+        path.write_text(json.dumps(information | {"moduleName": "data_prep.builder"}))
+    read = dataset.Dataset(str(earlier), DOMAINS)
+    assert read.description == prepared.description
+    for batch, expected in zip(batches_of(read, 3), batches_of(prepared, 3), strict=True):
+        np.testing.assert_array_equal(batch.codes, expected.codes)
+        np.testing.assert_array_equal(batch.augmented, expected.augmented)
 
 
 def test_domains_come_in_the_wanted_order(prepared_dir, prepared):
