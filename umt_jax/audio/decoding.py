@@ -60,8 +60,13 @@ _COMPRESSED = ("OGG", "MP3")
 _UNKNOWN_FRAMES = 2**62
 _UNKNOWN_BYTES = 0x7FFFF000
 
-# Slower than the slowest telephone: a header that is damaged.
+# Slower than the slowest telephone, or faster than any converter: a header that is damaged.
 _MIN_RATE_HZ = 1000
+_MAX_RATE_HZ = 10_000_000
+
+# In a block, whatever rate and channels a header claims: 64 MB. Ten seconds of two channels at
+# 192 kHz are a quarter of it.
+_MAX_BLOCK_VALUES = 2**24
 
 
 class SoundFileError(ValueError):
@@ -197,12 +202,17 @@ def _decode_part(
 
 
 def _check_rate(path: Path, rate_hz: int) -> None:
-    if rate_hz < _MIN_RATE_HZ:
+    if not _MIN_RATE_HZ <= rate_hz <= _MAX_RATE_HZ:
         raise SoundFileError(
             path,
-            f"says that it has {rate_hz} samples a second, and music has 8,000 or more: its header "
-            "is wrong. Convert it with its true rate",
+            f"says that it has {rate_hz} samples a second, and music has 8,000 to 768,000: its "
+            "header is wrong. Convert it with its true rate",
         )
+
+
+def _block_frames(block_seconds: float, rate_hz: int, num_channels: int) -> int:
+    """Returns how many samples of each channel a block has."""
+    return max(1, min(round(block_seconds * rate_hz), _MAX_BLOCK_VALUES // num_channels))
 
 
 def _decode_with_soundfile(
@@ -212,7 +222,7 @@ def _decode_with_soundfile(
     if sound.format == "W64" and _header_promises_more(sound.extra_info):
         raise SoundFileError(path, "is cut off: its end is missing")
     num_frames = 0
-    block_frames = max(1, round(block_seconds * sound.samplerate))
+    block_frames = _block_frames(block_seconds, sound.samplerate, sound.channels)
     try:
         while len(block := sound.read(block_frames, dtype="float32", always_2d=True)):
             num_frames += len(block)
@@ -234,7 +244,7 @@ def _decode_with_pyav(
     import av
 
     pending: list[np.ndarray] = []
-    num_frames = 0
+    num_frames, num_pending = 0, 0
     try:
         with av.open(view, **_pyav_options()) as container:
             if not container.streams.audio:
@@ -246,21 +256,27 @@ def _decode_with_pyav(
             stream = decodable[0]
             rate_hz = stream.rate
             _check_rate(path, rate_hz or 0)
-            to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate_hz)
+            # Channels side by side: of more than seven that lie one behind the other PyAV finds
+            # more than there are, in memory that is none of the frame's.
+            to_float = av.AudioResampler(format="flt", layout=stream.layout, rate=rate_hz)
             for decoded in container.decode(stream):
                 try:
                     frames = to_float.resample(decoded)
                 except ValueError as error:
                     raise SoundFileError(path, f"changes its format ({error})") from error
-                blocks = [frame.to_ndarray().T for frame in frames]
-                num_frames += sum(map(len, blocks))
+                blocks = [
+                    frame.to_ndarray().reshape(-1, frame.layout.nb_channels) for frame in frames
+                ]
+                num_channels = blocks[0].shape[1] if blocks else 1
                 if pending and any(block.shape[1] != pending[0].shape[1] for block in blocks):
                     yield rate_hz, np.concatenate(pending)  # Mono changes to stereo.
-                    pending = []
+                    pending, num_pending = [], 0
                 pending += blocks
-                if sum(map(len, pending)) >= block_seconds * rate_hz:
+                num_frames += (num_new := sum(map(len, blocks)))
+                num_pending += num_new
+                if num_pending >= _block_frames(block_seconds, rate_hz, num_channels):
                     yield rate_hz, np.concatenate(pending)
-                    pending = []
+                    pending, num_pending = [], 0
             promised_seconds = float((stream.duration or 0) * (stream.time_base or 0))
     except av.FFmpegError as error:
         raise SoundFileError(

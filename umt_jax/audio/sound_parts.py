@@ -215,7 +215,7 @@ def _wav(data: mmap.mmap, start: int) -> Iterator[Part]:
     patch_at, kind = at - 4, f"{order}I"
     if long_size_at and size == 0xFFFFFFFF:
         patch_at, kind = long_size_at, "<Q"
-        size = struct.unpack(kind, data[patch_at : patch_at + 8])[0]
+        size = struct.unpack(kind, data[patch_at : patch_at + 8].ljust(8, b"\0"))[0]
     starts = (b"RIFF", b"RIFX", b"RF64")
     yield from _chunk_part(data, start, at, size, frame_bytes, order, starts, patch_at, kind)
 
@@ -283,7 +283,7 @@ def _aiff(data: mmap.mmap, start: int) -> Iterator[Part]:
         form = (4, struct.pack(">I", min(len(data) - start - 8, 2**32 - 1)))
         if num_frames_at is None:
             return (form,)
-        num_frames = min((num_bytes - 8) // frame_bytes, 2**32 - 1)
+        num_frames = min(max(0, num_bytes - 8) // frame_bytes, 2**32 - 1)
         return form, (num_frames_at - start, struct.pack(">I", num_frames))
 
     # Eight bytes of the chunk stand before its samples.
