@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from umt_jax import audio
+from umt_jax.audio import sound_files
 
 NUM_FILES = 5_000
 LIMIT_SECONDS = 60.0
@@ -113,10 +113,10 @@ def read_all(connection, extensions, num_files):
             path = Path(folder, f"a.{extension}")
             path.write_bytes(content)
             try:
-                num_samples = sum(map(len, audio.read_blocks(path, sample_rate_hz=16_000)))
-                audio.duration_seconds(path)
+                num_samples = sum(map(len, sound_files.read_blocks(path, sample_rate_hz=16_000)))
+                sound_files.duration_seconds(path)
                 result = "read" if num_samples < 16_000 * 3600 else f"{num_samples} samples"
-            except audio.SoundFileError as error:
+            except sound_files.SoundFileError as error:
                 result = "refused" if "\n" not in str(error) else repr(error)
             except Exception as error:  # Whatever it is, it is what this test looks for.
                 result = repr(error)
