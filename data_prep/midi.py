@@ -2,12 +2,16 @@
 
 import collections
 import pathlib
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 EMBEDDED = pathlib.Path(__file__).parent / "scores"
 """This folder: scores in the public domain or CC0, which README.md lists."""
+
+_FRAMES_PER_SECOND = {24: 24, 25: 25, 29: 30_000 / 1001, 30: 30}
+"""Rates of SMPTE time by what a file's header calls them: 29 is that of NTSC."""
 
 _DRUM_CHANNEL = 9  # MIDI's channel 10, counted from 0: its keys are drums, not pitches.
 
@@ -52,9 +56,10 @@ def find(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 def read(path: pathlib.Path) -> list[Note]:
     """Returns all notes of a MIDI file, of all tracks but drums, by onset and pitch.
 
-    Tempo changes are followed; pedals, bends and controllers are not read. No two notes of one
-    pitch overlap, as on a keyboard: of those that start together the longest stays, and a note
-    that still sounds when its key is struck again ends there.
+    Tempo changes are followed, but where ticks divide the frames of film or video (SMPTE time),
+    which no tempo changes. Pedals, bends and controllers are not read. No two notes of one pitch
+    overlap, as on a keyboard: of those that start together the longest stays, and a note that still
+    sounds when its key is struck again ends there.
 
     Raises:
         ValueError: The file cannot be read, or holds no notes.
@@ -65,7 +70,7 @@ def read(path: pathlib.Path) -> list[Note]:
         midi = mido.MidiFile(path, clip=True)
         if midi.type == 2:
             raise ValueError("its tracks do not sound together (MIDI type 2)")
-        messages = list(midi)
+        messages = list(_timed(midi))
     except (OSError, EOFError, ValueError, IndexError, mido.KeySignatureError) as error:
         raise ValueError(f"{path} cannot be read as a MIDI file: {error}.") from error
 
@@ -89,6 +94,31 @@ def read(path: pathlib.Path) -> list[Note]:
     if not notes:
         raise ValueError(f"{path} holds no notes besides drums. Take it out of the folder.")
     return notes
+
+
+def _timed(midi: Any) -> Iterable[Any]:
+    """Returns the messages of all tracks in order, each with the seconds since the one before.
+
+    Raises:
+        ValueError: Its header divides time in no way that MIDI knows.
+    """
+    import mido
+
+    # 16 bits, signed: ticks in a quarter note; or frames in a second, negative, in the upper byte
+    # and ticks in a frame in the lower one, which mido takes for ticks in a quarter note, too.
+    division = midi.ticks_per_beat
+    if division > 0:
+        return midi
+    frames, ticks_per_frame = -(division >> 8), division & 0xFF
+    if frames not in _FRAMES_PER_SECOND or not ticks_per_frame:
+        raise ValueError(
+            f"its header divides time by {division & 0xFFFF:#06x}, which means nothing"
+        )
+    seconds_per_tick = 1 / (_FRAMES_PER_SECOND[frames] * ticks_per_frame)
+    return [
+        message.copy(skip_checks=True, time=message.time * seconds_per_tick)
+        for message in mido.merge_tracks(midi.tracks)
+    ]
 
 
 def _one_key_per_pitch(strokes: list[Note]) -> list[Note]:

@@ -30,14 +30,15 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def dilated_layer(x, parameters, dilation, preactivation=False):
+def dilated_layer(x, parameters, dilation, preactivation=False, activation="relu"):
     h = relu(x) if preactivation else x
     h = conv_of(h, parameters["dilated"], (-dilation, 0, dilation))
-    return x + dense(relu(h), parameters["mix"])
+    return x + dense(np.tanh(h) if activation == "tanh" else relu(h), parameters["mix"])
 
 
 def gated_layer(x, latents, parameters, dilation, pool_samples):
-    h = conv_of(x, parameters["dilated"], (-dilation, 0))
+    taps = len(parameters["dilated"]["kernel"])
+    h = conv_of(x, parameters["dilated"], [dilation * (1 - taps + tap) for tap in range(taps)])
     condition = dense(latents, parameters["condition"])
     for t in range(len(x)):
         h[t] += condition[t // pool_samples]
@@ -76,7 +77,13 @@ def encoder(codes, parameters, config):
     for _ in range(config.encoder_blocks):
         for layer in range(config.encoder_layers):
             layer_parameters = layer_of(parameters["layers"], index)
-            h = dilated_layer(h, layer_parameters, 2**layer, config.encoder_preactivation)
+            h = dilated_layer(
+                h,
+                layer_parameters,
+                2**layer,
+                config.encoder_preactivation,
+                config.encoder_activation,
+            )
             index += 1
     h = dense(h, parameters["latent"])
     return np.array(
@@ -90,7 +97,7 @@ def encoder(codes, parameters, config):
 def decoder(codes, latents, parameters, config):
     """Codes [T] and latents [F, Z] -> logits [T, Q] of each code given those before it."""
     inputs = np.concatenate([[0.0], codes[:-1] / 255 - 0.5])[:, None]
-    h = conv_of(inputs, parameters["first"], (-1, 0))
+    h = conv_of(inputs, parameters["first"], range(1 - config.decoder_taps, 1))
     skips = dense(h, parameters["skip"])
     index = 0
     for _ in range(config.decoder_blocks):
@@ -108,7 +115,7 @@ def decoder(codes, latents, parameters, config):
 def classifier(latents, parameters):
     """Latents [F, Z] -> domain logits [K]."""
     h = latents
-    for index in range(3):
+    for index in range(len(parameters) - 1):
         h = dense(h, parameters[f"layer_{index:02d}"])
         h = np.where(h > 0, h, np.expm1(np.minimum(h, 0)))
     return dense(h, parameters["logits"]).mean(axis=0)

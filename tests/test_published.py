@@ -5,6 +5,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
+import zipfile
 
 import jax
 import numpy as np
@@ -83,6 +85,38 @@ def test_six_domains_are_those_of_the_published_weights(tmp_path):
             content["discriminator_state"][f"convs.6.{name}"] = array
         torch.save(content, folder / f"lastmodel_{domain}.pth")
     assert published.read(folder)[0].domains == published.MUSICNET_DOMAINS
+
+
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+@pytest.mark.parametrize("new_format", [True, False])
+def test_folders_of_a_run_on_windows_give_its_names(folder, monkeypatch, module, new_format):
+    # As Python writes there, before and since 3.13: on other systems there is no such path.
+    kind = type("WindowsPath", (), {"__module__": module})
+    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(WindowsPath=kind))
+
+    class Written:
+        def __init__(self, *parts):
+            self.parts = parts
+
+        def __reduce__(self):
+            return kind, self.parts
+
+    data = [Written("D:\\", "music", name) for name in ("Cello", "Oboe d'amore", "Klavier")]
+    content = args_content(data=data)
+    with (folder / "args.pth").open("wb") as file:
+        torch.save(content, file, _use_new_zipfile_serialization=new_format)
+    monkeypatch.undo()
+    assert f"{module}\nWindowsPath".encode() in pickled(folder / "args.pth")
+    assert published.read(folder)[0].domains == ("Cello", "Oboe d'amore", "Klavier")
+
+
+def pickled(path):
+    """Returns the pickle in a file of PyTorch's, of either format."""
+    if not zipfile.is_zipfile(path):
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        return archive.read(name)
 
 
 class Command:

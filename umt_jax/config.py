@@ -15,6 +15,10 @@ MU_LAW_CONVENTIONS = ("rounded", "truncated")
 """How waveforms become codes: this project's way, and that of the published code."""
 
 
+ENCODER_ACTIVATIONS = ("relu", "tanh")
+"""What the encoder's layers can have between their convolutions: the paper's, and another one."""
+
+
 def check_mu_law(convention: str) -> None:
     """Raises `ValueError` if there is no such convention."""
     if convention not in MU_LAW_CONVENTIONS:
@@ -36,13 +40,18 @@ class ModelConfig:
         encoder_layers: Length of that series.
         encoder_channels: Width C of the encoder's residual stream.
         encoder_preactivation: One more ReLU before each dilated convolution, as in NSynth.
+        encoder_activation: Between the two convolutions of each of the encoder's layers, `relu`, or
+            `tanh`, which the published code offers.
         latent_channels: Width Z of a latent frame.
         pool_samples: Audio samples averaged into one latent frame.
         decoder_blocks: Repetitions of the decoder's series of dilations 1, 2, 4, ...
         decoder_layers: Length of that series.
+        decoder_taps: Samples that each of the decoder's convolutions along time reads, the newest
+            and those one dilation before each other.
         residual_channels: Width C of the decoder's residual stream.
         skip_channels: Width S of the decoder's skip sum and head.
         classifier_channels: Width of the classifier's hidden layers.
+        classifier_layers: Number of its hidden layers.
     """
 
     sample_rate_hz: int = 16_000
@@ -51,20 +60,32 @@ class ModelConfig:
     encoder_layers: int = 10
     encoder_channels: int = 128
     encoder_preactivation: bool = False
+    encoder_activation: str = "relu"
     latent_channels: int = 64
     pool_samples: int = 800
     decoder_blocks: int = 4
     decoder_layers: int = 10
+    decoder_taps: int = 2
     residual_channels: int = 128
     skip_channels: int = 128
     classifier_channels: int = 100
+    classifier_layers: int = 3
 
     def __post_init__(self) -> None:
-        """Checks that every size is a positive number, and the convention a known one."""
+        """Checks that every size is a positive number, and the conventions known ones."""
         check_mu_law(self.mu_law)
+        if self.encoder_activation not in ENCODER_ACTIVATIONS:
+            raise ValueError(
+                f"--encoder_activation={self.encoder_activation} is not known. Use "
+                f"{' or '.join(ENCODER_ACTIVATIONS)}."
+            )
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f"--{name}={value} must be at least 1.")
+        if self.decoder_taps < 2:
+            raise ValueError(
+                f"--decoder_taps={self.decoder_taps} must be at least 2, so that there is a past."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

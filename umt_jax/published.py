@@ -36,6 +36,9 @@ MUSICNET_DOMAINS = (
 )
 """The published weights' domains, in the order of their files."""
 
+_PATHS = {"Posix": pathlib.PurePosixPath, "Windows": pathlib.PureWindowsPath}
+"""What stands here for the paths of either system, which have a file system of theirs there."""
+
 _ENCODER, _DECODER, _CLASSIFIER = "encoder_state", "decoder_state", "discriminator_state"
 
 
@@ -83,9 +86,11 @@ def read(
 
 def _read_options(path: Path) -> tuple[dict[str, Any], int]:
     """Returns the options of the run and its last epoch."""
-    # Under the names that Python before and since 3.13 writes; no path of another system's.
+    # Under the names that Python of this version and others writes, of whatever system.
     path_classes = [
-        (pathlib.PurePosixPath, f"pathlib{module}.PosixPath") for module in ("", "._local")
+        (pure, f"pathlib{module}.{system}Path")
+        for system, pure in _PATHS.items()
+        for module in ("", "._local")
     ]
     content = _load(path, [argparse.Namespace, *path_classes])
     match content:
@@ -134,7 +139,10 @@ def _domains(options: dict[str, Any], names: Sequence[str], count: int) -> Seque
         return names
     if count == len(MUSICNET_DOMAINS):
         return MUSICNET_DOMAINS
-    folders = [Path(folder).name for folder in options.get("data") or ()]
+    folders = [
+        folder.name if isinstance(folder, pathlib.PurePath) else Path(folder).name
+        for folder in options.get("data") or ()
+    ]
     if len(set(folders)) != count:
         raise ValueError(
             f"the folders it was trained on give no {count} names. Name its domains with "

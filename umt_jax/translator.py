@@ -76,7 +76,7 @@ class Translator:
             [config.domains.index(domain) for domain in self.domains],
         )
         self._decoders = jax.device_put(decoders)
-        self._engine = choose.choose(engine, weights)
+        self._engine = choose.choose(engine, weights, taps=config.model.decoder_taps)
         self._weights = generate.pack(self._decoders, config.model, self._engine)
         self._classifier = parameters.classifier
         self._encoder = streams.WindowEncoder(self._networks, parameters.encoder)

@@ -172,13 +172,16 @@ def rounded_logits(
         return x.astype(dtype).astype(x.dtype)
 
     scaled = layers.scale(codes)[:, None]
-    taps = jnp.concatenate([layers.shift(scaled, 2), layers.shift(scaled, 1)], axis=-1)
+    lags = range(config.decoder_taps, 0, -1)
+    taps = jnp.concatenate([layers.shift(scaled, lag) for lag in lags], axis=-1)
     x = layers.affine(taps, kernels["first"]["kernel"][:, 0], kernels["first"]["bias"])
     skips = layers.affine(rounded(x), **kernels["skip"])
     all_layers = zip(generate.dilations(config), generate.layers_of(kernels, config), strict=True)
     for index, (dilation, layer) in enumerate(all_layers):
-        past, newest = layer["dilated"]["kernel"]
-        h = layers.shift(rounded(x), dilation) @ past + rounded(x) @ newest
+        h = sum(
+            layers.shift(rounded(x), lag * dilation) @ kernel
+            for lag, kernel in enumerate(layer["dilated"]["kernel"][::-1])
+        )
         gated = rounded(layers.gate(h + conditioning.gates[:, index]))
         skips += layers.affine(gated, **layer["skip"])
         x += layers.affine(gated, **layer["residual"])

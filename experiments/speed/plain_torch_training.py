@@ -26,7 +26,7 @@ class PlainTraining:
     ) -> None:
         """Draws weights."""
         width = model.classifier_channels
-        sizes = [model.latent_channels, width, width, width]
+        sizes = [model.latent_channels, *[width] * model.classifier_layers]
         hidden = [(nn.Conv1d(a, b, 1), nn.ELU()) for a, b in itertools.pairwise(sizes)]
         self._encoder = _Encoder(model)
         self._decoder = _Decoder(model, frugal=frugal)
@@ -74,6 +74,7 @@ class _Encoder(nn.Module):
         channels = model.encoder_channels
         dilations = layers.dilations(model.encoder_blocks, model.encoder_layers)
         self.preactivation, self.pool_samples = model.encoder_preactivation, model.pool_samples
+        self.activate = {"relu": torch.relu, "tanh": torch.tanh}[model.encoder_activation]
         self.first = nn.Conv1d(1, channels, 3, padding=1)
         self.dilated = nn.ModuleList(
             nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
@@ -87,7 +88,7 @@ class _Encoder(nn.Module):
         x = self.first(codes[:, None] / 255 - 0.5)
         for dilated, mix in zip(self.dilated, self.mix, strict=True):
             h = torch.relu(x) if self.preactivation else x
-            x = x + mix(torch.relu(dilated(h)))
+            x = x + mix(self.activate(dilated(h)))
         return F.avg_pool1d(self.latent(x), self.pool_samples)
 
 
@@ -100,15 +101,17 @@ class _Decoder(nn.Module):
             model.latent_channels,
         )
         self.dilations = layers.dilations(model.decoder_blocks, model.decoder_layers)
-        self.pool_samples, self.frugal = model.pool_samples, frugal
+        self.pool_samples, self.frugal, taps = model.pool_samples, frugal, model.decoder_taps
+        self.past_taps = taps - 1
 
         def of_layers(*arguments):
             return nn.ModuleList(nn.Conv1d(*arguments) for _ in self.dilations)
 
-        self.first = nn.Conv1d(1, channels, 2)
+        self.first = nn.Conv1d(1, channels, taps)
         self.first_skip = nn.Conv1d(channels, skips, 1)
         self.dilated = nn.ModuleList(
-            nn.Conv1d(channels, 2 * channels, 2, dilation=dilation) for dilation in self.dilations
+            nn.Conv1d(channels, 2 * channels, taps, dilation=dilation)
+            for dilation in self.dilations
         )
         self.condition = of_layers(latents, 2 * channels, 1)
         self.residual = of_layers(channels, channels, 1)
@@ -126,11 +129,12 @@ class _Decoder(nn.Module):
             projected = projection(latents)
             return self._upsample(projected) if self.frugal else projected
 
-        # Later by one sample, and one more of padding for the first tap.
-        x = self.first(F.pad(codes[:, None] / 255 - 0.5, (2, 0))[..., :-1])
+        # Later by one sample, and padded for the past taps.
+        x = self.first(F.pad(codes[:, None] / 255 - 0.5, (1 + self.past_taps, 0))[..., :-1])
         skips = self.first_skip(x)
         for index, dilation in enumerate(self.dilations):
-            h = self.dilated[index](F.pad(x, (dilation, 0))) + condition(self.condition[index])
+            past = self.past_taps * dilation
+            h = self.dilated[index](F.pad(x, (past, 0))) + condition(self.condition[index])
             sigmoid_half, tanh_half = h.chunk(2, dim=1)
             gated = torch.sigmoid(sigmoid_half) * torch.tanh(tanh_half)
             skips = skips + self.skip[index](gated)

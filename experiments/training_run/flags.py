@@ -111,13 +111,19 @@ _HELP = {
     "encoder_layers": "Number of dilations in one of those blocks.",
     "encoder_channels": "Width of the encoder's residual stream.",
     "encoder_preactivation": "One more ReLU before each dilated convolution, as in NSynth.",
+    "encoder_activation": "Between the convolutions of each layer of the encoder: relu or tanh.",
     "latent_channels": "Width of a latent frame.",
     "pool_samples": "Audio samples averaged into one latent frame.",
     "decoder_blocks": "Repetitions of the decoder's dilations 1, 2, 4, ...",
     "decoder_layers": "Number of dilations in one of those blocks.",
+    "decoder_taps": (
+        "Samples that each of the decoder's convolutions reads, one dilation apart. With more than "
+        "2, --engine=scan alone generates."
+    ),
     "residual_channels": "Width of the decoder's residual stream.",
     "skip_channels": "Width of the decoder's skip sum.",
     "classifier_channels": "Width of the classifier's hidden layers.",
+    "classifier_layers": "Number of the classifier's hidden layers.",
     "segment_samples": "Audio samples in one training segment; a multiple of --pool_samples.",
     "domain_batch": "Segments of each domain in one step.",
     "learning_rate": "Adam's step size for encoder and decoders at step 0.",

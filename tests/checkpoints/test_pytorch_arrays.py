@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import published_code
 import pytest
+import reference
 
 from umt_jax import published
 from umt_jax.checkpoints import pytorch_arrays
@@ -138,8 +139,9 @@ def test_options_that_were_not_set_or_not_there_yet_have_their_defaults():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"encoder_func": "tanh"}, "encoder_func is 'tanh'; this project knows 'relu' alone"),
-        ({"d_layers": 5}, "d_layers is 5; this project knows 3 alone"),
+        ({"encoder_func": "glu"}, "encoder_func is 'glu'; runs of the .* have relu or tanh"),
+        ({"kernel_size": 1}, "--decoder_taps=1 must be at least 2"),
+        ({"d_layers": 0}, "--classifier_layers=0 must be at least 1"),
         ({"layers": None}, "layers is None instead of a whole number"),
         ({"blocks": 2.5}, r"blocks is 2\.5 instead of a whole number"),
         ({"lr": "fast"}, "lr is 'fast' instead of a number"),
@@ -149,6 +151,105 @@ def test_options_that_were_not_set_or_not_there_yet_have_their_defaults():
 def test_options_without_counterpart_are_named(changed, message):
     with pytest.raises(ValueError, match=message):
         pytorch_arrays.config_from_options(published_code.options()[0] | changed, ["A", "B"])
+
+
+# Options beyond the published weights'. The published code's equations again, as loops in its own
+# layout: features [channels, T], weights [out, in, tap].
+
+
+def conv1d(x, weight, bias, *, dilation=1, past):
+    """A convolution of which output t reads x[t - past], x[t - past + dilation], ..."""
+    y = np.repeat(np.asarray(bias, float)[:, None], x.shape[1], axis=1)
+    for t in range(x.shape[1]):
+        for tap in range(weight.shape[-1]):
+            if 0 <= (source := t - past + tap * dilation) < x.shape[1]:
+                y[:, t] += weight[:, :, tap] @ x[:, source]
+    return y
+
+
+class Published:
+    """The published networks with other options, on random weights."""
+
+    def __init__(self, rng, options):
+        self.options, self.rng = options, rng
+        self.encoder, self.decoder, self.classifier = {}, {}, {}
+
+    def conv(self, arrays, name, x, num_out, *, taps=1, dilation=1, past=0):
+        """Applies a convolution, whose weights are drawn when it is first used."""
+        if f"{name}.weight" not in arrays:
+            shape = (num_out, len(x), taps)
+            arrays[f"{name}.weight"] = self.rng.normal(size=shape) / np.sqrt(len(x) * taps)
+            arrays[f"{name}.bias"] = self.rng.normal(size=num_out) / 3
+        weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+        return conv1d(x, weight, bias, dilation=dilation, past=past)
+
+    def encode(self, codes):
+        options, width = self.options, self.options["encoder_channels"]
+        activate = {"tanh": np.tanh, "relu": reference.relu}[options["encoder_func"]]
+        h = self.conv(self.encoder, "start", codes[None] / 255 - 0.5, width, taps=3, past=1)
+        for index in range(options["encoder_blocks"] * options["encoder_layers"]):
+            dilation, name = 2 ** (index % options["encoder_layers"]), f"dilated_convs.{index}"
+            x = self.conv(
+                *(self.encoder, f"{name}.dilated_conv", h, width),
+                **{"taps": 3, "dilation": dilation, "past": dilation},
+            )
+            h = h + self.conv(self.encoder, f"{name}.conv_1x1", activate(x), width)
+        z = self.conv(self.encoder, "conv_1x1", h, options["latent_d"])
+        return z.reshape(len(z), -1, options["encoder_pool"]).mean(axis=-1)
+
+    def classify(self, z):
+        for index in range(self.options["d_layers"]):
+            z = self.conv(self.classifier, f"convs.{2 * index}", z, self.options["d_channels"])
+            z = np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
+        last = f"convs.{2 * self.options['d_layers']}"
+        return self.conv(self.classifier, last, z, self.options["n_datasets"]).mean(axis=-1)
+
+    def decode(self, codes, z):
+        options, arrays, taps = self.options, self.decoder, self.options["kernel_size"]
+        width, skips = options["residual_channels"], options["skip_channels"]
+        z = np.repeat(z, options["encoder_pool"], axis=1)
+        x = np.concatenate([[0.0], codes[:-1] / 255 - 0.5])[None]
+        h = self.conv(arrays, "first_conv", x, width, taps=taps, past=taps - 1)
+        y = self.conv(arrays, "skip_conv", h, skips)
+        for index in range(options["blocks"] * options["layers"]):
+            name, dilation = f"layers.{index}", 2 ** (index % options["layers"])
+            past = (taps - 1) * dilation
+            x = self.conv(
+                *(arrays, f"{name}.causal", h, 2 * width),
+                **{"taps": taps, "dilation": dilation, "past": past},
+            )
+            x = x + self.conv(arrays, f"{name}.condition", z, 2 * width)
+            gated = reference.sigmoid(x[:width]) * np.tanh(x[width:])
+            h = h + self.conv(arrays, f"{name}.residual", gated, width)
+            y = y + self.conv(arrays, f"{name}.skip", gated, skips)
+        y = self.conv(arrays, "fc", reference.relu(y), skips)
+        y = reference.relu(y + self.conv(arrays, "condition", z, skips))
+        return self.conv(arrays, "logits", y, 256)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"d_layers": 1}, {"d_layers": 5, "encoder_func": "tanh"}, {"kernel_size": 3}],
+    ids=lambda changed: "_".join(changed),
+)
+def test_other_options_have_the_numbers_of_the_published_equations(rng, changed):
+    options = published_code.options()[0] | {"encoder_pool": 10, "seq_len": 60, "n_datasets": 2}
+    options |= changed
+    slow = Published(rng, options)
+    codes = rng.integers(256, size=60).astype(np.uint8)
+    latents = slow.encode(codes)
+    domain_logits, code_logits = slow.classify(latents), slow.decode(codes, latents)
+
+    config = pytorch_arrays.config_from_options(options, ["A", "B"])
+    parameters = pytorch_arrays.parameters_from_arrays(
+        config, encoder=slow.encoder, decoders=[slow.decoder] * 2, classifier=slow.classifier
+    )
+    nets = networks.Networks(config)
+    ours = nets.encode(parameters.encoder, codes[None])
+    assert_close(ours[0].T, latents)
+    assert_close(nets.classify(parameters.classifier, ours)[0], domain_logits)
+    decoder = networks.select(parameters.decoders, 1)
+    assert_close(nets.decode_one(decoder, codes[None], ours)[0].T, code_logits)
 
 
 def without(arrays, name):

@@ -7,6 +7,7 @@ import pytest
 from conftest import random_parameters
 
 from umt_jax import translator
+from umt_jax.config import ModelConfig
 from umt_jax.data import latent_file
 from umt_jax.model import encoder, networks
 
@@ -45,6 +46,12 @@ def test_what_is_read_is_what_was_written(tmp_path, model, latents):
     assert latent_file.num_samples(tmp_path / "b.npz") == 120
 
 
+def test_fields_that_came_later_leave_the_fingerprints_of_older_latents():
+    # What it was before there was `encoder_activation`.
+    parameters = {"first": np.arange(3, dtype=np.float32)}
+    assert encoder.fingerprint(parameters, ModelConfig()) == "a45a16472cd3efc6"
+
+
 def test_the_fingerprint_is_by_what_decides_latents_and_nothing_else(tiny_config, tiny_parameters):
     config, parameters = tiny_config.model, tiny_parameters.encoder
     fingerprint = encoder.fingerprint(parameters, config)
@@ -60,6 +67,7 @@ def test_the_fingerprint_is_by_what_decides_latents_and_nothing_else(tiny_config
         assert encoder.fingerprint(others, config) != fingerprint
     for change in (
         {"encoder_preactivation": True},
+        {"encoder_activation": "tanh"},
         {"mu_law": "truncated"},
         {"sample_rate_hz": 8000},
         {"pool_samples": 20},

@@ -61,6 +61,44 @@ def test_changes_of_tempo_are_followed(tmp_path):
     assert midi.read(tmp_path / "a.mid") == [midi.Note(0.0, 2.5, 60, 80)]
 
 
+@pytest.mark.parametrize(
+    ("division", "onset_s", "offset_s"),
+    [
+        # 25 frames of 40 ticks a second: a tick is a millisecond.
+        (b"\xe7\x28", 0.5, 2.0),
+        # 24 of 80: 500 and 2000 of 1920 ticks a second.
+        (b"\xe8\x50", 500 / 1920, 2000 / 1920),
+        # NTSC's 30000 / 1001 frames of 100.
+        (b"\xe3\x64", 500 * 1001 / 3_000_000, 2000 * 1001 / 3_000_000),
+        (b"\xe2\x01", 500 / 30, 2000 / 30),
+    ],
+)
+def test_ticks_of_smpte_time_are_parts_of_frames_whatever_the_tempo(
+    tmp_path, division, onset_s, offset_s
+):
+    track = (
+        b"\x00\xff\x51\x03\x1e\x84\x80"  # Two seconds a beat.
+        b"\x83\x74\x90\x3c\x50"  # After 3 * 128 + 116 = 500 ticks.
+        b"\x8b\x5c\x80\x3c\x00"  # After 11 * 128 + 92 = 1500 more.
+        b"\x00\xff\x2f\x00"
+    )
+    header = b"MThd\0\0\0\x06\0\0\0\x01" + division
+    path = tmp_path / "a.mid"
+    path.write_bytes(header + b"MTrk" + len(track).to_bytes(4, "big") + track)
+    (note,) = midi.read(path)
+    assert note == pytest.approx((onset_s, offset_s, 60, 80))
+
+
+@pytest.mark.parametrize("division", [b"\0\0", b"\xe7\0", b"\xf0\x28"])
+def test_a_header_that_divides_time_in_no_known_way_is_named(tmp_path, division):
+    path = tmp_path / "a.mid"
+    track = b"\x00\x90\x3c\x50\x10\x80\x3c\x00\x00\xff\x2f\x00"
+    header = b"MThd\0\0\0\x06\0\0\0\x01" + division
+    path.write_bytes(header + b"MTrk\0\0\0" + bytes([len(track)]) + track)
+    with pytest.raises(ValueError, match=f"divides time by 0x{division.hex()}, which"):
+        midi.read(path)
+
+
 def test_drums_are_not_notes(tmp_path):
     write_midi(tmp_path / "a.mid", [(0, 1, 40)], channel=9)
     with pytest.raises(ValueError, match="no notes besides drums"):

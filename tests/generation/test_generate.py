@@ -1,11 +1,14 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import published_code
 import pytest
 import reference
-from conftest import TINY_MODEL
+from conftest import TINY_MODEL, random_parameters
 
+from umt_jax.config import Config, TrainingConfig
 from umt_jax.generation import generate
 from umt_jax.generation.engines import native, pallas, scan
 from umt_jax.model import networks
@@ -243,3 +246,36 @@ def test_sampled_codes_follow_the_models_distribution(scan_weights, tiny_network
     drawn = np.bincount(np.asarray(codes)[0, :, 0], minlength=256) / 4000
     # Expected distance for 4,000 draws is sqrt(2 p / (pi n)) / 2 summed over codes, under 0.1.
     assert 0.5 * np.abs(drawn - expected).sum() < 0.12
+
+
+@pytest.mark.parametrize("block_samples", [1, 5])
+@pytest.mark.parametrize("taps", [3, 4])
+def test_decoders_with_more_taps_generate_the_likeliest_codes_of_the_teacher_forced_pass(
+    latents, taps, block_samples
+):
+    config = Config(
+        domains=("A", "B"),
+        model=dataclasses.replace(TINY_MODEL, decoder_taps=taps),
+        training=TrainingConfig(segment_samples=60),
+    )
+    nets = networks.Networks(config)
+    decoders = random_parameters(nets).decoders
+    engine = scan.ScanEngine(block_samples=block_samples)
+    _, codes = generate.generate(
+        generate.pack(decoders, config.model, engine),
+        _caches(2, len(latents), config.model),
+        latents,
+        _keys(2, len(latents)),
+        jnp.float32(0),
+        config=config.model,
+        engine=engine,
+    )
+    logits = nets.decode(decoders, codes, np.broadcast_to(latents, (2, *latents.shape)))
+    np.testing.assert_array_equal(codes, np.argmax(logits, axis=-1))
+
+
+@pytest.mark.parametrize("engine", ["native", "pallas"])
+def test_engines_that_know_two_taps_say_which_one_knows_more(tiny_parameters, engine):
+    config = dataclasses.replace(TINY_MODEL, decoder_taps=3)
+    with pytest.raises(ValueError, match=f"{engine} plays .* two taps; .* 3 .* --engine=scan"):
+        generate.pack(tiny_parameters.decoders, config, ENGINES[engine])

@@ -63,9 +63,13 @@ def test_initial_kernels_are_uniform_and_keep_their_share_of_a_products_variance
     assert len(biases) == 17 and not any(bias.any() for bias in biases)
 
 
-@pytest.mark.parametrize("preactivation", [False, True])
-def test_encoder_equals_its_definition(rng, preactivation, tiny_parameters):
-    config = dataclasses.replace(TINY_MODEL, encoder_preactivation=preactivation)
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"encoder_preactivation": True}, {"encoder_activation": "tanh"}],
+    ids=lambda changed: next(iter(changed), "paper"),
+)
+def test_encoder_equals_its_definition(rng, changed, tiny_parameters):
+    config = dataclasses.replace(TINY_MODEL, **changed)
     codes = rng.integers(256, size=(2, 60)).astype(np.uint8)
     latents = encoder.Encoder(config).apply({"params": tiny_parameters.encoder}, codes)
     for segment in range(2):

@@ -9,6 +9,7 @@ from umt_jax.model import stacks
 # Two blocks, as for `remat`; one dilation beyond the segment.
 DILATIONS = (1, 2, 40, 1, 2, 40)
 NUM_SAMPLES, NUM_FRAMES = 24, 3
+REMAT = ("none", "layer", "block")
 
 
 def random_layers(rng, shapes):
@@ -26,19 +27,25 @@ def encoder_layers(rng):
     return random_layers(rng, {"dilated": (3, 4, 4), "mix": (4, 4)})
 
 
-@pytest.fixture
-def decoder_layers(rng):
-    shapes = {"dilated": (2, 4, 8), "condition": (3, 8), "residual": (4, 4), "skip": (4, 5)}
+@pytest.fixture(params=[2, 3], ids=lambda taps: f"{taps}_taps")
+def decoder_layers(rng, request):
+    shapes = {
+        "dilated": (request.param, 4, 8),
+        "condition": (3, 8),
+        "residual": (4, 4),
+        "skip": (4, 5),
+    }
     return random_layers(rng, shapes)
 
 
-def plain_encoder_stack(x, parameters, *, preactivation):
+def plain_encoder_stack(x, parameters, *, preactivation, activation):
     """The layers with nothing but autodiff and channels-last convolutions of XLA."""
     for index, dilation in enumerate(DILATIONS):
         layer = reference.layer_of(parameters, index)
         h = jax.nn.relu(x) if preactivation else x
         h = convolve(h, layer["dilated"], dilation, (dilation, dilation))
-        x = x + jax.nn.relu(h) @ layer["mix"]["kernel"] + layer["mix"]["bias"][None, None]
+        h = jnp.tanh(h) if activation == "tanh" else jax.nn.relu(h)
+        x = x + h @ layer["mix"]["kernel"] + layer["mix"]["bias"][None, None]
     return x
 
 
@@ -47,7 +54,8 @@ def plain_decoder_stack(x, parameters, latents):
     for index, dilation in enumerate(DILATIONS):
         layer = reference.layer_of(parameters, index)
         condition = latents @ layer["condition"]["kernel"] + layer["condition"]["bias"][None, None]
-        h = convolve(x, layer["dilated"], dilation, (dilation, 0))
+        past = (len(layer["dilated"]["kernel"]) - 1) * dilation
+        h = convolve(x, layer["dilated"], dilation, (past, 0))
         h = h + jnp.repeat(condition, NUM_SAMPLES // NUM_FRAMES, axis=1)
         g = jax.nn.sigmoid(h[..., :4]) * jnp.tanh(h[..., 4:])
         x = x + g @ layer["residual"]["kernel"] + layer["residual"]["bias"][None, None]
@@ -77,10 +85,15 @@ def assert_close(tree, expected):
     jax.tree.map(compare, tree, expected)
 
 
-@pytest.mark.parametrize("remat", ["none", "layer", "block"])
-@pytest.mark.parametrize("preactivation", [False, True])
+@pytest.mark.parametrize(
+    ("preactivation", "activation", "remat"),
+    [
+        *((before, "relu", remat) for before in (False, True) for remat in REMAT),
+        (False, "tanh", "none"),
+    ],
+)
 def test_the_encoders_layers_have_values_and_gradients_of_the_plain_form(
-    rng, encoder_layers, preactivation, remat
+    rng, encoder_layers, preactivation, activation, remat
 ):
     x, weight = rng.normal(size=(2, 2, NUM_SAMPLES, 4)).astype(np.float32)
 
@@ -90,12 +103,14 @@ def test_the_encoders_layers_have_values_and_gradients_of_the_plain_form(
             parameters,
             dilations=DILATIONS,
             preactivation=preactivation,
+            activation=activation,
             remat=remat,
         )
         return jnp.sum(jnp.moveaxis(y, 0, -1) * weight)
 
     def plain_loss(x, parameters):
-        return jnp.sum(plain_encoder_stack(x, parameters, preactivation=preactivation) * weight)
+        y = plain_encoder_stack(x, parameters, preactivation=preactivation, activation=activation)
+        return jnp.sum(y * weight)
 
     result, expected = (
         jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(x, encoder_layers)

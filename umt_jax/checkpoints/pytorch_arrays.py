@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import ENCODER_ACTIVATIONS, Config, ModelConfig, TrainingConfig
 from umt_jax.model.networks import NetworkParameters, Networks
 from umt_jax.shapes import Parameters
 
@@ -28,9 +28,11 @@ _MODEL_OPTIONS = {
     "pool_samples": "encoder_pool",
     "decoder_blocks": "blocks",
     "decoder_layers": "layers",
+    "decoder_taps": "kernel_size",
     "residual_channels": "residual_channels",
     "skip_channels": "skip_channels",
     "classifier_channels": "d_channels",
+    "classifier_layers": "d_layers",
 }
 _TRAINING_OPTIONS = {
     "segment_samples": "seq_len",
@@ -43,7 +45,6 @@ _TRAINING_OPTIONS = {
     "confusion_weight": "d_lambda",
     "seed": "seed",
 }
-_ONLY_VALUES = {"encoder_func": "relu", "kernel_size": 2, "d_layers": 3}
 
 # For files of a release older than the option, and for options that were not set.
 _DEFAULTS = {"encoder_pool": 800, "grad_clip": 0.0}
@@ -60,15 +61,20 @@ def config_from_options(options: Mapping[str, Any], domains: Sequence[str]) -> C
         ValueError: An option is missing or has no counterpart here.
     """
     options = _DEFAULTS | {name: value for name, value in options.items() if value is not None}
-    for name, only in _ONLY_VALUES.items():
-        if options.get(name) != only:
-            raise ValueError(f"{name} is {options.get(name)!r}; this project knows {only!r} alone.")
+    activation = options.get("encoder_func")
+    if activation not in ENCODER_ACTIVATIONS:
+        # glu is offered there, but halves the channels, which do not fit the residual stream then.
+        raise ValueError(
+            f"encoder_func is {activation!r}; runs of the published code have "
+            f"{' or '.join(ENCODER_ACTIVATIONS)}."
+        )
+    sizes = _fields(ModelConfig(), _MODEL_OPTIONS, options)
     training = _fields(TrainingConfig(), _TRAINING_OPTIONS, options)
     if len(domains) == 1:  # Nothing to confuse, and so it was in that run.
         training["confusion_weight"] = 0.0
     return Config(
         domains=tuple(domains),
-        model=ModelConfig(mu_law="truncated", **_fields(ModelConfig(), _MODEL_OPTIONS, options)),
+        model=ModelConfig(mu_law="truncated", encoder_activation=activation, **sizes),
         # There the schedule moved the autoencoder's step size alone.
         training=TrainingConfig(classifier_learning_rate_decay=1.0, **training),
     )
@@ -99,7 +105,12 @@ def parameters_from_arrays(
     return NetworkParameters(
         encoder=_tree(encoder, shapes.encoder, _ENCODER_NAMES, "encoder"),
         decoders=jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees),
-        classifier=_tree(classifier, shapes.classifier, _CLASSIFIER_NAMES, "classifier"),
+        classifier=_tree(
+            classifier,
+            shapes.classifier,
+            _classifier_names(config.model.classifier_layers),
+            "classifier",
+        ),
     )
 
 
@@ -175,10 +186,8 @@ _DECODER_NAMES = {
     "logits": "logits",
 }
 
-# Every second of its layers is an ELU, without arrays.
-_CLASSIFIER_NAMES = {
-    "layer_00": "convs.0",
-    "layer_01": "convs.2",
-    "layer_02": "convs.4",
-    "logits": "convs.6",
-}
+
+def _classifier_names(num_layers):
+    # Every second of its layers is an ELU, without arrays.
+    hidden = {f"layer_{index:02d}": f"convs.{2 * index}" for index in range(num_layers)}
+    return hidden | {"logits": f"convs.{2 * num_layers}"}

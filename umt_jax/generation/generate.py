@@ -1,8 +1,9 @@
 """Codes one at a time, from cached layer inputs (§3.1).
 
-A decoder layer of dilation d needs its input of d samples ago. Those inputs live in one buffer of
-rows: layer l owns `dilation` consecutive rows and, at sample t, reads row `t mod dilation`, then
-overwrites it. All layers' past inputs are so one gather and one scatter per sample.
+A decoder layer of dilation d needs its input of d samples ago, and with more than two taps those of
+2 d, 3 d, ... Those inputs live in one buffer of rows: layer l owns a ring of `(taps - 1) d`
+consecutive rows and, at sample t, reads row `t mod ring` (the oldest) and every d-th after it, then
+overwrites the first. All layers' past inputs are so one gather and one scatter per sample.
 
 Many streams advance together, [B]; each belongs to a recording of its own, and any stream can be
 restarted without the others noticing (`restart`).
@@ -31,9 +32,9 @@ class Cache(struct.PyTreeNode):
     """What B streams of one decoder remember from sample to sample.
 
     Attributes:
-        rows: Past layer inputs, [rows, B, C], where rows is the sum of all dilations.
-        inputs: The last two scaled codes, oldest first, [B, 2].
-        clock: Samples since the cache began, modulo the largest dilation.
+        rows: Past layer inputs, [rows, B, C], where rows is the sum of all rings.
+        inputs: The last scaled codes, as many as a convolution has taps, oldest first, [B, taps].
+        clock: Samples since the cache began, modulo the largest ring.
         sample_index: Samples since each stream began; decides its random numbers, [B].
     """
 
@@ -105,10 +106,10 @@ def pack(decoders: Parameters, config: ModelConfig, engine: Engine) -> Weights:
 
 def init_cache(config: ModelConfig, num_streams: int) -> Cache:
     """Returns the cache of streams that have not begun."""
-    num_rows = sum(dilations(config))
+    num_rows = sum(rings(config))
     return Cache(
         rows=jnp.zeros((num_rows, num_streams, config.residual_channels)),
-        inputs=jnp.broadcast_to(_first_inputs(config), (num_streams, 2)),
+        inputs=jnp.broadcast_to(_first_inputs(config), (num_streams, config.decoder_taps)),
         clock=jnp.zeros((), jnp.int32),
         sample_index=jnp.zeros((num_streams,), jnp.uint32),
     )
@@ -184,14 +185,14 @@ def generate(
     return caches, jnp.moveaxis(codes.reshape(-1, *codes.shape[2:]), 0, -1)
 
 
-def append(inputs: Float[Array, "*B 2"], codes: Integer[Array, "*B"]) -> Float[Array, "*B 2"]:
-    """Returns the last two scaled codes after one more."""
-    return jnp.stack([inputs[..., 1], layers.scale(codes)], axis=-1)
+def append(inputs: Float[Array, "*B P"], codes: Integer[Array, "*B"]) -> Float[Array, "*B P"]:
+    """Returns the last scaled codes after one more."""
+    return jnp.concatenate([inputs[..., 1:], layers.scale(codes)[..., None]], axis=-1)
 
 
 def tick(clock: Integer[Array, "*K"], config: ModelConfig, samples: int) -> Integer[Array, "*K"]:
-    """Moves time on; row indices repeat after the largest dilation, a multiple of the others."""
-    return jnp.mod(clock + samples, max(dilations(config)))
+    """Moves time on; row indices repeat after the largest ring, a multiple of the others."""
+    return jnp.mod(clock + samples, max(rings(config)))
 
 
 def largest_divisor(samples: int, limit: int) -> int:
@@ -233,9 +234,23 @@ def dilations(config: ModelConfig) -> tuple[int, ...]:
     return layers.dilations(config.decoder_blocks, config.decoder_layers)
 
 
+def rings(config: ModelConfig) -> tuple[int, ...]:
+    """Returns how many rows each of the decoder's layers has, layer by layer."""
+    return tuple((config.decoder_taps - 1) * dilation for dilation in dilations(config))
+
+
+def check_two_taps(config: ModelConfig, engine: str) -> None:
+    """Raises `ValueError` if a decoder's convolutions have more taps than most engines know."""
+    if config.decoder_taps != 2:
+        raise ValueError(
+            f"--engine={engine} plays models whose convolutions have two taps; this one's have "
+            f"{config.decoder_taps} (decoder_taps). Use --engine=scan."
+        )
+
+
 def first_rows(config: ModelConfig) -> np.ndarray:
     """Returns where each layer's rows begin, int32 [L]."""
-    sizes = np.asarray(dilations(config), np.int32)
+    sizes = np.asarray(rings(config), np.int32)
     return np.cumsum(sizes, dtype=np.int32) - sizes
 
 
@@ -249,8 +264,9 @@ def layers_of(parameters: Parameters, config: ModelConfig) -> list[Parameters]:
 
 
 def _first_inputs(config):
-    """Returns what stands for the two scaled codes before the first, [2]."""
+    """Returns what stands for the scaled codes before the first, [taps]."""
     padding = jnp.zeros((1,))  # As in training.
     # The authors' generator departs here from their training, and what it gives is to be repeated.
     start = layers.scale(np.array([mu_law.PUBLISHED_START]))
-    return jnp.concatenate([padding, start if config.mu_law == "truncated" else padding])
+    newest = start if config.mu_law == "truncated" else padding
+    return jnp.concatenate([*[padding] * (config.decoder_taps - 1), newest])

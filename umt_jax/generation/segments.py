@@ -50,7 +50,8 @@ class Segment:
 def warm_up_frames(config: ModelConfig) -> int:
     """Returns the latent frames of a warm-up: the decoder's receptive field, at most a second."""
     dilations = layers.dilations(config.decoder_blocks, config.decoder_layers)
-    past = min(layers.receptive_field(dilations), config.sample_rate_hz)
+    receptive_field = layers.receptive_field(dilations, config.decoder_taps)
+    past = min(receptive_field, config.sample_rate_hz)
     return math.ceil(past / config.pool_samples)
 
 

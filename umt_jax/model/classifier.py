@@ -15,7 +15,7 @@ _LEAST_VARIANCE = 1e-8
 
 
 class Classifier(nn.Module):
-    """Three 1x1 layers with ELU, then logits, averaged over latent frames.
+    """1x1 layers with ELU (three in the paper), then logits, averaged over latent frames.
 
     Beyond the paper, and only where asked for: latents are standardised first, and a second head of
     three convolutions along time adds its logits.
@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         if self.standardised:
             h = self._standardise(latents)
         standardised = h
-        for index in range(3):
+        for index in range(self.config.classifier_layers):
             h = nn.elu(layers.Dense(width, name=f"layer_{index:02d}")(h))
         logits = layers.Dense(self.num_domains, name="logits")(h)
         if self.context_frames:

@@ -38,7 +38,7 @@ class Decoder(nn.Module):
         channels, skips = config.residual_channels, config.skip_channels
         dilations = layers.dilations(config.decoder_blocks, config.decoder_layers)
         shapes = {
-            "dilated": (2, channels, 2 * channels),
+            "dilated": (config.decoder_taps, channels, 2 * channels),
             "condition": (config.latent_channels, 2 * channels),
             "residual": (channels, channels),
             "skip": (channels, skips),
@@ -47,7 +47,8 @@ class Decoder(nn.Module):
 
         # Shifted by one sample, so that the logits at t have not seen code t.
         inputs = layers.shift(layers.scale(codes)[..., None], 1)
-        h = layers.Conv(channels, (-1, 0), dtype=self.dtype, name="first")(inputs)
+        offsets = tuple(range(1 - config.decoder_taps, 1))
+        h = layers.Conv(channels, offsets, dtype=self.dtype, name="first")(inputs)
         first_skip = layers.Dense(skips, dtype=self.dtype, name="skip")(h)
         layer_skips = stacks.decoder_stack(
             jnp.moveaxis(h, -1, 0),

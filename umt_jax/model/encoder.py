@@ -17,6 +17,9 @@ from umt_jax.shapes import Array, Bool, Codes, Latents, Parameters
 _OF_DECODERS = ("decoder_", "residual_", "skip_", "classifier_")
 """How the names of sizes begin that decide nothing here."""
 
+_LATER = {"encoder_activation": "relu"}
+"""Fields that came when there were fingerprints already, which none has with these values."""
+
 
 class Encoder(nn.Module):
     """Non-causal dilated convolutions, averaged over runs of `pool_samples` samples.
@@ -59,6 +62,7 @@ class Encoder(nn.Module):
             parameters,
             dilations=dilations,
             preactivation=config.encoder_preactivation,
+            activation=config.encoder_activation,
             remat=self.remat,
             inside=inside,
         )
@@ -76,7 +80,7 @@ def fingerprint(parameters: Parameters, config: ModelConfig) -> str:
     sizes = {
         name: value
         for name, value in dataclasses.asdict(config).items()
-        if not name.startswith(_OF_DECODERS)
+        if not name.startswith(_OF_DECODERS) and _LATER.get(name) != value
     }
     digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):

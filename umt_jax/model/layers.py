@@ -177,12 +177,12 @@ def dilations(blocks: int, layers: int) -> tuple[int, ...]:
     return tuple(2**layer for _ in range(blocks) for layer in range(layers))
 
 
-def receptive_field(dilations: Sequence[int]) -> int:
+def receptive_field(dilations: Sequence[int], taps: int = 2) -> int:
     """Returns how many past inputs one output of the decoder sees, itself included.
 
-    Two taps of each layer, and two of the first convolution.
+    So many taps of each layer, and of the first convolution.
     """
-    return sum(dilations) + 2
+    return (taps - 1) * (sum(dilations) + 1) + 1
 
 
 def encoder_reach(dilations: Sequence[int]) -> int:

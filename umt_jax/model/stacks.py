@@ -9,6 +9,7 @@ choose layouts by themselves. The gradient of what a layer adds is written out, 
 differentiation would keep twice as many activations and multiply more slowly.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,8 +41,8 @@ class GateWeights(struct.PyTreeNode):
     """Weights of a decoder layer, or of all, [L, ...]; float32.
 
     Attributes:
-        dilated: Kernel for the samples t - dilation and t, in this order, [2 C, 2 C]; its bias is
-            part of the conditioning.
+        dilated: Kernel for the samples ..., t - dilation and t, in this order, [taps C, 2 C]; its
+            bias is part of the conditioning.
         outputs: Kernels of residual and skip beside each other, [C, C + S].
         outputs_bias: [C + S].
     """
@@ -58,6 +59,7 @@ def encoder_stack(
     dilations: Sequence[int],
     preactivation: bool,
     remat: str,
+    activation: str = "relu",
     inside: Bool[Array, "*B T"] | None = None,
 ) -> Stream:
     """Returns `x` after all layers, each of which adds `filtered` to it.
@@ -68,6 +70,7 @@ def encoder_stack(
         dilations: Of each layer.
         preactivation: One more ReLU before each dilated convolution, as in NSynth.
         remat: What is computed once more for the gradient, as in `TrainingConfig`.
+        activation: Between the convolutions of a layer, as in `ModelConfig`.
         inside: Where each layer's input is kept; elsewhere it is made zero.
     """
     weights = FilterWeights(
@@ -81,7 +84,8 @@ def encoder_stack(
         weights, dilation = layer_inputs
         if inside is not None:
             x = jnp.where(inside, x, 0)
-        return x + filtered(nn.relu(x) if preactivation else x, weights, dilation), None
+        h = nn.relu(x) if preactivation else x
+        return x + filtered(h, weights, dilation, activation), None
 
     return _scan(layer, x, weights, dilations, remat)
 
@@ -126,24 +130,26 @@ def decoder_stack(
     return _scan(layer, (x, skips), of_layers, dilations, remat)[1]
 
 
-@jax.custom_vjp
-def filtered(x: Stream, weights: FilterWeights, dilation: Leaf) -> Stream:
-    """Returns what an encoder layer adds: dilated convolution, ReLU, 1x1 convolution.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def filtered(x: Stream, weights: FilterWeights, dilation: Leaf, activation: str = "relu") -> Stream:
+    """Returns what an encoder layer adds: dilated convolution, activation, 1x1 convolution.
 
     Not causal: output t sees t - dilation, t and t + dilation.
     """
-    return _filtered_forward(x, weights, dilation)[0]
+    return _filtered_forward(x, weights, dilation, activation)[0]
 
 
-def _filtered_forward(x, weights, dilation):
+def _filtered_forward(x, weights, dilation, activation):
     taps = jnp.concatenate([_past(x, dilation), x, _future(x, dilation)])
-    h = nn.relu(project(taps, weights.dilated, weights.dilated_bias))
+    activate = {"relu": nn.relu, "tanh": jnp.tanh}[activation]
+    h = activate(project(taps, weights.dilated, weights.dilated_bias))
     return project(h, weights.mix, weights.mix_bias), (x, h, weights, dilation)
 
 
-def _filtered_backward(residuals, output_grads):
+def _filtered_backward(activation, residuals, output_grads):
     x, h, weights, dilation = residuals
-    h_grads = jnp.where(h > 0, _pull_back(output_grads, weights.mix), 0)
+    h_grads = _pull_back(output_grads, weights.mix)
+    h_grads = jnp.where(h > 0, h_grads, 0) if activation == "relu" else h_grads * (1 - h * h)
     taps = jnp.concatenate([_past(x, dilation), x, _future(x, dilation)])
     weight_grads = FilterWeights(
         dilated=_kernel_gradient(taps, h_grads),
@@ -165,14 +171,14 @@ def gated(
 ) -> Float[Array, "E *B T"]:
     """Returns what a decoder layer adds to residual stream and skip sum, [C + S, *B, T].
 
-    A causal convolution of the samples t - dilation and t, plus conditioning; the gate; then both
-    1x1 convolutions.
+    A causal convolution of the samples ..., t - dilation and t, plus conditioning; the gate; then
+    both 1x1 convolutions.
     """
     return _gated_forward(x, conditioning, weights, dilation)[0]
 
 
 def _gated_forward(x, conditioning, weights, dilation):
-    h = project(jnp.concatenate([_past(x, dilation), x]), weights.dilated)
+    h = project(_taps(x, weights, dilation), weights.dilated)
     h = h + jnp.repeat(conditioning, h.shape[-1] // conditioning.shape[-1], axis=-1)
     sigmoid_half, tanh_half = jnp.split(h, 2)
     opening, content = nn.sigmoid(sigmoid_half), jnp.tanh(tanh_half)
@@ -191,14 +197,16 @@ def _gated_backward(residuals, output_grads):
         ]
     )
     weight_grads = GateWeights(
-        dilated=_kernel_gradient(jnp.concatenate([_past(x, dilation), x]), h_grads),
+        dilated=_kernel_gradient(_taps(x, weights, dilation), h_grads),
         outputs=_kernel_gradient(opening * content, output_grads),
         outputs_bias=_bias_gradient(output_grads),
     )
-    past, present = jnp.split(_pull_back(h_grads, weights.dilated), 2)
+    *past, x_grads = jnp.split(_pull_back(h_grads, weights.dilated), _num_taps(x, weights))
+    for lag, tap_grads in enumerate(reversed(past), start=1):
+        x_grads = _future(tap_grads, lag * dilation) + x_grads
     frames = h_grads.reshape(*conditioning.shape, -1)
     conditioning_grads = _sum_last(frames).astype(conditioning.dtype)
-    return _future(past, dilation) + present, conditioning_grads, weight_grads, None
+    return x_grads, conditioning_grads, weight_grads, None
 
 
 gated.defvjp(_gated_forward, _gated_backward)
@@ -234,6 +242,16 @@ def _sum_last(x):
     """Returns the sum over the last axis, float32: as a product, which XLA:CPU adds up faster."""
     ones = jnp.ones(x.shape[-1], x.dtype)
     return jnp.dot(x, ones, preferred_element_type=jnp.float32)
+
+
+def _num_taps(x, weights):
+    return len(weights.dilated) // len(x)
+
+
+def _taps(x, weights, dilation):
+    """Returns what each tap of a decoder layer reads, the oldest first, [taps C, *B, T]."""
+    lags = reversed(range(1, _num_taps(x, weights)))
+    return jnp.concatenate([*(_past(x, lag * dilation) for lag in lags), x])
 
 
 def _past(x, dilation):

@@ -10,7 +10,7 @@ from umt_jax.generation.engines import choose, native, scan
 def test_a_cpu_with_a_compiler_generates_natively():
     assert choose.choose() == choose.choose("native") == native.NativeEngine()
     assert choose.choose(weights="bfloat16") == native.NativeEngine("bfloat16")
-    assert choose.choose("scan") == scan.ScanEngine()
+    assert choose.choose("scan") == choose.choose(taps=3) == scan.ScanEngine()
 
 
 def test_without_a_compiler_auto_is_scan_and_says_what_is_missing(monkeypatch, caplog):

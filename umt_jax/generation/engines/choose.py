@@ -10,7 +10,7 @@ NAMES = ("auto", "scan", "native", "pallas")
 WEIGHT_TYPES = ("float32", "bfloat16")
 
 
-def choose(name: str = "auto", weights: str = "float32") -> Engine:
+def choose(name: str = "auto", weights: str = "float32", *, taps: int = 2) -> Engine:
     """Returns an engine for the first device.
 
     Args:
@@ -18,6 +18,8 @@ def choose(name: str = "auto", weights: str = "float32") -> Engine:
             `native` where it can run, else `scan`.
             `pallas` is for TPUs and only taken when asked for, since it has not run on one yet.
         weights: Type in which `native` and `pallas` keep the weights.
+        taps: Of the decoders' convolutions; with more than two `auto` takes `scan`, which alone
+            plays them.
 
     Raises:
         ValueError: There is no such engine or type, or it does not run here.
@@ -28,7 +30,7 @@ def choose(name: str = "auto", weights: str = "float32") -> Engine:
         raise ValueError(f"--weights={weights} is not known. Use {' or '.join(WEIGHT_TYPES)}.")
     platform = jax.default_backend()
     if name == "auto":
-        name = _automatic(platform)
+        name = _automatic(platform) if taps == 2 else "scan"
     if name == "scan":
         if weights != "float32":
             raise ValueError(

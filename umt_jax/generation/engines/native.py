@@ -82,6 +82,7 @@ class NativeEngine:
 
     def pack(self, decoders: Parameters, config: ModelConfig) -> PackedDecoder:
         """Lays out weights in the order in which they are read; leaves [K, ...]."""
+        generate.check_two_taps(config, "native")
         # By NumPy: tracing so many small operations takes longer at every start than doing them.
         decoders = jax.tree.map(np.asarray, decoders)
         packed = [

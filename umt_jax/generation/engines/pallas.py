@@ -79,6 +79,7 @@ class PallasEngine:
 
     def pack(self, decoders: Parameters, config: ModelConfig) -> PackedDecoder:
         """Stacks the layers; leaves [K, ...]."""
+        generate.check_two_taps(config, "pallas")
         dtype = jnp.dtype(self.weights)
         return jax.jit(jax.vmap(lambda decoder: _pack_one(decoder, config, dtype)))(decoders)
 

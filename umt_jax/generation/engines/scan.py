@@ -1,6 +1,7 @@
 """The engine that runs everywhere: a `lax.scan` over samples, for CPU, GPU and TPU."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -30,22 +31,22 @@ class PackedLayer(struct.PyTreeNode):
 
 
 class PastTaps(struct.PyTreeNode):
-    """Kernels of the taps that read `dilation` samples ago, [_, C, 2 C].
+    """Kernels of the taps that read the past, by tap, the oldest first, each [_, C, 2 C].
 
     Attributes:
         near: Of layers whose dilation is shorter than a block of samples.
         far: Of the others.
     """
 
-    near: Leaf
-    far: Leaf
+    near: PyTree
+    far: PyTree
 
 
 class PackedDecoder(struct.PyTreeNode):
     """One decoder's weights.
 
     Attributes:
-        past: Of all layers' taps that read `dilation` samples ago, [L, C, 2 C].
+        past: Of all layers' taps that read the past, by tap, the oldest first, each [L, C, 2 C].
         layers: Tuple of `PackedLayer`. Not stacked: XLA would copy each out, every sample.
         skip: One kernel for the first convolution's output and all layers', [(1 + L) C, S], and
             the sum of their biases, [S].
@@ -56,7 +57,7 @@ class PackedDecoder(struct.PyTreeNode):
         logits: Kernel and bias.
     """
 
-    past: Leaf
+    past: PyTree
     layers: PyTree
     skip: PyTree
     skip_of_one: Leaf
@@ -98,7 +99,10 @@ class ScanEngine:
         def generate_domain(packed, cache, conditioning, noise):
             # Once a frame: within the loops it would be copied for every sample.
             near, far = _near_and_far(block, config)
-            past_taps = PastTaps(near=packed.past[near], far=packed.past[far])
+            past_taps = PastTaps(
+                near=tuple(kernels[near] for kernels in packed.past),
+                far=tuple(kernels[far] for kernels in packed.past),
+            )
             blocks = noise.reshape(-1, block, *noise.shape[1:])
             cache, codes = jax.lax.scan(
                 lambda cache, noise: _generate_block(
@@ -136,12 +140,11 @@ def score_next(
         The logits, and the cache after that sample but for `inputs`, which lack the code, and
         `sample_index`.
     """
-    dilations = np.asarray(generate.dilations(config), np.int32)
-    positions = generate.first_rows(config) + jnp.mod(cache.clock, dilations)
-    products = jnp.einsum("lbc,lcd->lbd", cache.rows[positions], packed.past)
+    positions = _positions(cache.clock, slice(None), config)
+    products = _sum_of_products("lbc,lcd->lbd", cache.rows, positions, packed.past)
     logits, layer_inputs = _next_logits(packed, cache.inputs, products, conditioning)
     return logits, cache.replace(
-        rows=_write(cache.rows, positions, jnp.stack(layer_inputs)),
+        rows=_write(cache.rows, positions[0], jnp.stack(layer_inputs)),
         clock=generate.tick(cache.clock, config, 1),
     )
 
@@ -150,28 +153,23 @@ def _generate_block(packed, past_taps, cache, conditioning, noise, config, nucle
     """Generates consecutive samples, [T, B]; `past_taps` are those of near and of far layers."""
     num_samples = len(noise)
     near, far = _near_and_far(num_samples, config)
-    dilations = np.asarray(generate.dilations(config), np.int32)
-    starts = generate.first_rows(config)
     clocks = generate.tick(cache.clock + jnp.arange(num_samples), config, 0)
 
-    def positions(clock, which):
-        return starts[which] + jnp.mod(clock, dilations[which])
-
-    far_positions = jax.vmap(lambda clock: positions(clock, far), out_axes=1)(clocks)
+    far_positions = jax.vmap(lambda clock: _positions(clock, far, config), out_axes=2)(clocks)
     # Layers first, as XLA multiplies them: it would copy what is asked for in another order.
-    far_products = jnp.einsum("ltbc,lcd->ltbd", cache.rows[far_positions], past_taps.far)
+    far_products = _sum_of_products("ltbc,lcd->ltbd", cache.rows, far_positions, past_taps.far)
 
     def generate_sample(cache, inputs):
         sample, clock, noise = inputs
-        near_positions = positions(clock, near)
-        near_products = jnp.einsum("lbc,lcd->lbd", cache.rows[near_positions], past_taps.near)
+        near_positions = _positions(clock, near, config)
+        near_products = _sum_of_products("lbc,lcd->lbd", cache.rows, near_positions, past_taps.near)
         products = dict(zip(near, near_products, strict=True)) | dict(
             zip(far, far_products[:, sample], strict=True)
         )
         logits, layer_inputs = _next_logits(packed, cache.inputs, products, conditioning)
         codes = sampling.draw(logits, noise, nucleus)[:, 0]
         cache = cache.replace(
-            rows=_write(cache.rows, near_positions, _stack(layer_inputs, near)),
+            rows=_write(cache.rows, near_positions[0], _stack(layer_inputs, near)),
             inputs=generate.append(cache.inputs, codes),
         )
         return cache, (codes.astype(jnp.uint8), _stack(layer_inputs, far))
@@ -179,7 +177,7 @@ def _generate_block(packed, past_taps, cache, conditioning, noise, config, nucle
     samples = jnp.arange(num_samples), clocks, noise
     cache, (codes, far_inputs) = jax.lax.scan(generate_sample, cache, samples)
     return cache.replace(
-        rows=_write(cache.rows, far_positions.T, far_inputs),
+        rows=_write(cache.rows, far_positions[0].T, far_inputs),
         clock=generate.tick(cache.clock, config, num_samples),
     ), codes
 
@@ -189,8 +187,8 @@ def _next_logits(packed, inputs, products, conditioning) -> tuple[CodeLogits, li
 
     Args:
         packed: One decoder.
-        inputs: The last two scaled codes, [B, 2].
-        products: By layer, what the past tap gives, [B, 2 C].
+        inputs: The last scaled codes, [B, taps].
+        products: By layer, what the past taps give, [B, 2 C].
         conditioning: This latent frame's.
     """
     x = layers.affine(inputs, packed.first["kernel"][:, 0, :], packed.first["bias"])
@@ -209,6 +207,32 @@ def _next_logits(packed, inputs, products, conditioning) -> tuple[CodeLogits, li
         skips = layers.affine(joined, **packed.skip)
     y = jax.nn.relu(jax.nn.relu(skips) @ packed.head + conditioning.head)
     return layers.affine(y, **packed.logits), layer_inputs
+
+
+def _positions(clock, which, config):
+    """Returns the rows that the taps of some layers read at a time, [taps - 1, which].
+
+    The oldest come first: they are overwritten then.
+    """
+    starts, rings, dilations = (
+        np.asarray(of_layers, np.int32)[which]
+        for of_layers in (
+            generate.first_rows(config),
+            generate.rings(config),
+            generate.dilations(config),
+        )
+    )
+    taps = range(config.decoder_taps - 1)
+    return jnp.stack([starts + jnp.mod(clock + tap * dilations, rings) for tap in taps])
+
+
+def _sum_of_products(subscripts, rows, positions, kernels):
+    """Returns what the past taps of some layers give together."""
+    products = [
+        jnp.einsum(subscripts, rows[of_tap], kernel)
+        for of_tap, kernel in zip(positions, kernels, strict=True)
+    ]
+    return functools.reduce(jnp.add, products)
 
 
 def _block_samples(num_streams):
@@ -243,10 +267,13 @@ def _pack_one(decoder, config):
     skips = [decoder["skip"], *(layer["skip"] for layer in decoder_layers)]
     skip_kernel = jnp.concatenate([skip["kernel"] for skip in skips])
     return PackedDecoder(
-        past=jnp.stack([layer["dilated"]["kernel"][0] for layer in decoder_layers]),
+        past=tuple(
+            jnp.stack([layer["dilated"]["kernel"][tap] for layer in decoder_layers])
+            for tap in range(config.decoder_taps - 1)
+        ),
         layers=tuple(
             PackedLayer(
-                newest=layer["dilated"]["kernel"][1],
+                newest=layer["dilated"]["kernel"][-1],
                 residual=layer["residual"],
             )
             for layer in decoder_layers
