@@ -64,11 +64,14 @@ def define_flags() -> None:
         "and equalizer; training draws one of all.",
     )
     flags.DEFINE_float(
-        "loudness_dbfs",
-        defaults.loudness_dbfs,
+        "rms_dbfs",
+        defaults.rms_dbfs,
         "RMS to which each track is brought, in decibels relative to full scale; peaks beyond full "
-        "scale are clipped. Left out: levels stay as they are.",
+        "scale are clipped. A model trained on them brings what it translates to it as well. Left "
+        "out: levels stay as they are.",
     )
+    # What it was called in earlier versions.
+    flags.DEFINE_alias("loudness_dbfs", "rms_dbfs")
     flags.DEFINE_integer("seed", defaults.seed, "Decides how the pitch is modulated.")
     flags.DEFINE_integer(
         "num_workers", os.cpu_count() or 1, "Worker processes; all cores by default.", lower_bound=1

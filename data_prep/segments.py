@@ -87,9 +87,7 @@ def _cut_blocks(
 
 
 def _gain(track: Track, recipe: Recipe) -> np.float32:
-    if recipe.loudness_dbfs is None:
-        return np.float32(1)
-    return np.float32(10 ** (recipe.loudness_dbfs / 20) / track.rms)
+    return track.loudness.gain(recipe.rms_dbfs)
 
 
 def _generator(*name: str | int) -> np.random.Generator:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from umt_jax.config import ModelConfig, TrainingConfig, check_mu_law
+from umt_jax.config import ModelConfig, TrainingConfig, check_mu_law, check_rms
 
 # A quarter of it, the shortest augmented slice, then still holds a few periods of a low note.
 _MIN_SEGMENT_SAMPLES = 1024
@@ -18,7 +18,7 @@ class Recipe:
         segment_samples: Audio samples T in one segment.
         num_variants: Versions of each segment whose pitch is modulated.
         timbre_variants: Further versions whose timbre is changed as well.
-        loudness_dbfs: RMS that each track is brought to, in decibels relative to full scale; None
+        rms_dbfs: RMS that each track is brought to, in decibels relative to full scale; None
             leaves levels as they are.
         seed: Decides slices and shifts of the pitch modulation, and the timbres.
     """
@@ -28,7 +28,7 @@ class Recipe:
     segment_samples: int = TrainingConfig.segment_samples
     num_variants: int = 4
     timbre_variants: int = 0
-    loudness_dbfs: float | None = None
+    rms_dbfs: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -45,11 +45,7 @@ class Recipe:
             raise ValueError(f"--num_variants={self.num_variants} must be at least 1.")
         if self.timbre_variants < 0:
             raise ValueError(f"--timbre_variants={self.timbre_variants} must be 0 or more.")
-        if self.loudness_dbfs is not None and not -60 <= self.loudness_dbfs <= 0:
-            raise ValueError(
-                f"--loudness_dbfs={self.loudness_dbfs:g} must lie between -60 and 0; music is "
-                "often near -20."
-            )
+        check_rms(self.rms_dbfs)
 
     @property
     def num_augmented(self) -> int:

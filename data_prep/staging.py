@@ -62,9 +62,10 @@ def check_settings(
                 "domains that --audio_dir has."
             )
         for flag, value in dataclasses.asdict(recipe).items():
-            if metadata.get(flag) != value:
+            before = _setting(metadata, flag)
+            if before != value:
                 raise ValueError(
-                    f"--{flag}={value}, but domain {name} was built with {metadata.get(flag)}. Use "
+                    f"--{flag}={value}, but domain {name} was built with {before}. Use "
                     f"that value, another --data_dir, or --overwrite to rebuild the domains that "
                     "--audio_dir has."
                 )
@@ -74,7 +75,7 @@ def is_up_to_date(metadata: Metadata | None, files: Sequence[SoundFile], recipe:
     """Whether a domain was built with this recipe, out of files of the same names and content."""
     if metadata is None or _augmentation_version(metadata) != augment.VERSION:
         return False
-    if any(metadata.get(flag) != value for flag, value in dataclasses.asdict(recipe).items()):
+    if any(_setting(metadata, flag) != value for flag, value in dataclasses.asdict(recipe).items()):
         return False
     built_from = [*metadata["tracks"], *metadata["left_out"]]
     if {file["name"]: file["sha256"] for file in built_from} != {
@@ -83,6 +84,10 @@ def is_up_to_date(metadata: Metadata | None, files: Sequence[SoundFile], recipe:
         return False
     # PyAV may have been installed since, because the last build said so.
     return not any(decoding.is_cured(file["reason"]) for file in metadata["left_out"])
+
+
+def _setting(metadata: Metadata, name: str) -> Any:
+    return prepared.rms_dbfs(metadata) if name == "rms_dbfs" else metadata.get(name)
 
 
 def _augmentation_version(metadata: Metadata) -> int:

@@ -5,17 +5,14 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 from etils import epath
 
 from data_prep.settings import Recipe
 from umt_jax import storage
-from umt_jax.audio import sound_files
+from umt_jax.audio import level, sound_files
+from umt_jax.audio.level import Loudness
 
 SPLITS = ("train", "validation", "test")
-
-# Softer than this from beginning to end is a recording that failed: -60 dBFS.
-_SILENCE_PEAK = 1e-3
 
 _HELD_OUT = 0.1
 
@@ -48,13 +45,16 @@ class Track:
 
     Attributes:
         file: What it was decoded from.
-        num_samples: Length at the recipe's sample rate.
-        rms: Root mean square of its amplitudes.
+        loudness: Its length and level at the recipe's sample rate.
     """
 
     file: SoundFile
-    num_samples: int
-    rms: float
+    loudness: Loudness
+
+    @property
+    def num_samples(self) -> int:
+        """Length at the recipe's sample rate."""
+        return self.loudness.num_samples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,22 +102,20 @@ def identify(path: epath.Path, *, folder: epath.Path) -> SoundFile:
 
 def scan(file: SoundFile, recipe: Recipe) -> Track | LeftOut:
     """Decodes a file from beginning to end, to find out whether it can be used."""
-    num_samples, peak, energy = 0, 0.0, 0.0
     try:
         with storage.local_copy(file.path) as path:
-            for block in sound_files.read_blocks(path, sample_rate_hz=recipe.sample_rate_hz):
-                num_samples += len(block)
-                peak = max(peak, float(np.abs(block).max()))
-                energy += float(np.square(block, dtype=np.float64).sum())
+            loudness = level.measure(
+                sound_files.read_blocks(path, sample_rate_hz=recipe.sample_rate_hz)
+            )
     except sound_files.SoundFileError as error:
         return LeftOut(file=file, reason=error.reason)
-    if num_samples < recipe.segment_samples:
-        seconds = num_samples / recipe.sample_rate_hz
+    if loudness.num_samples < recipe.segment_samples:
+        seconds = loudness.num_samples / recipe.sample_rate_hz
         reason = f"is shorter ({seconds:.2f} s) than one segment ({recipe.segment_seconds:.2f} s)"
         return LeftOut(file=file, reason=reason)
-    if peak < _SILENCE_PEAK:
+    if loudness.is_silent:
         return LeftOut(file=file, reason="is silent")
-    return Track(file=file, num_samples=num_samples, rms=float(np.sqrt(energy / num_samples)))
+    return Track(file=file, loudness=loudness)
 
 
 def plan_domain(name: str, scanned: Iterable[Track | LeftOut], recipe: Recipe) -> Domain:

@@ -47,6 +47,7 @@ def main() -> None:
             train_domains,
             sample_rate_hz=prepared.sample_rate_hz,
             mu_law=prepared.mu_law,
+            rms_dbfs=prepared.rms_dbfs,
             base=base,
         )
         done = run(

@@ -152,13 +152,20 @@ def test_samples_do_not_depend_on_how_their_bytes_arrive(rng, sizes):
     np.testing.assert_array_equal(np.concatenate([b for _, b in blocks]) * 32_768, source)
 
 
-def test_samples_are_scaled_as_in_files(tmp_path, rng):
-    waveform = rng.uniform(-1.1, 1.1, size=5000).astype(np.float32)
-    sound_files.write(tmp_path / "a.wav", waveform, sample_rate_hz=RATE_HZ)
+def test_wav_flac_and_raw_samples_of_one_waveform_are_the_same_and_the_nearest(tmp_path, rng):
+    halves = (np.arange(-8, 8) + 0.5) / 32_768  # Where rounding down and to the nearest part.
+    noise = rng.uniform(-1.1, 1.1, size=5000)
+    waveform = np.concatenate([halves, noise, [1.0, -1.0, 0.0]]).astype(np.float32)
+    nearest = [round(max(-1.0, min(1.0, float(amplitude))) * 32_768) for amplitude in waveform]
+    written = {}
+    for name in ("a.wav", "a.flac"):
+        sound_files.write(tmp_path / name, waveform, sample_rate_hz=RATE_HZ)
+        written[name], _ = soundfile.read(tmp_path / name, dtype="int16")
     with (tmp_path / "a.raw").open("wb") as file, pcm.Writer(file.fileno()) as writer:
         writer.write(waveform)
-    written, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
-    np.testing.assert_array_equal(np.fromfile(tmp_path / "a.raw", "<i2"), written)
+    written["a.raw"] = np.fromfile(tmp_path / "a.raw", "<i2")
+    for samples_of_file in written.values():
+        np.testing.assert_array_equal(samples_of_file, np.minimum(nearest, 32_767))
 
 
 @pytest.mark.parametrize("block_samples", [1, 100, 3333])

@@ -27,6 +27,14 @@ def check_mu_law(convention: str) -> None:
         )
 
 
+def check_rms(rms_dbfs: float | None) -> None:
+    """Raises `ValueError` for a level that no recording has."""
+    if rms_dbfs is not None and not -60 <= rms_dbfs <= 0:
+        raise ValueError(
+            f"--rms_dbfs={rms_dbfs:g} must lie between -60 and 0; music is often near -20."
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Sizes of the three networks (§3.1).
@@ -36,6 +44,9 @@ class ModelConfig:
         mu_law: How waveforms become codes, `rounded` or `truncated` (see
             `umt_jax.audio.mu_law`), and codes waveforms. With `truncated`, as in the published
             code, generation starts from code 128 instead of from nothing.
+        rms_dbfs: Root mean square, in dB of full scale, that recordings are brought to before they
+            are encoded, as those of the training data were (see `umt_jax.audio.level`); None
+            leaves them as they are.
         encoder_blocks: Repetitions of the encoder's series of dilations 1, 2, 4, ...
         encoder_layers: Length of that series.
         encoder_channels: Width C of the encoder's residual stream.
@@ -56,6 +67,7 @@ class ModelConfig:
 
     sample_rate_hz: int = 16_000
     mu_law: str = "rounded"
+    rms_dbfs: float | None = None
     encoder_blocks: int = 3
     encoder_layers: int = 10
     encoder_channels: int = 128
@@ -79,6 +91,7 @@ class ModelConfig:
                 f"--encoder_activation={self.encoder_activation} is not known. Use "
                 f"{' or '.join(ENCODER_ACTIVATIONS)}."
             )
+        check_rms(self.rms_dbfs)
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f"--{name}={value} must be at least 1.")

@@ -32,7 +32,6 @@ from umt_jax.generation.segments import Window
 from umt_jax.inference import flags as infer_flags
 from umt_jax.inference import jobs as places
 from umt_jax.inference import sampling_flags, writers
-from umt_jax.shapes import Waveform
 
 # Without the total: it is a guess from the files' headers, and tqdm drops it once it is exceeded.
 _BAR_FORMAT = "{l_bar}{bar}| {n:.1f} s of sound [{elapsed}<{remaining}]"
@@ -218,7 +217,7 @@ def _windows(
         assert standard_input is not None
         if standard_input.is_sound_file():
             with standard_input.as_file() as path:
-                yield from model.encode_blocks(_read_piped(path, model.sample_rate_hz))
+                yield from _windows_of_piped(model, path)
             return
         blocks = sound_files.resample_blocks(standard_input.decode(), to_hz=model.sample_rate_hz)
         yield from model.encode_blocks(blocks)
@@ -226,13 +225,12 @@ def _windows(
         file = latent_file.read(source, encoder=model.encoder_fingerprint)
         yield from model.windows(file.latents, file.num_samples)
     else:
-        blocks = sound_files.read_blocks(source, sample_rate_hz=model.sample_rate_hz)
-        yield from model.encode_blocks(blocks)
+        yield from model.encode_blocks(sound_files.SoundFileBlocks(source, model.sample_rate_hz))
 
 
-def _read_piped(path: Path, sample_rate_hz: int) -> Iterator[Waveform]:
+def _windows_of_piped(model: translator.Translator, path: Path) -> Iterator[Window]:
     try:
-        yield from sound_files.read_blocks(path, sample_rate_hz=sample_rate_hz)
+        yield from model.encode_blocks(sound_files.SoundFileBlocks(path, model.sample_rate_hz))
     except sound_files.SoundFileError as error:
         raise sound_files.SoundFileError("--input=-", error.reason) from error
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Integer, Key, Num, PyTree, UInt, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int16, Integer, Key, Num, PyTree, UInt, UInt8
 
 Array = jax.Array | np.ndarray
 
@@ -60,6 +60,7 @@ __all__ = [
     "Float",
     "Float32",
     "Int",
+    "Int16",
     "Integer",
     "Key",
     "Latents",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
+from umt_jax.audio import level
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.data import latent_file
@@ -99,9 +100,19 @@ class Translator:
     def encode(self, waveform: Waveform, sample_rate_hz: int) -> Latents:
         """Returns the latents of a waveform at any rate, [*B, F, Z] (§3.1).
 
-        A last, incomplete latent frame is filled up with silence.
+        Each recording is brought to the model's level first (see `level`). A last, incomplete
+        latent frame is filled up with silence.
         """
-        return self._encode(self._at_own_rate(waveform, sample_rate_hz))
+        return self._encode(self.level(self._at_own_rate(waveform, sample_rate_hz)))
+
+    def level(self, waveform: Waveform) -> Waveform:
+        """Returns recordings at `self.sample_rate_hz`, [*B, T], as the encoder hears them.
+
+        Each is brought to the root mean square of the tracks that the model was trained on,
+        `config.model.rms_dbfs`, peaks beyond full scale left to be clipped; silence stays as it is,
+        and so does everything where that is None.
+        """
+        return level.bring_to(waveform, self.config.model.rms_dbfs)
 
     def generate(
         self,
@@ -201,7 +212,7 @@ class Translator:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
         validation.check_domains([domain], self.domains)
         resampled = self._at_own_rate(waveform, sample_rate_hz)
-        latents = self._encode(resampled)
+        latents = self._encode(self.level(resampled))
         audio_out = self.generate(
             latents, domain=domain, temperature=temperature, top_p=top_p, seed=seed
         )
@@ -222,8 +233,8 @@ class Translator:
 
         Args:
             recordings: Each an iterable of its waveform's blocks, [any], at
-                `self.sample_rate_hz`. It may raise `ValueError` or `OSError`, which ends that
-                recording alone.
+                `self.sample_rate_hz`, brought to the model's level as `encode_blocks` does. It may
+                raise `ValueError` or `OSError`, which ends that recording alone.
             domains: Names to translate to; None for all.
             temperature: Scale of the randomness; 0 takes the likeliest code every time. None
                 is the model's own, `config.sampling`.
@@ -254,11 +265,20 @@ class Translator:
     def encode_blocks(self, blocks: Iterable[Float[Array, "_"]]) -> Iterator[Window]:
         """Encodes a recording that comes in blocks, [any], at `self.sample_rate_hz`.
 
+        A model that was trained at one level (`config.model.rms_dbfs`) hears the recording at it.
+        Blocks that can be iterated twice, as a list or `sound_files.SoundFileBlocks`, are measured to
+        their end first. Those of an iterator are encoded as they come, at a gain that follows what
+        was heard so far (`level.follow`).
+
         Yields:
             Latents of a window, [F, Z], and how many samples they stand for: the recording may end
             inside the last latent frame.
         """
-        yield from self._encoder.encode(blocks)
+        model = self.config.model
+        levelled = level.bring_blocks_to(
+            blocks, model.rms_dbfs, sample_rate_hz=model.sample_rate_hz
+        )
+        yield from self._encoder.encode(levelled)
 
     def windows(
         self, latents: Float[Array, "F Z"], num_samples: int | None = None

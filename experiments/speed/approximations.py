@@ -58,6 +58,7 @@ def report() -> str:
     waveform = sound_files.read(Path(args.input), sample_rate_hz=rate_hz)[
         : round(args.seconds * rate_hz)
     ]
+    waveform = translator.level(waveform)
     lines = [
         f"Of {Path(args.input).name}, {len(waveform) / rate_hz:.1f} s, by {args.checkpoint}.",
         "",

@@ -101,7 +101,7 @@ EVAL_AUDIO_SECONDS = flags.DEFINE_float(
 )
 
 # Decided by the prepared segments, so these fields have no flag.
-_OF_DATA = ("sample_rate_hz", "mu_law")
+_OF_DATA = ("sample_rate_hz", "mu_law", "rms_dbfs")
 
 # Fields that are paths.
 _PATHS = ("init_from",)
@@ -298,6 +298,7 @@ def config_from_flags(
     *,
     sample_rate_hz: int,
     mu_law: str,
+    rms_dbfs: float | None,
     base: Config | None,
 ) -> Config:
     """Returns the configuration that the flags describe.
@@ -307,6 +308,7 @@ def config_from_flags(
         train_domains: Those to train; () for all.
         sample_rate_hz: Rate of the prepared segments.
         mu_law: Convention of their codes.
+        rms_dbfs: Level that their tracks were brought to, if any.
         base: The run that this one goes on from, if there is one: decides the model, so that flags
             need not repeat it, and how it is played.
 
@@ -318,11 +320,14 @@ def config_from_flags(
         model = ModelConfig(
             sample_rate_hz=sample_rate_hz,
             mu_law=mu_law,
+            rms_dbfs=rms_dbfs,
             **{name: flag.value for name, flag in _MODEL_FLAGS.items()},
         )
     else:
         preset = PRESET.value or base.preset
         model = base.model
+        if model.rms_dbfs is None:
+            model = dataclasses.replace(model, rms_dbfs=rms_dbfs)
         for name, flag in _MODEL_FLAGS.items():
             if flag.present and flag.value != getattr(model, name):
                 raise ValueError(

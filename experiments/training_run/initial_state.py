@@ -56,6 +56,8 @@ def check_config(config: Config, workdir: str) -> None:
     if not checkpoint.has_checkpoint(workdir):
         return
     before, now = _by_flag(checkpoint.read_config(workdir)), _by_flag(config)
+    if before["rms_dbfs"] is None:
+        del now["rms_dbfs"]  # Runs from before it was recorded go on, and record it.
     for flag, value in now.items():
         if before[flag] != value:
             way = ""

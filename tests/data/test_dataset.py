@@ -205,6 +205,12 @@ def test_an_unknown_domain_lists_those_there_are(prepared_dir):
             "Cello was prepared with --mu_law=rounded, but the model needs truncated. Prepare it "
             "with data_prep.build --mu_law=truncated",
         ),
+        (
+            "model",
+            {"rms_dbfs": -20.0},
+            "Cello was prepared with no --rms_dbfs, but the model needs -20.0. Prepare it with "
+            "data_prep.build --rms_dbfs=-20.0",
+        ),
     ],
 )
 def test_segments_that_do_not_fit_the_model_are_refused(

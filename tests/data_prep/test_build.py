@@ -116,7 +116,7 @@ def test_the_command_builds_a_dataset_that_tfds_reads(music, tmp_path):
     assert set.union(*names.values()) == {"a.wav", "b.flac", "disc 1/c.ogg", "disc 1/d.mp3"}
 
     metadata = staging.read_metadata(epath.Path(tmp_path / "data"))["Solo_Cello"]
-    assert metadata["segment_samples"] == 1024 and metadata["loudness_dbfs"] is None
+    assert metadata["segment_samples"] == 1024 and metadata["rms_dbfs"] is None
     assert {track["name"] for track in metadata["tracks"]} == set.union(*names.values())
     assert len(metadata["left_out"]) == 7
 

@@ -75,7 +75,7 @@ def test_variants_of_another_timbre_follow_those_of_pitch_alone(track):
 
 
 def test_loudness_is_that_of_the_whole_track(track):
-    made = examples(track[1], num_segments=58, loudness_dbfs=-20.0)
+    made = examples(track[1], num_segments=58, rms_dbfs=-20.0)
     waveform = mu_law.decode(np.concatenate([example["codes"] for example in made]), "rounded")
     assert 20 * np.log10(np.sqrt(np.mean(waveform**2))) == pytest.approx(-20, abs=0.1)
 
@@ -96,8 +96,8 @@ def test_effects_compile_without_a_warning():
         ({"num_variants": 0}, "--num_variants=0 must be at least 1"),
         ({"timbre_variants": -1}, "--timbre_variants=-1 must be 0 or more"),
         ({"sample_rate_hz": 16}, "--sample_rate_hz=16 must be at least 1000"),
-        ({"loudness_dbfs": 3.0}, "--loudness_dbfs=3 must lie between -60 and 0"),
-        ({"loudness_dbfs": float("nan")}, "--loudness_dbfs=nan must lie"),
+        ({"rms_dbfs": 3.0}, "--rms_dbfs=3 must lie between -60 and 0"),
+        ({"rms_dbfs": float("nan")}, "--rms_dbfs=nan must lie"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -7,6 +7,7 @@ from etils import epath
 from data_prep import shards, tracks
 from data_prep.settings import Recipe
 from data_prep.tracks import SPLITS, Domain, Stretch
+from umt_jax.audio.level import Loudness
 
 RECIPE = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=1)
 SEGMENT_BYTES = 2048
@@ -15,7 +16,7 @@ SEGMENT_BYTES = 2048
 def domain_of(counts):
     """A domain whose splits have stretches of so many segments."""
     file = tracks.SoundFile(path=epath.Path("a"), name="a", sha256="a")
-    track = tracks.Track(file=file, num_samples=0, rms=1.0)
+    track = tracks.Track(file=file, loudness=Loudness())
     stretches = {
         split: [
             Stretch(track=track, start_sample=i, num_segments=count)

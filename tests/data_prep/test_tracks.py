@@ -7,6 +7,7 @@ from etils import epath
 
 from data_prep import tracks
 from data_prep.settings import Recipe
+from umt_jax.audio.level import Loudness
 
 RECIPE = Recipe(sample_rate_hz=2000, segment_samples=1024)
 T = RECIPE.segment_samples
@@ -14,7 +15,7 @@ T = RECIPE.segment_samples
 
 def track(name, num_samples, sha256=None):
     file = tracks.SoundFile(path=epath.Path(name), name=name, sha256=sha256 or name)
-    return tracks.Track(file=file, num_samples=num_samples, rms=0.1)
+    return tracks.Track(file=file, loudness=Loudness(num_samples=num_samples, energy=1.0, peak=1.0))
 
 
 def spans(stretches):
@@ -113,4 +114,4 @@ def test_a_track_is_known_by_name_content_length_and_level(tmp_path):
     scanned = tracks.scan(tracks.identify(epath.Path(path), folder=epath.Path(tmp_path)), RECIPE)
     assert isinstance(scanned, tracks.Track)
     assert scanned.file.name == "disc 1/a.wav" and len(scanned.file.sha256) == 64
-    assert scanned.num_samples == 2000 and scanned.rms == pytest.approx(0.5)
+    assert scanned.num_samples == 2000 and scanned.loudness.rms == pytest.approx(0.5)

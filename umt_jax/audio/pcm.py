@@ -11,11 +11,21 @@ import numpy as np
 from absl import logging
 
 from umt_jax.audio import sound_parts
-from umt_jax.shapes import Float, Waveform
+from umt_jax.shapes import Float, Int16, Waveform
 
 _SAMPLE = np.dtype("<i2")
+_FULL_SCALE = 2**15
 _READ_BYTES = 65_536
 _HEADER_BYTES = 12
+
+
+def quantise(waveform: Waveform) -> Int16[np.ndarray, "*B T"]:
+    """Rounds amplitudes to the nearest 16-bit samples, [*B, T]; those outside [-1, 1] are clipped.
+
+    Full scale is 32768, as in sound files. Every output of this project is rounded here.
+    """
+    scaled = np.rint(np.asarray(waveform, np.float32) * np.float32(_FULL_SCALE))
+    return scaled.clip(-_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
 
 
 class Reader:
@@ -62,7 +72,7 @@ class Reader:
             if count:
                 num_samples += count
                 samples = np.frombuffer(data, _SAMPLE, count)
-                yield self._sample_rate_hz, samples.astype(np.float32) / 32_768
+                yield self._sample_rate_hz, samples.astype(np.float32) / _FULL_SCALE
         if rest:
             logging.warning("The input ends within a sample, which is left out.")
         if not num_samples:
@@ -96,10 +106,7 @@ class Writer:
         Raises:
             BrokenPipeError: Whoever was reading has closed the pipe.
         """
-        # As libsndfile makes 16 bits of what it writes to a file: the upper half of 32.
-        wide = np.rint(np.asarray(waveform, np.float64) * 2**31).clip(-(2**31), 2**31 - 1)
-        samples = (wide // 2**16).astype(_SAMPLE)
-        data = memoryview(samples.tobytes())
+        data = memoryview(quantise(waveform).astype(_SAMPLE).tobytes())
         while data:
             data = data[os.write(self._descriptor, data) :]
 

@@ -4,6 +4,7 @@ Whatever the length of a file, one block of it is in memory.
 """
 
 import collections
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ import soundfile
 import soxr
 
 from umt_jax import storage
-from umt_jax.audio import decoding
+from umt_jax.audio import decoding, pcm
 from umt_jax.audio.decoding import SoundFileError
 from umt_jax.shapes import Float, Waveform
 
@@ -114,6 +115,23 @@ def read_blocks(
         yield waveform
     if num_samples == 0:
         raise SoundFileError(path, "holds no samples")
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundFileBlocks:
+    """The blocks of a sound file, as `read_blocks` yields them, from the start at each iteration.
+
+    Attributes:
+        path: The file.
+        sample_rate_hz: Rate of the blocks.
+    """
+
+    path: Path
+    sample_rate_hz: int
+
+    def __iter__(self) -> Iterator[Waveform]:
+        """Decodes the file."""
+        return read_blocks(self.path, sample_rate_hz=self.sample_rate_hz)
 
 
 def _mono(path: Path, block_seconds: float) -> Iterator[tuple[int, Waveform]]:
@@ -242,13 +260,18 @@ class SoundFileWriter:
         """
         if not np.isfinite(waveform).all():
             raise ValueError(f"{self._path}: the sound to write holds samples that are not finite.")
-        clipped = np.clip(np.asarray(waveform, np.float32), -1.0, 1.0)
+        # libsndfile would round down for .wav, and to the nearest for .flac.
+        samples = (
+            np.clip(np.asarray(waveform, np.float32), -1.0, 1.0)
+            if _WRITTEN_SUBTYPES[self._format] == "VORBIS"
+            else pcm.quantise(waveform)
+        )
         try:
-            for start in range(0, len(clipped), _WRITE_SAMPLES):
-                self._file.write(clipped[start : start + _WRITE_SAMPLES])
+            for start in range(0, len(samples), _WRITE_SAMPLES):
+                self._file.write(samples[start : start + _WRITE_SAMPLES])
         except soundfile.LibsndfileError as error:
             raise self._not_written(error) from error
-        self._num_samples += len(clipped)
+        self._num_samples += len(samples)
 
     def __exit__(
         self,

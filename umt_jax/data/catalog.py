@@ -54,6 +54,11 @@ def read_metadata(dataset: epath.Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}). Remove {dataset}.") from error
 
 
+def rms_dbfs(metadata: dict[str, Any]) -> float | None:
+    """Returns the level that tracks were brought to, if any, whichever version recorded it."""
+    return metadata.get("rms_dbfs", metadata.get("loudness_dbfs"))
+
+
 def remove(dataset: epath.Path) -> None:
     """Removes a dataset, first the file that makes it complete."""
     (dataset / _LAST_WRITTEN).unlink()

@@ -92,19 +92,28 @@ class Dataset:
         """Convention of the first domain's codes; `check` sees to it that all have the same."""
         return _mu_law(next(iter(self.description.values())))
 
+    @property
+    def rms_dbfs(self) -> float | None:
+        """Level of the first domain's tracks; `check` sees to it that all have the same."""
+        return prepared.rms_dbfs(next(iter(self.description.values())))
+
     def check(self, config: Config) -> None:
         """Raises `ValueError` where segments are too short, or not made as the model needs them."""
         model, segment_samples = config.model, config.training.segment_samples
+        # Models from before it was recorded do not tell; then domains need only agree.
+        rms_dbfs = self.rms_dbfs if model.rms_dbfs is None else model.rms_dbfs
         for domain, recipe in self.description.items():
             for flag, there, needed in (
                 ("sample_rate_hz", recipe["sample_rate_hz"], model.sample_rate_hz),
                 ("mu_law", _mu_law(recipe), model.mu_law),
+                ("rms_dbfs", prepared.rms_dbfs(recipe), rms_dbfs),
             ):
                 if there != needed:
+                    way = f"--{flag}={there}" if there is not None else f"no --{flag}"
                     raise ValueError(
-                        f"{domain} was prepared with --{flag}={there}, but the model needs "
-                        f"{needed}. Prepare it with data_prep.build --{flag}={needed}, in another "
-                        "--data_dir or with --overwrite."
+                        f"{domain} was prepared with {way}, but the model needs {needed}. Prepare "
+                        f"it with data_prep.build --{flag}={needed}, in another --data_dir or with "
+                        "--overwrite."
                     )
             if recipe["segment_samples"] < segment_samples:
                 raise ValueError(

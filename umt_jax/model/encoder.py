@@ -17,6 +17,9 @@ from umt_jax.shapes import Array, Bool, Codes, Latents, Parameters
 _OF_DECODERS = ("decoder_", "residual_", "skip_", "classifier_")
 """How the names of sizes begin that decide nothing here."""
 
+_OF_RECORDINGS = ("rms_dbfs",)
+"""What is done to recordings before they are encoded."""
+
 _LATER = {"encoder_activation": "relu"}
 """Fields that came when there were fingerprints already, which none has with these values."""
 
@@ -80,7 +83,7 @@ def fingerprint(parameters: Parameters, config: ModelConfig) -> str:
     sizes = {
         name: value
         for name, value in dataclasses.asdict(config).items()
-        if not name.startswith(_OF_DECODERS) and _LATER.get(name) != value
+        if not name.startswith(_OF_DECODERS + _OF_RECORDINGS) and _LATER.get(name) != value
     }
     digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):

@@ -56,7 +56,7 @@ class Studio:
         """
         if not domains:
             raise ValueError("No domain is chosen. Choose at least one to translate to.")
-        source = self._read(path)
+        source = self.model.level(self._read(path))
         # In the model's order, in whichever they were chosen.
         wanted = tuple(domain for domain in self.model.domains if domain in domains)
         pieces = self.model.translate_recordings(
@@ -85,7 +85,8 @@ class Studio:
             temperature: Scale of the randomness; 0 takes the likeliest code every time.
             seed: Decides the random numbers.
         """
-        first_sound, second_sound = blending.match_levels([self._read(first), self._read(second)])
+        sounds = blending.match_levels([self._read(first), self._read(second)])
+        first_sound, second_sound = map(self.model.level, sounds)
         sources: dict[str, Waveform] = {"First": first_sound, "Second": second_sound}
         num_samples = min(map(len, sources.values()))
         first_latents, second_latents = (

@@ -7,12 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from umt_jax.audio import sound_files
+from umt_jax.audio import level, sound_files
 from umt_jax.audio.decoding import SoundFileError
 from umt_jax.shapes import Waveform
-
-SILENCE_PEAK = 1e-3
-"""A sound that nowhere exceeds this amplitude, -60 dB of full scale, counts as silent."""
 
 
 def read(path: str | None, *, sample_rate_hz: int, max_seconds: float) -> Waveform:
@@ -44,6 +41,6 @@ def read(path: str | None, *, sample_rate_hz: int, max_seconds: float) -> Wavefo
     except FileNotFoundError as error:
         raise ValueError(f"{name} is no longer on the server. Send it again.") from error
     waveform = np.concatenate(blocks)
-    if np.max(np.abs(waveform)) < SILENCE_PEAK:
+    if level.measure(blocks).is_silent:
         raise ValueError(f"{name} is silent: nothing in it is louder than -60 dB of full scale.")
     return waveform

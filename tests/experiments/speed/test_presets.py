@@ -13,7 +13,7 @@ def test_a_preset_is_what_training_makes_of_its_flagfile(name):
     with flagsaver.flagsaver():
         flags.FLAGS(["train", flagfile, "--data_dir=data", "--workdir=run"])
         config = train_flags.config_from_flags(
-            domains, (), sample_rate_hz=16_000, mu_law="rounded", base=None
+            domains, (), sample_rate_hz=16_000, mu_law="rounded", rms_dbfs=None, base=None
         )
     assert config.preset == name
     assert presets.model(name) == config.model
