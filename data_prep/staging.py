@@ -87,7 +87,7 @@ def is_up_to_date(metadata: Metadata | None, files: Sequence[SoundFile], recipe:
 
 
 def _setting(metadata: Metadata, name: str) -> Any:
-    return prepared.rms_dbfs(metadata) if name == "rms_dbfs" else metadata.get(name)
+    return catalog.rms_dbfs(metadata) if name == "rms_dbfs" else metadata.get(name)
 
 
 def _augmentation_version(metadata: Metadata) -> int:

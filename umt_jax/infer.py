@@ -219,6 +219,14 @@ def _windows(
             with standard_input.as_file() as path:
                 yield from _windows_of_piped(model, path)
             return
+        if model.config.model.rms_dbfs is not None:
+            print(
+                f"The model plays sounds at {model.config.model.rms_dbfs:g} dBFS. That of the "
+                "source is known at its end alone: its gain is decided by the first half second, "
+                "then follows what was heard.",
+                file=sys.stderr,
+                flush=True,
+            )
         blocks = sound_files.resample_blocks(standard_input.decode(), to_hz=model.sample_rate_hz)
         yield from model.encode_blocks(blocks)
     elif latent_file.is_latent_file(source):

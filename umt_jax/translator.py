@@ -266,9 +266,9 @@ class Translator:
         """Encodes a recording that comes in blocks, [any], at `self.sample_rate_hz`.
 
         A model that was trained at one level (`config.model.rms_dbfs`) hears the recording at it.
-        Blocks that can be iterated twice, as a list or `sound_files.SoundFileBlocks`, are measured to
-        their end first. Those of an iterator are encoded as they come, at a gain that follows what
-        was heard so far (`level.follow`).
+        Blocks that can be iterated twice, as a list or `sound_files.SoundFileBlocks`, are measured
+        to their end first. Those of an iterator are encoded as they come, at a gain that follows
+        what was heard so far (`level.follow`).
 
         Yields:
             Latents of a window, [F, Z], and how many samples they stand for: the recording may end

@@ -19,6 +19,7 @@ from etils import epath
 from data_prep import augment, build, domains, process_workers, staging, tfds_files, tracks
 from data_prep.settings import Recipe
 from umt_jax.audio import mu_law
+from umt_jax.data import catalog
 
 RECIPE = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=2)
 FLAGS = ["--sample_rate_hz=8000", "--segment_samples=1024", "--num_variants=2"]
@@ -165,6 +166,16 @@ def test_building_again_builds_what_changed_alone(music, tmp_path):
     assert run_build(music, data) == ["Solo_Cello"]
     lines = build.table(staging.read_metadata(epath.Path(data)), built=["Solo_Cello"]).splitlines()
     assert [line.split("  ")[-1] for line in lines[1:4]] == ["up to date", "built", "up to date"]
+
+
+def test_a_level_that_an_earlier_version_recorded_is_known():
+    levelled = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=2, rms_dbfs=-20.0)
+    nothing = tracks.Domain(name="Piano", tracks=(), left_out=(), stretches={})
+    earlier = tfds_files.describe(nothing, levelled)
+    earlier["loudness_dbfs"] = earlier.pop("rms_dbfs")
+    assert catalog.rms_dbfs(earlier) == -20
+    assert staging.is_up_to_date(earlier, [], levelled)
+    assert not staging.is_up_to_date(earlier, [], RECIPE)
 
 
 def test_other_settings_are_an_error_unless_overwritten(music, tmp_path):

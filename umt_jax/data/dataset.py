@@ -95,7 +95,7 @@ class Dataset:
     @property
     def rms_dbfs(self) -> float | None:
         """Level of the first domain's tracks; `check` sees to it that all have the same."""
-        return prepared.rms_dbfs(next(iter(self.description.values())))
+        return catalog.rms_dbfs(next(iter(self.description.values())))
 
     def check(self, config: Config) -> None:
         """Raises `ValueError` where segments are too short, or not made as the model needs them."""
@@ -106,7 +106,7 @@ class Dataset:
             for flag, there, needed in (
                 ("sample_rate_hz", recipe["sample_rate_hz"], model.sample_rate_hz),
                 ("mu_law", _mu_law(recipe), model.mu_law),
-                ("rms_dbfs", prepared.rms_dbfs(recipe), rms_dbfs),
+                ("rms_dbfs", catalog.rms_dbfs(recipe), rms_dbfs),
             ):
                 if there != needed:
                     way = f"--{flag}={there}" if there is not None else f"no --{flag}"
