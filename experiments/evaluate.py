@@ -42,6 +42,9 @@ _EXTRA = {
 }
 
 
+_CHOOSE_FLAGS = ("choose_temperature", "choose_top_p")
+
+
 def check_extra() -> None:
     """Raises `ValueError` if a package of the extra is missing."""
     missing = [name for module, name in _EXTRA.items() if importlib.util.find_spec(module) is None]
@@ -112,7 +115,7 @@ def main() -> None:
     }
     for name in ("pairs", "audio_dir", "choose_on"):
         values[name] = pathlib.Path(values[name]) if values[name] else None
-    for name in ("choose_temperature", "choose_top_p"):
+    for name in _CHOOSE_FLAGS:
         values[name] = _numbers(name, values[name])
     options = run.Options(**values)
     evaluation = run.run(options)
@@ -157,6 +160,8 @@ def _check_flags(args: flags.FlagValues) -> None:
         )
     if args.choose_on and not (args.checkpoint and args.pairs):
         raise ValueError("--choose_on chooses how a --checkpoint plays --pairs: name both.")
+    for name in _CHOOSE_FLAGS:
+        _numbers(name, args[name].value)
     for name in ("temperature", "top_p"):
         if args[name].value is not None and args[f"choose_{name}"].value:
             raise ValueError(f"--choose_{name} chooses --{name}: give one of them.")
