@@ -1,7 +1,7 @@
 import subprocess
 import sys
-import types
 
+import absl.flags
 import numpy as np
 import pytest
 import soundfile
@@ -117,8 +117,12 @@ def test_a_morph_begins_as_one_decoder_and_ends_as_the_other(music, model, train
     ],
 )
 def test_flags_that_cannot_go_together_are_named(flags, message):
+    args = absl.flags.FlagValues()
     given = {"input": ["a.wav", "b.wav"], "domain": ["A"], "morph": None, "grid": None}
-    args = types.SimpleNamespace(**{**given, "schedule": "paper", "weight": None, **flags})
+    for name, value in {**given, "schedule": "paper", "weight": None, **flags}.items():
+        absl.flags.DEFINE_string(name, None, "", flag_values=args)
+        args[name].value = value
+    args.mark_as_parsed()
     with pytest.raises(ValueError) as caught:
         blend.check_flags(args)
     assert message in str(caught.value)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from umt_jax.plots import spectrograms
 
 
-def loss_curves(metrics: Sequence[Mapping[str, float]], domains: Sequence[str]) -> Figure:
+def loss_curves(metrics: Sequence[Mapping[str, float | int]], domains: Sequence[str]) -> Figure:
     """Draws a run: reconstruction losses of training and validation, and the classifier if trained.
 
     Args:
@@ -46,7 +46,7 @@ def loss_curves(metrics: Sequence[Mapping[str, float]], domains: Sequence[str]) 
 
 
 def _draw_lines(
-    axes: Axes, metrics: Sequence[Mapping[str, float]], lines: Mapping[str, str]
+    axes: Axes, metrics: Sequence[Mapping[str, float | int]], lines: Mapping[str, str]
 ) -> list[tuple[float, str, str]]:
     """Draws metrics by label; returns the last value, label and colour of each line."""
     ends = []
