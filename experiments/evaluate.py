@@ -27,7 +27,7 @@ from typing import Any
 from absl import flags
 
 from umt_jax import command_line, path_flags
-from umt_jax.inference import sampling_flags
+from umt_jax.inference import generation_flags
 
 _EXTRA = {
     "onnxruntime": "onnxruntime",
@@ -64,7 +64,7 @@ def define_flags() -> None:
     path_flags.define("data_dir", None, "Folder of prepared domains.")
     path_flags.define("audio_dir", None, "Folder of source/, output/ and target/.")
     path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
-    sampling_flags.define_flags()
+    generation_flags.define_sampling()
     flags.DEFINE_list(
         "choose_temperature", [], "Temperatures, of which the best one on --choose_on is taken."
     )
@@ -72,7 +72,7 @@ def define_flags() -> None:
     path_flags.define(
         "choose_on", None, "Folder of pairs as --pairs, of pieces that are not in it, to choose on."
     )
-    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
+    generation_flags.define_seed()
     flags.DEFINE_float("clip_s", 6.0, "Seconds of a clip.", lower_bound=3)
     flags.DEFINE_float(
         "max_s",

@@ -19,7 +19,7 @@ from data_prep import instruments
 from umt_jax import command_line, path_flags, translator
 from umt_jax.audio import sound_files
 from umt_jax.checkpoints import demo_model
-from umt_jax.inference import sampling_flags
+from umt_jax.inference import generation_flags
 from umt_jax.shapes import Waveform
 
 
@@ -32,8 +32,8 @@ def define_flags() -> None:
     flags.DEFINE_string("piece", None, "Which piece. Default: the first one by name.")
     path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_float("seconds", 10.0, "How much of the piece is played.", lower_bound=0.5)
-    sampling_flags.define_flags()
-    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
+    generation_flags.define_sampling()
+    generation_flags.define_seed()
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     args = flags.FLAGS
     command_line.use_compilation_cache()
     model = translator.load(demo_model.chosen(), step=args.step)
-    sampling = sampling_flags.chosen(model.config.sampling)
+    sampling = generation_flags.sampling(model.config.sampling)
     files = recordings(pathlib.Path(args.pairs), args.piece, model.domains)
     rate_hz = model.sample_rate_hz
     output = pathlib.Path(args.output)

@@ -24,7 +24,7 @@ from umt_jax.audio import mu_law, sound_files
 from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import Config
 from umt_jax.data import dataset
-from umt_jax.inference import jobs, sampling_flags
+from umt_jax.inference import generation_flags, jobs
 from umt_jax.model import networks
 from umt_jax.plots import latent_map, rainbowgram, spectrograms
 from umt_jax.shapes import Waveform
@@ -44,10 +44,10 @@ def define_flags() -> None:
     path_flags.define("data_dir", None, "Folder of the prepared domains of this model.")
     path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_float("seconds", 6.0, "How much of each sound is drawn.", lower_bound=0.1)
-    sampling_flags.define_flags()
-    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
+    generation_flags.define_sampling()
+    generation_flags.define_seed()
     flags.DEFINE_bool("overwrite", False, "Replace pictures that exist.")
-    flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
+    generation_flags.define_engine()
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
     command_line.use_compilation_cache()
     workdir = demo_model.chosen()
     config = checkpoint.read_config(workdir, args.step)
-    sampling_flags.chosen(config.sampling)  # Says what is wrong, if anything is.
+    generation_flags.sampling(config.sampling)  # Says what is wrong, if anything is.
     prepared = None
     if args.data_dir is not None:
         prepared = dataset.Dataset(args.data_dir, config.trained_domains)
@@ -95,14 +95,10 @@ def translations(
     waveform: Waveform, model: translator.Translator, args: flags.FlagValues
 ) -> dict[str, Waveform]:
     """Returns a waveform's translations into all the model's domains, by title."""
-    pieces = model.translate_recordings(
-        [[waveform]], temperature=args.temperature, top_p=args.top_p, seed=args.seed
+    (by_domain,) = model.translate_many(
+        [waveform], temperature=args.temperature, top_p=args.top_p, seed=args.seed
     )
-    waveforms = np.concatenate([piece.waveforms for piece in pieces], axis=-1)
-    return {
-        f"as {domain}": translated
-        for domain, translated in zip(model.domains, waveforms, strict=True)
-    }
+    return {f"as {domain}": translated for domain, translated in by_domain.items()}
 
 
 def translation_table(

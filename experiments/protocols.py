@@ -24,7 +24,7 @@ from umt_jax import command_line, path_flags, storage, translator
 from umt_jax.audio import sound_files
 from umt_jax.checkpoints import checkpoint
 from umt_jax.data import dataset
-from umt_jax.inference import sampling_flags
+from umt_jax.inference import generation_flags
 
 _JUDGE_SOUNDS = 40
 """How many sounds of each domain the judge learns from, at most."""
@@ -38,10 +38,10 @@ def define_flags() -> None:
     path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_integer("clips", 8, "Clips of each domain, at most.", lower_bound=2)
     path_flags.define("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
-    sampling_flags.define_flags()
-    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
+    generation_flags.define_sampling()
+    generation_flags.define_seed()
     flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
-    flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
+    generation_flags.define_engine()
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
         raise FileExistsError(f"{record} exists already. Pass --overwrite, or another --output.")
     command_line.use_compilation_cache()
     config = checkpoint.read_config(args.checkpoint, args.step)
-    sampling = sampling_flags.chosen(config.sampling)
+    sampling = generation_flags.sampling(config.sampling)
     if len(config.trained_domains) < 2:
         raise ValueError(f"--checkpoint={args.checkpoint} has one domain: nothing is translated.")
     prepared = dataset.Dataset(args.data_dir, config.trained_domains)

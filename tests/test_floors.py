@@ -19,8 +19,8 @@ FLOORS = {
     3: ["training", "generation"],
     4: ["checkpoints"],
     5: ["translator"],
-    6: ["inference", "studio"],
-    7: ["infer", "blend", "export", "published"],
+    6: ["inference"],
+    7: ["studio", "infer", "blend", "export", "published"],
 }
 FLOOR = {f"umt_jax.{part}": floor for floor, parts in FLOORS.items() for part in parts}
 

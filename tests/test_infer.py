@@ -436,6 +436,24 @@ def test_a_full_disk_leaves_whole_files_only(tmp_path, music, model, monkeypatch
     assert soundfile.info(output / "short.Piano.wav").frames == 7000
 
 
+def test_help_lists_every_flag_of_the_command():
+    finished = subprocess.run(
+        [sys.executable, "-m", "umt_jax.infer", "--help"], capture_output=True, text=True
+    )
+    listed = set(re.findall(r"^  --(?:\[no\])?(\w+):", finished.stdout, re.MULTILINE))
+    # Declared by the command, with the shipped model, with what commands share, and as paths.
+    assert {
+        "domain",
+        "resume",
+        "step",
+        "temperature",
+        "seed",
+        "engine",
+        "format",
+        "input",
+    } <= listed
+
+
 def test_an_interrupted_run_leaves_whole_files_only(tmp_path, music, model, monkeypatch):
     def interrupted(path, *, sample_rate_hz):
         blocks = original(path, sample_rate_hz=sample_rate_hz)

@@ -171,6 +171,19 @@ def test_recordings_of_any_length_are_translated_as_each_is_alone(rng, model):
         np.testing.assert_array_equal(waveforms[index][1], expected)
 
 
+def test_many_recordings_at_once_are_each_by_domain_what_they_are_alone(rng, model):
+    recordings = [noise(rng, length) for length in (640, 77, 1500)]
+    options = {"domains": ["Piano", "Cello", "Flute"], "seed": 3, "num_streams": 2}
+    together = model.translate_many(recordings, **options)
+    for recording, by_domain in zip(recordings, together, strict=True):
+        assert list(by_domain) == options["domains"]
+        expected = model.translate(recording, 1000, domain="Flute", seed=3)
+        np.testing.assert_array_equal(by_domain["Flute"], expected)
+    assert model.translate_many([]) == []
+    with pytest.raises(ValueError, match="not finite"):
+        model.translate_many([recordings[0], np.full(9, np.nan, np.float32)], **options)
+
+
 def test_wanted_domains_come_in_the_wanted_order(rng, model):
     waveform = noise(rng, 30)
     (piece, last) = model.translate_recordings([[waveform]], domains=["Piano"], seed=1)

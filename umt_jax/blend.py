@@ -24,8 +24,8 @@ from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import SamplingConfig
 from umt_jax.data import latent_file
 from umt_jax.generation import blending, validation
+from umt_jax.inference import generation_flags, writers
 from umt_jax.inference import jobs as places
-from umt_jax.inference import sampling_flags, writers
 from umt_jax.shapes import Array, Float
 
 
@@ -53,12 +53,11 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "morph", None, "Two domains: one sound, from the first's decoder to the second's."
     )
-    sampling_flags.define_flags()
-    flags.DEFINE_integer("seed", 0, "Decides the random numbers, the same for every mixture.", 0)
-    flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg"], "Format of the output.")
-    flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
+    generation_flags.define_sampling()
+    generation_flags.define_seed()
+    generation_flags.define_outputs()
     flags.DEFINE_integer("streams", 8, "Mixtures generated at once.", lower_bound=1)
-    flags.DEFINE_string("engine", "auto", "What generates mixtures: auto, scan, native or pallas.")
+    generation_flags.define_engine()
 
 
 def main() -> None:
@@ -68,7 +67,7 @@ def main() -> None:
     command_line.use_compilation_cache()
     workdir = demo_model.chosen()
     config = checkpoint.read_config(workdir, args.step)
-    sampling, all_domains = sampling_flags.chosen(config.sampling), config.domains
+    sampling, all_domains = generation_flags.sampling(config.sampling), config.domains
     domains = tuple(dict.fromkeys(args.morph or args.domain))
     domains = all_domains if domains == ("all",) else domains
     validation.check_domains(domains, all_domains)

@@ -13,7 +13,7 @@ from absl import flags
 
 from umt_jax import command_line, path_flags, storage
 from umt_jax.checkpoints import checkpoint
-from umt_jax.inference import sampling_flags
+from umt_jax.inference import generation_flags
 
 _RECORD = "metrics.jsonl"
 
@@ -24,13 +24,14 @@ def define_flags() -> None:
     path_flags.define("output", None, "Folder to make.", required=True)
     flags.DEFINE_integer("step", None, "Which of its checkpoints; the best if not given.")
     flags.DEFINE_bool("recordings", False, "Keep the names of the recordings behind the model.")
-    sampling_flags.define_flags()
+    generation_flags.define_sampling()
 
 
 def main() -> None:
     """Exports as the flags say."""
     args = flags.FLAGS
-    sampling = sampling_flags.chosen(checkpoint.read_config(args.checkpoint, args.step).sampling)
+    own = checkpoint.read_config(args.checkpoint, args.step).sampling
+    sampling = generation_flags.sampling(own)
     step, loss = checkpoint.export(
         args.checkpoint, args.output, args.step, sampling=sampling, recordings=args.recordings
     )

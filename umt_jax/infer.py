@@ -30,8 +30,8 @@ from umt_jax.data import latent_file
 from umt_jax.generation import validation
 from umt_jax.generation.segments import Window
 from umt_jax.inference import flags as infer_flags
+from umt_jax.inference import generation_flags, writers
 from umt_jax.inference import jobs as places
-from umt_jax.inference import sampling_flags, writers
 
 # Without the total: it is a guess from the files' headers, and tqdm drops it once it is exceeded.
 _BAR_FORMAT = "{l_bar}{bar}| {n:.1f} s of sound [{elapsed}<{remaining}]"
@@ -44,7 +44,7 @@ def main() -> None:
     command_line.use_compilation_cache()
     workdir = demo_model.chosen()
     config = checkpoint.read_config(workdir, args.step)
-    sampling = sampling_flags.chosen(config.sampling)
+    sampling = generation_flags.sampling(config.sampling)
     jobs = _plan(args, config.domains)
     if not jobs:
         print("Nothing is left to do: all outputs exist.")

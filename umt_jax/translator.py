@@ -218,6 +218,56 @@ class Translator:
         )
         return audio_out[..., : resampled.shape[-1]]
 
+    def translate_many(
+        self,
+        waveforms: Sequence[Float[Array, "_"]],
+        *,
+        domains: Sequence[str] | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        num_streams: int = 8,
+        parallel_segments: int = 1,
+    ) -> list[dict[str, Float[np.ndarray, "_"]]]:
+        """Translates whole recordings of any lengths into several domains.
+
+        The result is in memory; `translate_recordings`, whose arguments the others are, yields it
+        bit by bit.
+
+        Args:
+            waveforms: Recordings, each [T] of its own length, at `self.sample_rate_hz`.
+            domains: Names to translate to; None for all.
+            temperature: As of `translate_recordings`.
+            top_p: Likewise.
+            seed: Likewise.
+            num_streams: How many are under way at once, if there are so many.
+            parallel_segments: As of `translate_recordings`.
+
+        Returns:
+            For each recording its translations by domain, each as long as the recording.
+
+        Raises:
+            ValueError: A recording is not finite, or an argument is not allowed.
+        """
+        wanted = tuple(domains or self.domains)
+        parts: list[list[np.ndarray]] = [[] for _ in waveforms]
+        for piece in self.translate_recordings(
+            ([waveform] for waveform in waveforms),
+            domains=wanted,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            num_streams=max(1, min(num_streams, len(waveforms) * parallel_segments)),
+            parallel_segments=parallel_segments,
+        ):
+            if piece.error:
+                raise piece.error
+            parts[piece.recording].append(piece.waveforms)
+        return [
+            dict(zip(wanted, np.concatenate(of_recording, axis=-1), strict=True))
+            for of_recording in parts
+        ]
+
     def translate_recordings(
         self,
         recordings: Iterable[Iterable[Float[Array, "_"]]],

@@ -58,17 +58,12 @@ def translate(
 ) -> Translations:
     """Translates every clip into every domain."""
     sources = [(domain, clip) for domain, of_domain in clips.items() for clip in of_domain]
-    parts: list[list[np.ndarray]] = [[] for _ in sources]
-    for piece in model.translate_recordings(
-        ([clip] for _, clip in sources),
-        temperature=temperature,
-        seed=seed,
-        num_streams=min(8, len(sources)),
-    ):
-        parts[piece.recording].append(piece.waveforms)
+    translated = model.translate_many(
+        [clip for _, clip in sources], temperature=temperature, seed=seed
+    )
     translations: dict[tuple[str, str], list[Waveform]] = {}
-    for (source, _), of_clip in zip(sources, parts, strict=True):
-        for target, waveform in zip(model.domains, np.concatenate(of_clip, axis=-1), strict=True):
+    for (source, _), by_target in zip(sources, translated, strict=True):
+        for target, waveform in by_target.items():
             translations.setdefault((source, target), []).append(waveform)
     return translations
 

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import tqdm
 
 from experiments.evaluation import measuring, summary, tables
@@ -24,22 +23,18 @@ def translate(
     translations: dict[Pair, dict[str, Waveform]] = {}
     for source, by_piece in tqdm.tqdm(music.recordings.items(), desc="Translating", unit="domain"):
         targets = [domain for domain in music.domains if own or domain != source]
-        parts: list[list[np.ndarray]] = [[] for _ in by_piece]
-        for part in model.translate_recordings(
-            ([waveform] for waveform in by_piece.values()),
+        translated = model.translate_many(
+            list(by_piece.values()),
             domains=targets,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=seed,
             num_streams=len(by_piece),
-        ):
-            if part.error:
-                raise part.error
-            parts[part.recording].append(part.waveforms)
-        whole = [np.concatenate(of_piece, axis=-1) for of_piece in parts]
-        for place, target in enumerate(targets):
+        )
+        for target in targets:
             translations[source, target] = {
-                piece: waveforms[place] for piece, waveforms in zip(by_piece, whole, strict=True)
+                piece: by_target[target]
+                for piece, by_target in zip(by_piece, translated, strict=True)
             }
     return translations
 

@@ -207,14 +207,14 @@ def measure_seams(
         )
 
     def translate(seed, segments=1):
-        pieces = translator.translate_recordings(
-            [[waveform]],
+        (by_domain,) = translator.translate_many(
+            [waveform],
             domains=[domain],
             seed=seed,
             num_streams=segments,
             parallel_segments=segments,
         )
-        return np.concatenate([piece.waveforms[0] for piece in pieces])
+        return by_domain[domain]
 
     whole, other, joined = translate(0), translate(1), translate(0, num_segments)
 

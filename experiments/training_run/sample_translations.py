@@ -51,21 +51,15 @@ class Translations:
         if not distributed.writes():
             return []
         translator = Translator(self._config, whole)
-        pieces: list[list[np.ndarray]] = [[] for _ in self._excerpts]
-        for piece in translator.translate_recordings(
-            ([excerpt] for excerpt in self._excerpts), num_streams=len(self._excerpts)
-        ):
-            pieces[piece.recording].append(piece.waveforms)
+        translated = translator.translate_many(self._excerpts, num_streams=len(self._excerpts))
         return [
             Translation(
                 source=source,
                 waveform=excerpt,
                 latents=translator.encode(excerpt, translator.sample_rate_hz),
-                by_domain=dict(
-                    zip(translator.domains, np.concatenate(waveforms, axis=-1), strict=True)
-                ),
+                by_domain=by_domain,
             )
-            for source, excerpt, waveforms in zip(
-                self._config.trained_domains, self._excerpts, pieces, strict=True
+            for source, excerpt, by_domain in zip(
+                self._config.trained_domains, self._excerpts, translated, strict=True
             )
         ]

@@ -6,6 +6,8 @@ from absl import flags
 
 from umt_jax import path_flags
 
+flags.disclaim_key_flags()  # They are flags of the command, whose --help lists them.
+
 _FOLDER = Path(__file__).parents[1] / "pretrained" / "demo"
 
 

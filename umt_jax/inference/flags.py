@@ -6,7 +6,9 @@ from absl import flags
 
 from umt_jax import path_flags
 from umt_jax.checkpoints import demo_model
-from umt_jax.inference import sampling_flags
+from umt_jax.inference import generation_flags
+
+flags.disclaim_key_flags()  # They are flags of the command, whose --help lists them.
 
 
 def define_flags() -> None:
@@ -38,10 +40,9 @@ def define_flags() -> None:
         "Folder for the latents of each input, an .npz file each, which --input takes in place of "
         "the sound. Goes without --domain and --output, too.",
     )
-    sampling_flags.define_flags()
-    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
-    flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg"], "Format of the output.")
-    flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
+    generation_flags.define_sampling()
+    generation_flags.define_seed()
+    generation_flags.define_outputs()
     flags.DEFINE_bool(
         "resume",
         False,
@@ -63,10 +64,7 @@ def define_flags() -> None:
         "of 20 ms hides the seam.",
         lower_bound=1,
     )
-    flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
-    flags.DEFINE_string(
-        "weights", "float32", "Type in which native and pallas keep weights: float32 or bfloat16."
-    )
+    generation_flags.define_engine(weights=True)
 
 
 def check_flags(args: flags.FlagValues) -> None:

@@ -1,12 +1,18 @@
-"""The flags of commands that play a model: how codes are drawn, where not as the model says."""
+"""The flags that commands which play a model share.
+
+Each command declares those that it uses: how codes are drawn, the engine that generates, and the
+sound files that are written.
+"""
 
 from absl import flags
 
 from umt_jax.config import SamplingConfig
 
+flags.disclaim_key_flags()  # They are flags of the command, whose --help lists them.
 
-def define_flags() -> None:
-    """Declares --temperature and --top_p."""
+
+def define_sampling() -> None:
+    """Declares --temperature and --top_p, which `sampling` reads."""
     flags.DEFINE_float(
         "temperature",
         None,
@@ -21,7 +27,29 @@ def define_flags() -> None:
     )
 
 
-def chosen(own: SamplingConfig | None = None) -> SamplingConfig:
+def define_seed() -> None:
+    """Declares --seed."""
+    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
+
+
+def define_engine(*, weights: bool = False) -> None:
+    """Declares --engine and, if wanted, --weights; `engines.choose` checks their values."""
+    flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
+    if weights:
+        flags.DEFINE_string(
+            "weights",
+            "float32",
+            "Type in which native and pallas keep weights: float32 or bfloat16.",
+        )
+
+
+def define_outputs() -> None:
+    """Declares --format and --overwrite, for commands that write sound files."""
+    flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg"], "Format of the output.")
+    flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
+
+
+def sampling(own: SamplingConfig | None = None) -> SamplingConfig:
     """Returns a model's own sampling, or the usual one for None, overridden by the flags.
 
     Raises:

@@ -23,6 +23,7 @@ from absl import flags
 
 from umt_jax import command_line, translator
 from umt_jax.checkpoints import demo_model
+from umt_jax.inference import generation_flags
 from umt_jax.studio import session
 
 _FIRST_PORT, _LAST_PORT = 7860, 7959
@@ -52,10 +53,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_megabytes", 50, "Size of the largest file that is taken.", lower_bound=1
     )
-    flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
-    flags.DEFINE_string(
-        "weights", "float32", "Type in which native and pallas keep weights: float32 or bfloat16."
-    )
+    generation_flags.define_engine(weights=True)
 
 
 def main() -> None:

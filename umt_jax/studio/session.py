@@ -62,8 +62,9 @@ class Studio:
         pieces = self.model.translate_recordings(
             [[source]], domains=wanted, temperature=temperature, seed=seed
         )
-        waveforms = (piece.waveforms for piece in pieces if piece.waveforms.size)
-        return Take({"Source": source}, wanted, Path(str(path)).stem, len(source), waveforms)
+        return Take(
+            {"Source": source}, wanted, Path(str(path)).stem, len(source), _waveforms(pieces)
+        )
 
     def blend(
         self,
@@ -108,6 +109,15 @@ class Studio:
         return uploads.read(
             path, sample_rate_hz=self.model.sample_rate_hz, max_seconds=self.max_seconds
         )
+
+
+def _waveforms(pieces):
+    """Yields the waveforms of one recording's pieces, [K, any]; raises what ends it early."""
+    for piece in pieces:
+        if piece.error:
+            raise piece.error
+        if piece.waveforms.size:
+            yield piece.waveforms
 
 
 def _cut(waveforms, num_samples):
