@@ -5,6 +5,7 @@ so that latents hold the melody and not the tuning by which a domain could be re
 """
 
 import warnings
+from typing import Any
 
 import librosa
 import numpy as np
@@ -70,7 +71,7 @@ def shift_slice(
         sample_rate_hz=sample_rate_hz,
         fft_samples=fft_samples,
     )[fft_samples : fft_samples + length]
-    moved *= _rms(shifted[start : start + length]) / max(_rms(moved), _SILENCE_RMS)
+    moved *= rms(shifted[start : start + length]) / max(rms(moved), _SILENCE_RMS)
     shifted[start : start + length] = moved
     return shifted
 
@@ -101,11 +102,15 @@ def _continuation(segment, num_samples):
     best = int(np.argmax(likeness / np.sqrt(energy + _SILENCE_RMS**2 * len(template))))
     end = best + len(template)
     # At the end's level: of a tone that dies away, the place most like its end may be far louder.
-    gain = _rms(template) / max(_rms(candidates[best:end]), _SILENCE_RMS)
+    gain = rms(template) / max(rms(candidates[best:end]), _SILENCE_RMS)
     return gain * segment[end : end + num_samples]
 
 
-def _rms(waveform):
+def rms(waveform: Waveform) -> Any:
+    """Returns the root mean square in the waveform's own type, which decides bytes of datasets.
+
+    In float64, `umt_jax.audio.level.rms`, they would be others: another `VERSION`.
+    """
     return np.sqrt(np.mean(np.square(waveform)))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_prep import midi
-from umt_jax.audio import sound_files
+from umt_jax.audio import level, sound_files
 from umt_jax.shapes import Waveform
 
 # General MIDI programs, counted from 0.
@@ -186,6 +186,7 @@ def _sample(time_s: float) -> int:
 
 def at_level(waveform: Waveform) -> Waveform:
     """Scales to `LEVEL_DBFS`, or to the largest level at which no peak clips."""
-    rms = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
-    gain = min(10 ** (LEVEL_DBFS / 20) / rms, _PEAK_LIMIT / np.max(np.abs(waveform)))
+    gain = min(
+        10 ** (LEVEL_DBFS / 20) / level.rms(waveform), _PEAK_LIMIT / np.max(np.abs(waveform))
+    )
     return (waveform * gain).astype(np.float32)

@@ -10,6 +10,7 @@ import functools
 import numpy as np
 from scipy import fft, signal
 
+from data_prep import augment
 from umt_jax.shapes import Waveform
 
 MIN_DRIVE, MAX_DRIVE = 0.05, 8.0
@@ -42,8 +43,8 @@ def change_timbre(
         within full scale. Silence stays as it is.
     """
     x = np.array(segment, np.float32)
-    rms = np.sqrt(np.mean(np.square(x)))
-    if rms < _SILENCE_RMS:
+    own_rms = augment.rms(x)
+    if own_rms < _SILENCE_RMS:
         return x
     drive = MIN_DRIVE + MAX_DRIVE * generator.uniform() ** 2
     bias = generator.uniform(-MAX_BIAS, MAX_BIAS)
@@ -51,8 +52,8 @@ def change_timbre(
     gains_db = generator.uniform(-MAX_GAIN_DB, MAX_GAIN_DB, _NUM_BANDS)
     tilt_db = generator.uniform(-MAX_TILT_DB, MAX_TILT_DB) * np.linspace(-3.5, 3.5, _NUM_BANDS)
     changed = equalize(shaped, gains_db + tilt_db, sample_rate_hz=sample_rate_hz)
-    level = rms * 10 ** (generator.uniform(-MAX_LEVEL_DB, MAX_LEVEL_DB) / 20)
-    changed *= level / max(np.sqrt(np.mean(np.square(changed))), _SILENCE_RMS)
+    level = own_rms * 10 ** (generator.uniform(-MAX_LEVEL_DB, MAX_LEVEL_DB) / 20)
+    changed *= level / max(augment.rms(changed), _SILENCE_RMS)
     noise_db = generator.uniform(*NOISE_DB)
     noise = generator.standard_normal(len(x), np.float32) * level * 10 ** (noise_db / 20)
     return np.clip(changed + noise, -1, 1).astype(np.float32)

@@ -161,7 +161,7 @@ def _check_flags(args: flags.FlagValues) -> None:
     if args.choose_on and not (args.checkpoint and args.pairs):
         raise ValueError("--choose_on chooses how a --checkpoint plays --pairs: name both.")
     for name in _CHOOSE_FLAGS:
-        _numbers(name, args[name].value)
+        _numbers(name, args[name].value or ())
     for name in ("temperature", "top_p"):
         if args[name].value is not None and args[f"choose_{name}"].value:
             raise ValueError(f"--choose_{name} chooses --{name}: give one of them.")

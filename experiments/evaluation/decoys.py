@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.signal
 
-from umt_jax.audio import mu_law
+from umt_jax.audio import level, mu_law
 from umt_jax.shapes import Float, Waveform
 
 IDENTITY = "identity"
@@ -92,5 +92,4 @@ def at_level(waveform: Waveform) -> Waveform:
 
     Not limited where it would clip: it is measured, not played.
     """
-    rms = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
-    return (waveform * (_LEVEL / max(rms, _SILENCE))).astype(np.float32)
+    return (waveform * (_LEVEL / max(level.rms(waveform), _SILENCE))).astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_prep import instruments, midi
 from experiments.evaluation import fonts
-from umt_jax.audio import mu_law, sound_files
+from umt_jax.audio import level, mu_law, sound_files
 from umt_jax.data import dataset
 from umt_jax.shapes import Waveform
 
@@ -137,9 +137,7 @@ def of_pieces(
 
 def _audible(sounds: Iterable[Waveform]) -> list[Waveform]:
     # Nothing at all is left of the last excerpt where all of its notes were left out.
-    return [
-        sound for sound in sounds if len(sound) and np.sqrt(np.mean(np.square(sound))) > _SILENCE
-    ]
+    return [sound for sound in sounds if level.rms(sound) > _SILENCE]
 
 
 def _spread(num: int, wanted: int) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 from data_prep import instruments, midi
 from experiments.evaluation import paper_measures, pieces, timbre, transcription
 from umt_jax import translator
+from umt_jax.audio import level
 from umt_jax.data import dataset
 from umt_jax.generation import blending
 from umt_jax.shapes import Float, Waveform
@@ -103,7 +104,7 @@ def contour(waveform: Waveform, rate_hz: int) -> Float[np.ndarray, "N"]:
     middles = np.rint(track.times_s * rate_hz).astype(int)
     levels = np.array(
         [
-            np.sqrt(np.mean(np.square(waveform[max(0, middle - half) : middle + half])))
+            level.rms(waveform[max(0, middle - half) : middle + half])
             for middle in np.minimum(middles, len(waveform) - 1)
         ]
     )

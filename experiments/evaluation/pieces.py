@@ -14,7 +14,7 @@ import soundfile
 
 from data_prep import midi
 from experiments.evaluation import content
-from umt_jax.audio import mu_law, sound_files
+from umt_jax.audio import level, mu_law, sound_files
 from umt_jax.data import dataset
 from umt_jax.shapes import Waveform
 
@@ -128,7 +128,7 @@ def _cut(
         where = f"{first / rate_hz:.1f} to {end / rate_hz:.1f} s"
         if (end - first) / rate_hz < SHORTEST_CLIP_S:
             reasons.append(f"{where} is shorter than {SHORTEST_CLIP_S:g} s")
-        elif min(np.sqrt(np.mean(np.square(sound[first:end]))) for sound in together) < _SILENCE:
+        elif min(level.rms(sound[first:end]) for sound in together) < _SILENCE:
             reasons.append(f"{where} is silent")
         else:
             clips.append((first, end))

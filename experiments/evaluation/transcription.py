@@ -13,7 +13,7 @@ import numpy as np
 import swift_f0
 
 from data_prep import midi
-from umt_jax.audio import sound_files
+from umt_jax.audio import level, sound_files
 from umt_jax.shapes import Bool, Float, Waveform
 
 GATE_DBFS = -70.0
@@ -155,17 +155,16 @@ def line(waveform: Waveform, sample_rate_hz: int) -> list[midi.Note]:
     notes = []
     for note in swift_f0.segment_notes(found):
         first, end = (round(time_s * sample_rate_hz) for time_s in (note.start, note.end))
-        level = np.sqrt(np.mean(np.square(waveform[first:end], dtype=np.float64)))
-        notes.append((note, float(level)))
-    loudest = max((level for _, level in notes), default=1.0)
+        notes.append((note, level.rms(waveform[first:end])))
+    loudest = max((loudness for _, loudness in notes), default=1.0)
     return [
         midi.Note(
             float(note.start),
             float(note.end),
             round(float(librosa.hz_to_midi(note.pitch_hz))),
-            _velocity(level / max(loudest, 1e-9)),
+            _velocity(loudness / max(loudest, 1e-9)),
         )
-        for note, level in notes
+        for note, loudness in notes
     ]
 
 

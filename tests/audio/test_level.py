@@ -1,6 +1,7 @@
 """The level of recordings, in the model's convention and out of it."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -135,3 +136,11 @@ def test_a_configuration_keeps_the_level_and_older_ones_have_none():
     assert Config.from_json(fields).model.rms_dbfs is None
     with pytest.raises(ValueError, match="--rms_dbfs=3 must lie between -60 and 0"):
         ModelConfig(rms_dbfs=3.0)
+
+
+def test_the_root_mean_square_is_that_of_all_samples_in_double_precision(rng):
+    waveform = rng.normal(size=1000).astype(np.float32)
+    expected = math.sqrt(math.fsum(float(x) ** 2 for x in waveform) / 1000)
+    assert level.rms(waveform) == pytest.approx(expected, rel=1e-12)
+    assert level.rms(np.full(2, 1e-25, np.float32)) == pytest.approx(1e-25)  # No underflow.
+    assert level.rms(waveform[:0]) == 0

@@ -68,6 +68,11 @@ def measure(blocks: Iterable[Float[Array, "_"]]) -> Loudness:
     return heard
 
 
+def rms(waveform: Waveform) -> float:
+    """Returns the root mean square of a waveform's amplitudes, [T]; 0 for no samples."""
+    return measure([np.asarray(waveform)]).rms
+
+
 def bring_to(waveform: Waveform, rms_dbfs: float | None) -> Float[np.ndarray, "*B T"]:
     """Returns recordings, [*B, T], each at a level in dB of full scale; as they are for None."""
     waveform = np.asarray(waveform, np.float32)

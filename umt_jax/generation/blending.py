@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from umt_jax.audio import level
 from umt_jax.shapes import Array, Float, Latents
 
 SCHEDULES = ("paper", "ramp", "constant")
@@ -28,12 +29,12 @@ def match_levels(waveforms: Sequence[Float[Array, "_"]]) -> list[Float[np.ndarra
     """
     if not waveforms:
         return []
-    levels = [float(np.sqrt(np.mean(np.square(waveform)))) for waveform in waveforms]
-    for number, level in enumerate(levels, start=1):
-        if not level > 0:
+    levels = [level.rms(waveform) for waveform in waveforms]
+    for number, own in enumerate(levels, start=1):
+        if not own > 0:
             raise ValueError(f"Sound {number} of {len(levels)} is silent; nothing can be mixed.")
     matched = [
-        waveform * (max(levels) / level) for waveform, level in zip(waveforms, levels, strict=True)
+        waveform * (max(levels) / own) for waveform, own in zip(waveforms, levels, strict=True)
     ]
     peak = max(float(np.abs(waveform).max()) for waveform in matched)
     return [np.asarray(waveform / max(peak, 1.0), np.float32) for waveform in matched]
