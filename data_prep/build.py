@@ -27,8 +27,9 @@ from etils import epath
 from data_prep import domains, process_workers, staging
 from data_prep.process_workers import RunAll
 from data_prep.settings import Recipe
-from data_prep.tracks import SPLITS
+from data_prep.tracks import LEAST_TRAIN, SPLIT_VERSION, SPLITS
 from umt_jax import command_line, path_flags, storage
+from umt_jax.config import DATASET_NAME
 
 
 def define_flags() -> None:
@@ -102,6 +103,7 @@ def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -
     """Returns what each domain holds, a line each, and below them the files that were left out."""
     rows = [("domain", "tracks", "minutes", *SPLITS, "")]
     left_out = []
+    warnings = [line for item in metadata.items() for line in little_to_train_on(*item)]
     for name, domain in metadata.items():
         seconds = sum(track["seconds"] for track in domain["tracks"])
         counts = [sum(t["num_segments"][split] for t in domain["tracks"]) for split in SPLITS]
@@ -118,9 +120,27 @@ def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -
         ).rstrip()
         for row in cells
     ]
+    lines += ["" for _ in warnings[:1]] + warnings
     if left_out:
         lines += ["", f"Left out ({len(left_out)}):", *left_out]
     return "\n".join(lines)
+
+
+def little_to_train_on(name: str, domain: staging.Metadata) -> Iterator[str]:
+    """Yields a line if less than 70 % of a domain's music, in segments, is left to train on."""
+    segment_s = domain["segment_samples"] / domain["sample_rate_hz"]
+    total = sum(track["seconds"] // segment_s for track in domain["tracks"])
+    num_train = sum(track["num_segments"]["train"] for track in domain["tracks"])
+    if num_train >= LEAST_TRAIN * total:
+        return
+    share = num_train / total
+    advice = "as its tracks are few or short: add more of them."
+    if domain.get("split_version", 1) < SPLIT_VERSION:
+        advice = (
+            "as an earlier version counted tracks, not minutes. It can be trained on as it is; "
+            f"to divide it anew, remove {DATASET_NAME}/{name} from --data_dir and build again."
+        )
+    yield f"Of the music of {name} {share:.0%} is left to train on, {advice}"
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from absl import logging
@@ -17,13 +18,14 @@ from data_prep.settings import Recipe
 from data_prep.staging import Staging
 from data_prep.tracks import SPLITS, Domain, SoundFile
 from umt_jax.audio import sound_files
+from umt_jax.config import DATASET_NAME, domain_name
 
 
 def find_domains(audio_dir: epath.Path, *, data_dir: epath.Path) -> dict[str, epath.Path]:
     """Returns the folder of each domain.
 
-    The name of a domain is that of its folder, with "_" for characters that flags and file names
-    do not take everywhere.
+    The name of a domain is that of its folder, with "_" for what is neither a letter of any script
+    nor a digit: flags and file names do not take it everywhere.
 
     Raises:
         FileNotFoundError: There is no such folder, or no domain in it.
@@ -34,7 +36,7 @@ def find_domains(audio_dir: epath.Path, *, data_dir: epath.Path) -> dict[str, ep
     folders: dict[str, epath.Path] = {}
     entries = sorted(audio_dir.iterdir())
     for folder in _domain_folders(audio_dir, data_dir):
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", folder.name)
+        name = _name(folder)
         for other in folders:
             if other.lower() == name.lower():
                 raise ValueError(
@@ -53,6 +55,49 @@ def find_domains(audio_dir: epath.Path, *, data_dir: epath.Path) -> dict[str, ep
     if strays:
         logging.warning("Left out, as they are in no domain's folder: %s", ", ".join(strays))
     return folders
+
+
+def _name(folder: epath.Path) -> str:
+    return "".join(
+        character if character in "_-" or unicodedata.category(character)[0] in "LMN" else "_"
+        for character in domain_name(folder.name)
+    )
+
+
+def named_as_built(
+    folders: Mapping[str, epath.Path], existing: Mapping[str, datasets.Metadata]
+) -> dict[str, epath.Path]:
+    """Returns the folders, those under their older names whose domains were built under them.
+
+    Before names kept all their letters, they kept those of ASCII alone. Runs that were trained on
+    such a domain know it by that name.
+    """
+    older: dict[str, list[str]] = {}
+    for name, folder in folders.items():
+        as_before = re.sub(r"[^A-Za-z0-9_-]", "_", folder.name)
+        if as_before == name or as_before not in existing or name in existing:
+            continue
+        built_from = [*existing[as_before]["tracks"], *existing[as_before]["left_out"]]
+        available = {path.relative_to(folder).as_posix() for path in tracks.find(folder)}
+        if available & {file["name"] for file in built_from}:
+            older.setdefault(as_before, []).append(name)
+    renamed = {}
+    for as_before, names in older.items():
+        if len(names) == 1 and as_before not in folders:
+            renamed[names[0]] = as_before
+            logging.info(
+                "Folder %s stays the domain %s, as an earlier version named it. Without %s "
+                "in --data_dir it would be %s.",
+                folders[names[0]].name,
+                *(as_before, f"{DATASET_NAME}/{as_before}", names[0]),
+            )
+        else:
+            logging.warning(
+                "Domain %s, as an earlier version named it, was made of one of the folders %s, "
+                "which are domains of their own now. Remove %s from --data_dir.",
+                *(as_before, " and ".join(names), f"{DATASET_NAME}/{as_before}"),
+            )
+    return {renamed.get(name, name): folder for name, folder in folders.items()}
 
 
 def _domain_folders(audio_dir: epath.Path, data_dir: epath.Path) -> list[epath.Path]:
@@ -160,8 +205,8 @@ def build(
     Returns:
         The domains that were built.
     """
-    folders = find_domains(audio_dir, data_dir=data_dir)
     existing = datasets.read_metadata(data_dir)
+    folders = named_as_built(find_domains(audio_dir, data_dir=data_dir), existing)
     datasets.check_settings(existing, recipe, rebuilt=folders if overwrite else ())
     files = {
         name: of_domain

@@ -22,7 +22,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from data_prep import augment
 from data_prep.segments import Example
 from data_prep.settings import Recipe
-from data_prep.tracks import SPLITS, Domain
+from data_prep.tracks import SPLIT_VERSION, SPLITS, Domain
 from umt_jax.config import DATASET_NAME
 
 _FILE_FORMAT = "array_record"
@@ -136,6 +136,7 @@ def describe(domain: Domain, recipe: Recipe) -> dict[str, Any]:
         "domain": domain.name,
         **dataclasses.asdict(recipe),
         "augmentation_version": augment.VERSION,
+        "split_version": SPLIT_VERSION,
         "librosa_version": importlib.metadata.version("librosa"),
         "tracks": [
             {

@@ -15,6 +15,13 @@ from umt_jax.audio.level import Loudness
 SPLITS = ("train", "validation", "test")
 
 _HELD_OUT = 0.1
+_LEAST_HELD_OUT = 0.05
+
+LEAST_TRAIN = 0.7
+"""Share of the music that is left to train on, if whole tracks are to be held out."""
+
+SPLIT_VERSION = 2
+"""Grows when the same tracks are divided in another way; 1 counted tracks, not their lengths."""
 
 # Files that an error message lists.
 _NUM_NAMED = 3
@@ -150,51 +157,82 @@ def plan_domain(name: str, scanned: Iterable[Track | LeftOut], recipe: Recipe) -
 
 
 def split(tracks: Sequence[Track], recipe: Recipe) -> dict[str, list[Stretch]]:
-    """Divides a domain's tracks into the splits, by a hash of their names.
+    """Divides a domain's tracks into the splits, a tenth of its segments each for two of them.
 
-    A tenth of the tracks is for testing, a tenth for validation, at least one each. One or two
-    tracks are cut in time instead, with a gap between the parts.
+    Whole tracks are held out, by a hash of their names, where some have about the length: at least
+    half of a tenth each, and enough is left to train on. Otherwise tracks are cut in time, with a
+    gap between the parts. Where neither can be done, what comes closest is taken.
 
     Raises:
         ValueError: A split would be empty.
     """
-    if len(tracks) < 3:
-        stretches = _split_in_time(tracks, recipe)
-    else:
-        ordered = sorted(tracks, key=lambda track: _hash(track.file.name))
-        num_held_out = max(1, round(_HELD_OUT * len(ordered)))
-        of_split = {
-            "test": ordered[:num_held_out],
-            "validation": ordered[num_held_out : 2 * num_held_out],
-            "train": ordered[2 * num_held_out :],
-        }
-        stretches = {
-            name: [_stretch(track, 0, track.num_samples, recipe) for track in of_split[name]]
-            for name in SPLITS
-        }
-    if not all(stretches.values()):
+    ways = (_split_by_tracks, _split_in_time, _split_off_the_shortest)
+    possible = [way(tracks, recipe) for way in ways]
+    possible = [stretches for stretches in possible if all(map(_count, stretches.values()))]
+    if not possible:
         needed = 3 * recipe.segment_seconds + 2 * _GUARD_SECONDS
         raise ValueError(
             f"needs three tracks, or one of {needed:.1f} s or more, to have a segment for each of "
             f"{', '.join(SPLITS)}; it has {len(tracks)}"
         )
+    total = sum(track.num_samples // recipe.segment_samples for track in tracks)
+
+    def rank(stretches):
+        """Whether enough is held out, and how much of what is enough is left to train on."""
+        shares = {name: _count(parts) / total for name, parts in stretches.items()}
+        is_tested = min(shares["validation"], shares["test"]) >= _LEAST_HELD_OUT
+        return is_tested, min(shares["train"], LEAST_TRAIN)
+
+    stretches = max(possible, key=rank)  # Of equals the first.
     return {
         name: sorted(parts, key=lambda part: part.track.file.name)
         for name, parts in stretches.items()
     }
 
 
+def _count(stretches: Sequence[Stretch]) -> int:
+    return sum(stretch.num_segments for stretch in stretches)
+
+
+def _split_by_tracks(tracks: Sequence[Track], recipe: Recipe) -> dict[str, list[Stretch]]:
+    """Holds out whole tracks, each if that brings its split closer to a tenth of the segments."""
+    stretches: dict[str, list[Stretch]] = {name: [] for name in SPLITS}
+    ordered = sorted(tracks, key=lambda track: _hash(track.file.name))
+    whole = [_stretch(track, 0, track.num_samples, recipe) for track in ordered]
+    target = _HELD_OUT * _count(whole)
+    for stretch in whole:
+        held_out = min(("test", "validation"), key=lambda name: _count(stretches[name]))
+        before = _count(stretches[held_out])
+        is_closer = abs(before + stretch.num_segments - target) < abs(before - target)
+        stretches[held_out if is_closer else "train"].append(stretch)
+    return stretches
+
+
+def _split_off_the_shortest(tracks: Sequence[Track], recipe: Recipe) -> dict[str, list[Stretch]]:
+    """Holds out one track for each split, the shortest ones."""
+    ordered = sorted(tracks, key=lambda track: (track.num_samples, _hash(track.file.name)))
+    whole = [_stretch(track, 0, track.num_samples, recipe) for track in ordered]
+    return {"train": whole[2:], "validation": whole[1:2], "test": whole[:1]}
+
+
 def _split_in_time(tracks: Sequence[Track], recipe: Recipe) -> dict[str, list[Stretch]]:
-    """Cuts each track into 80 % train, 10 % validation and 10 % test, in this order."""
+    """Cuts tracks into train, validation and test, in this order, the longest tracks first.
+
+    Of each track a tenth of its segments goes to either, until these have a tenth of all.
+    """
     stretches: dict[str, list[Stretch]] = {name: [] for name in SPLITS}
     guard = round(_GUARD_SECONDS * recipe.sample_rate_hz)
-    for track in tracks:
-        num_segments = (track.num_samples - 2 * guard) // recipe.segment_samples
-        if num_segments < len(SPLITS):
-            # Too short to be cut; what is left over for the other splits decides if that is fine.
+    counts = {track: (track.num_samples - 2 * guard) // recipe.segment_samples for track in tracks}
+    total = sum(track.num_samples // recipe.segment_samples for track in tracks)
+    missing = max(1, round(_HELD_OUT * total))
+    for track in sorted(tracks, key=lambda track: (-track.num_samples, _hash(track.file.name))):
+        held_out = min(max(1, round(_HELD_OUT * counts[track])), missing)
+        if counts[track] < len(SPLITS) or not held_out:
+            # Too short to be cut, or there is enough: what the other splits have decides.
             stretches["train"].append(_stretch(track, 0, track.num_samples, recipe))
             continue
-        held_out = max(1, round(_HELD_OUT * num_segments)) * recipe.segment_samples
+        missing -= held_out
+        held_out *= recipe.segment_samples
         test_start = track.num_samples - held_out
         validation_start = test_start - guard - held_out
         train_end = validation_start - guard

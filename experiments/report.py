@@ -17,7 +17,7 @@ from absl import flags
 from experiments.pages import run_page
 from umt_jax import command_line, path_flags
 from umt_jax.audio import sound_files
-from umt_jax.config import Config
+from umt_jax.config import Config, domain_name
 from umt_jax.shapes import Waveform
 
 
@@ -44,6 +44,7 @@ def read_pieces(
     targets: dict[tuple[str, str], dict[str, pathlib.Path]] = collections.defaultdict(dict)
     for path in sound_files.find_sound_files(translations):
         piece, _, target = path.stem.rpartition(".")
+        target = domain_name(target)
         parents = path.relative_to(translations).parts[:-1]
         if not piece or len(parents) != 1:
             raise ValueError(

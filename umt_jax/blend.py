@@ -68,9 +68,9 @@ def main() -> None:
     workdir = demo_model.chosen()
     config = checkpoint.read_config(workdir, args.step)
     sampling, all_domains = generation_flags.sampling(config.sampling), config.domains
-    domains = tuple(dict.fromkeys(args.morph or args.domain))
-    domains = all_domains if domains == ("all",) else domains
-    validation.check_domains(domains, all_domains)
+    wanted = args.morph or args.domain
+    wanted = all_domains if wanted == ["all"] else wanted
+    domains = tuple(dict.fromkeys(validation.checked_domains(wanted, all_domains)))
     # Morphing computes samples in its own way.
     engine = "scan" if args.morph else args.engine
     model = translator.load(workdir, domains=domains, step=args.step, engine=engine)

@@ -6,6 +6,7 @@ The defaults are the paper's; each recipe in `experiments/configs/` says where i
 import dataclasses
 import json
 import math
+import unicodedata
 from typing import Any
 
 DATASET_NAME = "segments"
@@ -17,6 +18,11 @@ MU_LAW_CONVENTIONS = ("rounded", "truncated")
 
 ENCODER_ACTIVATIONS = ("relu", "tanh")
 """What the encoder's layers can have between their convolutions: the paper's, and another one."""
+
+
+def domain_name(name: str) -> str:
+    """Returns the one form of a domain's name, since letters with accents have two in Unicode."""
+    return unicodedata.normalize("NFC", name)
 
 
 def check_mu_law(convention: str) -> None:
@@ -303,7 +309,9 @@ class Config:
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        """Checks what depends on more than one field."""
+        """Brings names to their one form, and checks what depends on more than one field."""
+        for field in ("domains", "train_domains"):
+            object.__setattr__(self, field, tuple(map(domain_name, getattr(self, field))))
         if not self.domains:
             raise ValueError("No domains given. Name at least one.")
         for names in (self.domains, self.train_domains):

@@ -86,8 +86,8 @@ def main() -> None:
 
 def _plan(args: flags.FlagValues, all_domains: Sequence[str]) -> list[places.Job]:
     """Returns what to translate and to write, by the flags."""
-    domains = all_domains if args.domain == ["all"] else tuple(dict.fromkeys(args.domain or ()))
-    validation.check_domains(domains, all_domains)
+    wanted = all_domains if args.domain == ["all"] else args.domain or ()
+    domains = tuple(dict.fromkeys(validation.checked_domains(wanted, all_domains)))
     sources: list[tuple[Path | None, Path]] = [(None, Path("stdin"))]
     if args.input != ["-"]:
         sources = list(places.find_inputs(args.input, [args.output, args.save_latents]))

@@ -41,7 +41,7 @@ def load(
         ValueError: It is none of this project's, lacks a domain, or the engine does not run here.
     """
     config = checkpoint.read_config(workdir, step)
-    validation.check_domains(domains or (), config.domains)
+    validation.checked_domains(domains or (), config.domains)
     parameters = checkpoint.restore_parameters(workdir, step)
     return Translator(config, parameters, domains=domains, engine=engine, weights=weights)
 
@@ -68,8 +68,7 @@ class Translator:
     ) -> None:
         """Takes trained arrays; keeps only the decoders of `domains` (None: all). See `load`."""
         self.config = config
-        self.domains = tuple(domains or config.domains)
-        validation.check_domains(self.domains, config.domains)
+        self.domains = validation.checked_domains(domains or config.domains, config.domains)
         self._networks = Networks(config)
         # Chosen by NumPy: on a device every shape would be a program of its own to compile.
         decoders = networks.select(
@@ -149,7 +148,7 @@ class Translator:
         seed: int = 0,
     ) -> Iterator[Waveform]:
         """Yields the result of `generate` piece by piece, as soon as each is there."""
-        validation.check_domains([domain], self.domains)
+        (domain,) = validation.checked_domains([domain], self.domains)
         latents = self._checked(latents)
         batch = latents.reshape(-1, *latents.shape[-2:])
         sampling = self._sampling(temperature, top_p)
@@ -184,7 +183,8 @@ class Translator:
                 together; 1 draws from all. None is the model's own.
             seed: Decides the random numbers.
         """
-        validation.check_domains(domains, self.domains)
+        first, second = validation.checked_domains(domains, self.domains)
+        domains = first, second
         sampling = self._sampling(temperature, top_p)
         validation.check_seed(seed)
         latents = self._checked(latents)
@@ -210,7 +210,7 @@ class Translator:
         seed: int = 0,
     ) -> Float[Array, "*B U"]:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
-        validation.check_domains([domain], self.domains)
+        (domain,) = validation.checked_domains([domain], self.domains)
         resampled = self._at_own_rate(waveform, sample_rate_hz)
         latents = self._encode(self.level(resampled))
         audio_out = self.generate(
@@ -359,8 +359,7 @@ class Translator:
         parallel_segments: int = 1,
     ) -> Iterator[scheduler.Piece]:
         """Is `translate_recordings` from latents: `windows` of them, or from `encode_blocks`."""
-        domains = tuple(domains or self.domains)
-        validation.check_domains(domains, self.domains)
+        domains = validation.checked_domains(domains or self.domains, self.domains)
         sampling = self._sampling(temperature, top_p)
         generator = self._streams(domains, num_streams, sampling)
         yield from scheduler.generate(
@@ -416,7 +415,7 @@ class Translator:
             latents: Latents, [*B, F, Z].
             domain: Name of the decoder.
         """
-        validation.check_domains([domain], self.domains)
+        (domain,) = validation.checked_domains([domain], self.domains)
         latents = self._checked(latents)
         codes = validation.checked_codes(codes, latents, self.config.model)
         decoder = networks.select(self._decoders, self.domains.index(domain))

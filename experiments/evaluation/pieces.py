@@ -15,6 +15,7 @@ import soundfile
 from data_prep import midi
 from experiments.evaluation import content
 from umt_jax.audio import level, mu_law, sound_files
+from umt_jax.config import domain_name
 from umt_jax.data import dataset
 from umt_jax.shapes import Waveform
 
@@ -162,7 +163,7 @@ def read_pairs(
         ValueError: Its domains do not hold the same pieces, or notes of some are missing.
     """
     files = {
-        path.name: _by_stem(path)
+        domain_name(path.name): _by_stem(path)
         for path in sorted(folder.iterdir() if folder.is_dir() else [])
         if path.is_dir() and not path.name.startswith(".")
     }

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from absl import flags
 
 from umt_jax import path_flags
-from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig
+from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig, domain_name
 from umt_jax.data import dataset
 from umt_jax.training import partitioning
 
@@ -285,7 +285,9 @@ def domains_from_flags(data_dir: str, base: Config | None) -> tuple[tuple[str, .
     Raises:
         FileNotFoundError: No domain is named, and none prepared.
     """
-    domains, train_domains = tuple(DOMAINS.value), tuple(TRAIN_DOMAINS.value)
+    domains, train_domains = (
+        tuple(map(domain_name, names)) for names in (DOMAINS.value, TRAIN_DOMAINS.value)
+    )
     if not domains:
         there = base.domains if base else dataset.find_domains(data_dir)
         domains = tuple(dict.fromkeys([*there, *train_domains]))

@@ -88,7 +88,12 @@ def test_the_command_builds_a_dataset_that_tfds_reads(music, tmp_path):
     assert finished.stdout.splitlines() == [
         "domain      tracks  minutes  train  validation  test",
         "Piano            1      0.2     50           6     6  built",
-        "Solo_Cello       4      0.2     46          15    23  built",
+        "Solo_Cello       4      0.2     46          23    15  built",
+        "",
+        "Of the music of Piano 64% is left to train on, as its tracks are few or short: add more "
+        "of them.",
+        "Of the music of Solo_Cello 55% is left to train on, as its tracks are few or short: add "
+        "more of them.",
         "",
         "Left out (7):",
         "  Solo_Cello/broken.wav holds samples that are not finite numbers",

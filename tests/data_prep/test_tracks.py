@@ -27,15 +27,60 @@ def spans(stretches):
     ]
 
 
-@pytest.mark.parametrize("num_tracks", [3, 4, 10, 15, 40, 101])
-def test_a_track_is_never_in_two_splits(num_tracks):
+@pytest.mark.parametrize("num_tracks", [7, 10, 16, 40, 101])
+def test_of_many_tracks_some_are_held_out_whole(num_tracks):
     given = [track(f"{i}.wav", 5 * T) for i in range(num_tracks)]
     stretches = tracks.split(given, RECIPE)
     names = [name for name, *_ in spans(stretches)]
-    assert sorted(names) == sorted(item.file.name for item in given)
-    held_out = max(1, round(0.1 * num_tracks))
-    assert len(stretches["test"]) == len(stretches["validation"]) == held_out
+    assert sorted(names) == sorted(item.file.name for item in given), "none is in two splits"
+    shares = [abs(count / num_tracks - 0.1) for count in range(num_tracks)]
+    assert len(stretches["test"]) == len(stretches["validation"]) == int(np.argmin(shares[1:])) + 1
     assert all(part.num_segments == 5 for parts in stretches.values() for part in parts)
+
+
+def seconds(stretches):
+    """Returns the share of each split in all the music that is in one."""
+    counts = {name: sum(p.num_segments for p in parts) for name, parts in stretches.items()}
+    return {name: count / sum(counts.values()) for name, count in counts.items()}
+
+
+@pytest.mark.parametrize(
+    "minutes",
+    [
+        [60, 2],
+        [2, 60, 2],
+        [60, *[3] * 20],
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20],
+        [5] * 3,
+        [5] * 4,
+        [5] * 6,
+        [30, 30, 1, 1, 1, 1],
+    ],
+    ids=str,
+)
+def test_shares_of_the_splits_are_those_of_the_music_not_of_its_tracks(minutes):
+    # Whatever the hashes of the names, of which these are some.
+    for names in ("abcdefghijklmnopqrstu", "zyxwvutsrqponmlkjihgf", "qwertyuiopasdfghjklzx"):
+        given = [
+            track(name, 60 * RECIPE.sample_rate_hz * length)
+            for name, length in zip(names, minutes, strict=False)
+        ]
+        shares = seconds(tracks.split(given, RECIPE))
+        assert 0.7 <= shares["train"] <= 0.9
+        assert 0.05 <= shares["validation"] <= 0.2 and 0.05 <= shares["test"] <= 0.2
+
+
+def test_splits_of_music_of_any_lengths_have_a_gap_between_them():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        lengths = rng.integers(T, 60 * T, size=rng.integers(3, 9))
+        assert_apart([track(f"{i}.wav", int(length)) for i, length in enumerate(lengths)])
+
+
+def test_of_tracks_too_short_to_be_cut_one_is_held_out_for_each_split():
+    given = [track(name, length * T) for name, length in (("a", 3), ("b", 1), ("c", 2), ("d", 3))]
+    held_out = {split: name for name, split, *_ in spans(tracks.split(given, RECIPE))}
+    assert (held_out["test"], held_out["validation"]) == ("b", "c")
 
 
 def test_the_order_in_which_tracks_come_does_not_matter():
@@ -45,9 +90,14 @@ def test_the_order_in_which_tracks_come_does_not_matter():
 
 @pytest.mark.parametrize("lengths", [[3 * T + 4000], [100 * T + 5], [31 * T, 57 * T], [40 * T, T]])
 def test_one_or_two_tracks_are_cut_in_time_with_a_gap(lengths):
-    given = [track(f"{i}.wav", length) for i, length in enumerate(lengths)]
+    assert_apart([track(f"{i}.wav", length) for i, length in enumerate(lengths)])
+
+
+def assert_apart(given):
+    """Splits tracks, and checks that each has some of them and no two meet."""
     stretches = tracks.split(given, RECIPE)
     assert all(stretches.values())
+    lengths = {item.file.name: item.num_samples for item in given}
     cut = sorted((name, start, end, split) for name, split, start, end in spans(stretches))
     for (name, _, end, split), (next_name, next_start, _, next_split) in zip(
         cut, cut[1:], strict=False
@@ -56,7 +106,9 @@ def test_one_or_two_tracks_are_cut_in_time_with_a_gap(lengths):
             assert split != next_split
             assert next_start - end >= RECIPE.sample_rate_hz, "the gap is a second"
     for name, start, end, _ in cut:
-        assert 0 <= start < end <= lengths[int(name[0])]
+        assert 0 <= start < end <= lengths[name]
+    # The same whatever the order in which they come.
+    assert tracks.split(given[::-1], RECIPE) == stretches
 
 
 def test_a_long_track_is_cut_eight_to_one_to_one():

@@ -13,7 +13,7 @@ from typing import Any
 from etils import epath
 
 from umt_jax import storage
-from umt_jax.config import DATASET_NAME
+from umt_jax.config import DATASET_NAME, domain_name
 
 _LAST_WRITTEN = "dataset_info.json"
 
@@ -24,7 +24,7 @@ def find(data_dir: epath.Path) -> dict[str, epath.Path]:
     folders = {}
     for domain in sorted(root.iterdir()) if root.is_dir() else ():
         if domain.is_dir() and (complete := versions(domain)):
-            folders[domain.name] = complete[-1]
+            folders[domain_name(domain.name)] = complete[-1]
     return folders
 
 

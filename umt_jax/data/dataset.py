@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from umt_jax import storage
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import Config, ModelConfig, TrainingConfig, domain_name
 from umt_jax.data import catalog, records
 from umt_jax.shapes import Leaf, UInt8
 
@@ -71,6 +71,7 @@ class Dataset:
         """
         find_domains(data_dir)
         there = catalog.find(storage.path(data_dir))
+        domains = [domain_name(domain) for domain in domains]
         missing = [domain for domain in domains if domain not in there]
         if missing:
             raise FileNotFoundError(

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from umt_jax.audio import sound_files
-from umt_jax.config import ModelConfig
+from umt_jax.config import ModelConfig, domain_name
 from umt_jax.shapes import Array, Codes, Float, Latents
 
 
-def check_domains(wanted: Sequence[str], there: Sequence[str]) -> None:
-    """Raises `ValueError` if a wanted domain is not there."""
+def checked_domains(wanted: Sequence[str], there: Sequence[str]) -> tuple[str, ...]:
+    """Returns the wanted domains as they are named there; raises `ValueError` if one is not."""
+    wanted = tuple(map(domain_name, wanted))
     for domain in wanted:
         if domain not in there:
             raise ValueError(
                 f"There is no domain {domain!r} in this model. There are: {', '.join(there)}."
             )
+    return wanted
 
 
 def check_seed(seed: int) -> None:
