@@ -15,6 +15,7 @@ from typing import Literal
 from absl import flags
 
 from umt_jax import command_line, path_flags
+from umt_jax.processes import leftovers
 
 DOMAINS = {
     ("Bach", "Solo Cello"): "Bach_Solo_Cello",
@@ -104,21 +105,20 @@ def place(recording: Path, target: Path, *, link: Link) -> None:
             return
         raise FileExistsError(f"{target} exists and is not {recording}. Remove it.")
     # Under another name first, so that a copy that is interrupted does not look like a recording.
-    incomplete = target.with_name(f".{target.name}.incomplete")
-    incomplete.unlink(missing_ok=True)
-    if link == "hard":
-        try:
-            os.link(recording, incomplete)
-        except OSError as error:
-            raise OSError(
-                f"{target} cannot be a hard link to {recording} ({error.strerror}). Use "
-                "--link=symbolic or --link=copy."
-            ) from error
-    elif link == "symbolic":
-        incomplete.symlink_to(recording.resolve())
-    else:
-        shutil.copyfile(recording, incomplete)
-    incomplete.replace(target)
+    with leftovers.hidden_file(target) as incomplete:
+        if link == "hard":
+            try:
+                os.link(recording, incomplete)
+            except OSError as error:
+                raise OSError(
+                    f"{target} cannot be a hard link to {recording} ({error.strerror}). Use "
+                    "--link=symbolic or --link=copy."
+                ) from error
+        elif link == "symbolic":
+            incomplete.symlink_to(recording.resolve())
+        else:
+            shutil.copyfile(recording, incomplete)
+        incomplete.replace(target)
 
 
 def main() -> None:

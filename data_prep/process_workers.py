@@ -14,6 +14,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import Any, TypeVar
 
+from umt_jax.processes import leftovers
+
 _Result = TypeVar("_Result")
 
 RunAll = Callable[[Iterable[Callable[[], Any]]], Iterator[Any]]
@@ -39,7 +41,7 @@ def worker_pool(num_workers: int, *, preload: str) -> Iterator[futures.Executor]
     context.set_forkserver_preload([preload])
     others = set(multiprocessing.active_children())
     # Workers that are ended leave their temporary files behind: here they go with the folder.
-    with tempfile.TemporaryDirectory(prefix="umt_jax_") as temporary:
+    with leftovers.temporary_folder() as temporary:
         pool = futures.ProcessPoolExecutor(
             num_workers, context, initializer=_set_up, initargs=(temporary,)
         )

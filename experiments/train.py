@@ -35,8 +35,12 @@ def main() -> None:
     """Trains as the flags say."""
     logging.set_verbosity(logging.INFO)
     jax.config.update("jax_num_cpu_devices", train_flags.CPU_DEVICES.value)
-    with preemption.StopRequest() as stop, joined_hosts():
-        data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
+    data_dir, workdir = train_flags.DATA_DIR.value, train_flags.WORKDIR.value
+    with (
+        preemption.StopRequest() as stop,
+        joined_hosts(),
+        distributed.alone_in(workdir) as check_alone,
+    ):
         command_line.use_compilation_cache()
         integrity.set_aside(workdir)
         base = initial_state.base_config(workdir)
@@ -50,13 +54,20 @@ def main() -> None:
             rms_dbfs=prepared.rms_dbfs,
             base=base,
         )
+        if not train_flags.ACCEPT_CHANGED_DATA.value:
+            initial_state.check_data(prepared.description, workdir)
+
+        def asked_to_stop(step: int) -> bool:
+            check_alone()
+            return stop.reached(step)
+
         done = run(
             config,
             train_flags.schedule_from_flags(),
             prepared,
             workdir=workdir,
             layout=train_flags.layout_from_flags(),
-            asked_to_stop=stop.reached,
+            asked_to_stop=asked_to_stop,
         )
     if not done:
         sys.exit(preemption.EXIT_STATUS)

@@ -13,6 +13,7 @@ PACKAGES = ("umt_jax", "experiments", "data_prep")
 
 # Modules of umt_jax, or packages of them, by floor. A package may import itself.
 FLOORS = {
+    -1: ["processes"],
     0: ["config", "shapes", "storage", "command_line", "path_flags", "numba_cache"],
     1: ["audio", "data", "plots"],
     2: ["model"],

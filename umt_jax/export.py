@@ -12,7 +12,7 @@ that sampling.
 from absl import flags
 
 from umt_jax import command_line, path_flags, storage
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import checkpoint, folder_lock
 from umt_jax.inference import generation_flags
 
 _RECORD = "metrics.jsonl"
@@ -32,13 +32,14 @@ def main() -> None:
     args = flags.FLAGS
     own = checkpoint.read_config(args.checkpoint, args.step).sampling
     sampling = generation_flags.sampling(own)
-    step, loss = checkpoint.export(
-        args.checkpoint, args.output, args.step, sampling=sampling, recordings=args.recordings
-    )
-    record = storage.path(args.checkpoint) / _RECORD
-    if record.exists():
-        with storage.whole_file(storage.path(args.output) / _RECORD) as copy:
-            copy.write_bytes(record.read_bytes())
+    with folder_lock.held(args.output, purpose="an export"):
+        step, loss = checkpoint.export(
+            args.checkpoint, args.output, args.step, sampling=sampling, recordings=args.recordings
+        )
+        record = storage.path(args.checkpoint) / _RECORD
+        if record.exists():
+            with storage.whole_file(storage.path(args.output) / _RECORD) as copy:
+                copy.write_bytes(record.read_bytes())
     print(f"Exported step {step}, {loss:.3f} nats per sample in validation, to {args.output}.")
     print(f"It is played at temperature {sampling.temperature:g}, top_p {sampling.top_p:g}.")
 

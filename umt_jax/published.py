@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from umt_jax import command_line, path_flags
-from umt_jax.checkpoints import checkpoint, pytorch_arrays
+from umt_jax.checkpoints import checkpoint, folder_lock, pytorch_arrays
 from umt_jax.checkpoints.pytorch_arrays import Arrays
 from umt_jax.config import Config
 from umt_jax.model.networks import NetworkParameters
@@ -240,7 +240,10 @@ def main() -> None:
         Path(args.input), which=args.which, domain_names=args.domain_names
     )
     state = train_state.create(parameters, train_state.make_optimizers(config.training), config)
-    with checkpoint.Checkpoints(args.output) as checkpoints:
+    with (
+        folder_lock.held(args.output, purpose="an import"),
+        checkpoint.Checkpoints(args.output) as checkpoints,
+    ):
         checkpoints.save(
             state,
             config,

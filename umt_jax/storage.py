@@ -7,14 +7,14 @@ import contextlib
 import functools
 import os
 import shutil
-import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import fsspec
 from absl import logging
 from etils import epath
+
+from umt_jax.processes import leftovers
 
 _DRIVERS = {
     "gs": ("gcs", "gcsfs"),
@@ -103,7 +103,7 @@ def local_copy(original: epath.Path) -> Iterator[Path]:
     if is_local(original):
         yield Path(original)
         return
-    with tempfile.TemporaryDirectory(prefix="umt_jax_") as folder:
+    with leftovers.temporary_folder() as folder:
         copy = Path(folder, original.name)
         _copy(original, copy)
         yield copy
@@ -113,14 +113,11 @@ def local_copy(original: epath.Path) -> Iterator[Path]:
 def whole_file(target: epath.Path) -> Iterator[Path]:
     """Gives the name of a local file to write; at the end it appears at `target`, as a whole."""
     if is_local(target):
-        incomplete = Path(target).with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
+        with leftovers.hidden_file(Path(target)) as incomplete:
             yield incomplete
             os.replace(incomplete, target)
-        finally:
-            incomplete.unlink(missing_ok=True)
         return
-    with tempfile.TemporaryDirectory(prefix="umt_jax_") as folder:
+    with leftovers.temporary_folder() as folder:
         written = Path(folder, target.name)
         yield written
         # Object stores show an object when its last byte has arrived.

@@ -8,6 +8,7 @@ from typing import Any
 from experiments.evaluation import decoys, page, run, tables
 from experiments.evaluation.run import Evaluation, Options
 from umt_jax.audio import sound_files
+from umt_jax.processes import leftovers
 
 
 def write(
@@ -109,6 +110,6 @@ def _metrics(checkpoint: str | None) -> list[dict[str, float]]:
 
 def _replace(path: pathlib.Path, text: str) -> None:
     """Writes a file that appears when it is whole."""
-    hidden = path.with_name(f".{path.name}.incomplete")
-    hidden.write_text(text, encoding="utf-8")
-    hidden.replace(path)
+    with leftovers.hidden_file(path) as hidden:
+        hidden.write_text(text, encoding="utf-8")
+        hidden.replace(path)

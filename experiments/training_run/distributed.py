@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
+from umt_jax.checkpoints import checkpoint, folder_lock
 from umt_jax.shapes import PyTree
 
 START_TIMEOUT_SECONDS = 300
@@ -28,6 +29,8 @@ HEARTBEAT_TIMEOUT_SECONDS = 60
 """How long a process may be silent before JAX ends the others."""
 
 _ADVICE = "give --coordinator_address=HOST:PORT, --num_processes=N and --process_id=0 to N-1"
+
+_LINE_BYTES = 1024
 
 _LAST_WORDS_SECONDS = 3
 """How long process 0, which the others notice at once, lets them say what is wrong with them."""
@@ -121,6 +124,34 @@ def writes() -> bool:
     return jax.process_index() == 0
 
 
+@contextlib.contextmanager
+def alone_in(workdir: str) -> Iterator[Callable[[], None]]:
+    """Keeps other runs out of a folder; process 0 does so for all. All must enter it together.
+
+    Yields:
+        To be called before anything is saved: raises if another run has taken the folder over.
+
+    Raises:
+        OSError: Another run has it, or it cannot be written. Every process says so.
+        ValueError: Checkpoints cannot be written in a folder of this name.
+    """
+    checkpoint.folder_of(workdir)  # Says what is wrong with its name.
+    with contextlib.ExitStack() as stack:
+        refusal, check = "", _nothing
+        if writes():
+            try:
+                check = stack.enter_context(folder_lock.held(workdir, purpose="training")).check
+            except OSError as error:
+                if jax.process_count() == 1:
+                    raise
+                refusal = str(error)
+        if jax.process_count() > 1:
+            refusal = _from_process_0(refusal)
+        if refusal:
+            raise OSError(refusal)
+        yield check
+
+
 def gather(tree: PyTree) -> PyTree:
     """Returns arrays whole in this process's memory. All processes must call it together."""
     if jax.process_count() == 1:
@@ -150,6 +181,17 @@ def check_agreement(facts: dict[str, Any]) -> None:
                 f"Process {process} differs from process 0 in {' and '.join(differ)}. Start the "
                 "same command on every host, with a --workdir and --data_dir that all of them see."
             )
+
+
+def _nothing() -> None:
+    """Stands for the check of those that process 0 makes it for."""
+
+
+def _from_process_0(text: str) -> str:
+    """Returns what process 0 gave, its first kilobyte, in every process."""
+    encoded = np.frombuffer(text.encode()[:_LINE_BYTES].ljust(_LINE_BYTES, b"\0"), np.uint8)
+    sent = np.asarray(multihost_utils.broadcast_one_to_all(encoded), np.uint8)
+    return sent.tobytes().rstrip(b"\0").decode(errors="replace")
 
 
 def _give_up(message: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from experiments.training_run import data_changes
 from experiments.training_run import flags as train_flags
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import Config, TrainingConfig
@@ -71,6 +72,28 @@ def check_config(config: Config, workdir: str) -> None:
                 f"--{flag}={before[flag]}. Use that value to go on with it, of which --num_steps "
                 f"says how long, or another --workdir to start anew.{way}"
             )
+
+
+def check_data(description: dict[str, Any], workdir: str) -> None:
+    """Checks that a run goes on with the data that it was trained on so far.
+
+    Args:
+        description: What the data builder recorded of each domain, `Dataset.description`.
+        workdir: Folder of the run; need not have a checkpoint yet.
+
+    Raises:
+        ValueError: The data were built anew, out of other recordings or with other settings.
+    """
+    if not checkpoint.has_checkpoint(workdir):
+        return
+    newest = checkpoint.steps(checkpoint.folder_of(workdir))[-1]
+    changes = data_changes.between(checkpoint.read_dataset(workdir, newest), description)
+    if changes:
+        raise ValueError(
+            f"--data_dir was built anew since the run in --workdir={workdir} began: "
+            f"{'; '.join(changes)}. Nothing was changed. Give the folder that it was trained on, "
+            "or --accept_changed_data to go on with this one, or another --workdir to start anew."
+        )
 
 
 def _free_with_init_from() -> set[str]:

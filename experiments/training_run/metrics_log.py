@@ -18,6 +18,7 @@ from experiments.training_run import distributed, run_folder
 from experiments.training_run.sample_translations import Translation
 from umt_jax.config import Config
 from umt_jax.plots import spectrograms
+from umt_jax.processes import leftovers
 
 
 class MetricsLog:
@@ -212,9 +213,9 @@ def _classifier(prefix: str, means: dict[str, float]) -> str:
 
 def _write_whole(path: Path, text: str) -> None:
     """Writes a file that is there in full or, if that is interrupted, as it was before."""
-    incomplete = path.with_suffix(".incomplete")
-    incomplete.write_text(text)
-    incomplete.replace(path)
+    with leftovers.hidden_file(path) as incomplete:
+        incomplete.write_text(text)
+        incomplete.replace(path)
 
 
 def _step_of(line: str) -> float:

@@ -1,10 +1,10 @@
 """The files of a run's log, which grow, where the run's folder may be an object store."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from umt_jax import storage
+from umt_jax.processes import leftovers
 
 
 class RunFolder:
@@ -25,7 +25,7 @@ class RunFolder:
         if storage.is_local(workdir):
             self.local = Path(workdir)
             return
-        self._temporary = tempfile.TemporaryDirectory(prefix="umt_jax_")
+        self._temporary = leftovers.temporary_folder()
         self.local = Path(self._temporary.name)
         for name in continued:
             if (self._remote / name).exists():

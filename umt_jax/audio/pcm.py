@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from umt_jax.audio import sound_parts
+from umt_jax.processes import leftovers
 from umt_jax.shapes import Float, Int16, Waveform
 
 _SAMPLE = np.dtype("<i2")
@@ -50,7 +50,7 @@ class Reader:
     @contextlib.contextmanager
     def as_file(self) -> Iterator[Path]:
         """Gives a file of all that comes until the pipe is closed; it goes at the end."""
-        with tempfile.TemporaryDirectory(prefix="umt_jax_") as folder:
+        with leftovers.temporary_folder() as folder:
             path = Path(folder, "input")
             with path.open("wb") as file:
                 while arrived := self._read():

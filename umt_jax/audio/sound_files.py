@@ -4,6 +4,7 @@ Whatever the length of a file, one block of it is in memory.
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -18,6 +19,7 @@ import soxr
 from umt_jax import storage
 from umt_jax.audio import decoding, pcm
 from umt_jax.audio.decoding import SoundFileError
+from umt_jax.processes import leftovers
 from umt_jax.shapes import Float, Waveform
 
 _WRITTEN_SUBTYPES = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS"}
@@ -234,12 +236,18 @@ class SoundFileWriter:
                 f"{self._path}: sound is written as .wav, .flac or .ogg. End the name in one of "
                 "these."
             )
-        self._incomplete = self._path.with_name(f".{self._path.name}.{os.getpid()}.incomplete")
         self._sample_rate_hz = sample_rate_hz
         self._num_samples = 0
 
     def __enter__(self) -> "SoundFileWriter":
         """Creates the hidden file, and with it finds out whether the folder can be written."""
+        with contextlib.ExitStack() as stack:
+            self._incomplete = stack.enter_context(leftovers.hidden_file(self._path))
+            self._open()
+            self._hidden = stack.pop_all()
+        return self
+
+    def _open(self) -> None:
         self._incomplete.touch()
         self._file = soundfile.SoundFile(
             self._incomplete,
@@ -249,7 +257,6 @@ class SoundFileWriter:
             format=self._format,
             subtype=_WRITTEN_SUBTYPES[self._format],
         )
-        return self
 
     def write(self, waveform: Waveform) -> None:
         """Appends samples [T]; those outside [-1, 1] are clipped.
@@ -288,7 +295,7 @@ class SoundFileWriter:
         except soundfile.LibsndfileError as close_error:
             raise self._not_written(close_error) from close_error
         finally:
-            self._incomplete.unlink(missing_ok=True)
+            self._hidden.close()
 
     def _check_written(self) -> None:
         # A full disk is not always an error to libsndfile when it writes its last buffer.

@@ -225,6 +225,13 @@ def steps(folder: epath.Path) -> list[int]:
     return sorted(step for step, path in folders.items() if path.is_dir() and any(path.iterdir()))
 
 
+def remove_half_written(folder: epath.Path) -> None:
+    """Removes checkpoints that were never finished; nobody else may be writing there."""
+    for half_written in ocp.utils.tmp_checkpoints(folder) if folder.is_dir() else ():
+        logging.warning("Removing %s, half-written by a run that was killed.", half_written.get())
+        half_written.get().rmtree()
+
+
 def remove_empty(folder: epath.Path) -> None:
     """Removes empty folders named after a step, which Orbax would take for checkpoints."""
     if jax.process_index() != 0 or not folder.is_dir():
@@ -256,6 +263,14 @@ def read_config(workdir: str, step: int | None = None) -> Config:
         return Config.from_json(fields)
     except ValueError as error:
         raise ValueError(f"The checkpoint in {workdir} does not fit: {error}") from error
+
+
+def read_dataset(workdir: str, step: int | None = None) -> dict[str, Any]:
+    """Returns what the data builder recorded of each domain that a run was trained on.
+
+    Args and errors as `read_config`.
+    """
+    return _read(workdir, step, dataset=ocp.args.JsonRestore())["dataset"]
 
 
 def restore_parameters(workdir: str, step: int | None = None) -> NetworkParameters:
@@ -303,7 +318,7 @@ def export(
     Weights are small numbers: float16 rounds them eight times as finely as bfloat16. The copy loads
     as any other, in float32; training goes on from it with --init_from. It is made to be shared: of
     the paths of this machine it holds the last names alone, and of recordings, unless asked for,
-    only how long they are.
+    only how long they are. Nobody else may be writing to the output (`folder_lock`).
 
     Args:
         workdir: Folder of the run.
@@ -332,7 +347,7 @@ def export(
     )
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)):
         raise ValueError(f"--checkpoint={workdir} has weights beyond float16, step {step}.")
-    dataset = _read(workdir, step, dataset=ocp.args.JsonRestore())["dataset"]
+    dataset = read_dataset(workdir, step)
     if not recordings:
         dataset = {name: _without_recordings(domain) for name, domain in dataset.items()}
     init_from = _last_name(config.training.init_from)
@@ -340,6 +355,7 @@ def export(
         config, training=dataclasses.replace(config.training, init_from=init_from)
     )
     folder = folder_of(output)
+    remove_half_written(folder)
     remove_empty(folder)
     # Without `best_fn` Orbax does not save the metrics.
     options = ocp.CheckpointManagerOptions(best_fn=_reconstruction, best_mode="min")

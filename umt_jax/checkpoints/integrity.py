@@ -8,7 +8,6 @@ file in it is missing, cut off or garbled.
 import json
 
 import jax
-import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
@@ -43,9 +42,7 @@ def set_aside(workdir: str) -> None:
 def _set_aside(folder: epath.Path) -> None:
     if not folder.is_dir():
         return
-    for half_written in ocp.utils.tmp_checkpoints(folder):
-        logging.warning("Removing %s, half-written by a run that was killed.", half_written.get())
-        half_written.get().rmtree()
+    checkpoint.remove_half_written(folder)
     checkpoint.remove_empty(folder)
     steps = checkpoint.steps(folder)
     reasons = {step: _damage(folder / str(step)) for step in steps}

@@ -132,7 +132,8 @@ def standard_promotion():
 
 def test_a_run_that_is_killed_and_stopped_is_the_run_never_stopped(tmp_path, start, config):
     workdir, never_stopped = tmp_path / "run", tmp_path / "never_stopped"
-    beside = start(never_stopped, SHORT)
+    # Of two that are started in one folder at once, one trains there.
+    two = [start(never_stopped, SHORT), start(never_stopped, SHORT)]
 
     # Killed while it writes its second checkpoint.
     command = start(workdir, SHORT)
@@ -160,7 +161,16 @@ def test_a_run_that_is_killed_and_stopped_is_the_run_never_stopped(tmp_path, sta
     command = start(workdir, SHORT)
     command.finish()
     assert continued_from(command.log) == stopped_at
+    beside, refused = sorted(two, key=lambda one: one.process.wait(timeout=300))
     beside.finish()
+    assert refused.process.returncode == 1
+    assert re.fullmatch(
+        rf"error: {re.escape(str(never_stopped))} is in use for training by process "
+        rf"{beside.process.pid} on .*, since .*\. Nothing was changed\. Wait for its end, stop it "
+        rf"\(kill {beside.process.pid}\), or take another folder\.\n",
+        refused.log,
+    )
+    assert not (never_stopped / "lock.json").exists()
     assert_same_run(workdir, never_stopped, config, SHORT)
 
 

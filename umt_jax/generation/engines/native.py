@@ -25,6 +25,7 @@ from umt_jax.generation import generate
 from umt_jax.generation.generate import Cache, Conditioning
 from umt_jax.generation.sampling import Nucleus
 from umt_jax.model import networks
+from umt_jax.processes import leftovers
 from umt_jax.shapes import Array, Float, Leaf, Parameters, UInt8
 
 _SOURCE = Path(__file__).with_suffix(".cc")
@@ -219,11 +220,13 @@ def _fingerprint(compiler: str) -> str:
 def _compile(compiler: str, path: Path) -> None:
     """Compiles the source to `path`; other processes see it whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.incomplete")
-    command = [compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", str(unfinished)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    if finished.returncode:
-        unfinished.unlink(missing_ok=True)
-        lines = [line for line in finished.stderr.splitlines() if "error" in line]
-        raise OSError(f"{compiler} cannot compile {_SOURCE}: {(lines or ['no reason given'])[0]}")
-    unfinished.replace(path)
+    command = [compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o"]
+    with leftovers.hidden_file(path) as unfinished:
+        finished = subprocess.run(
+            [*command, str(unfinished)], capture_output=True, text=True, check=False
+        )
+        if finished.returncode:
+            lines = [line for line in finished.stderr.splitlines() if "error" in line]
+            reason = (lines or ["no reason given"])[0]
+            raise OSError(f"{compiler} cannot compile {_SOURCE}: {reason}")
+        unfinished.replace(path)

@@ -1,0 +1,1 @@
+"""Which processes made what, and what those that ended have left."""
