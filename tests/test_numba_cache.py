@@ -57,7 +57,7 @@ def test_librosa_is_usable_where_nothing_can_be_kept(sealed):
     used = python(sealed, "-c", f"import umt_jax; {use}")
     assert used.returncode == 0, used.stderr
     assert used.stdout.startswith(sealed["PYTHONPATH"].partition(":")[0])
-    assert not list(Path(sealed["TMPDIR"]).glob("umt_jax_numba_*")), "it is removed at the end"
+    assert not list(Path(sealed["TMPDIR"]).glob(".umt.*")), "it is removed at the end"
 
 
 def test_no_module_loads_more_of_librosa_than_its_name_before_numba_has_its_folder():

@@ -7,11 +7,11 @@ neither can be written: an installation that is read-only, for a user without a 
 import atexit
 import importlib.util
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from umt_jax.processes import leftovers
 
 
 def ensure() -> None:
@@ -25,11 +25,11 @@ def ensure() -> None:
     if all(_can_be_written(folder / "__pycache__") for folder in librosa):
         return
     try:
-        folder = tempfile.mkdtemp(prefix="umt_jax_numba_")
+        temporary = leftovers.temporary_folder()
     except OSError:  # There is no disk to write to at all, as numba will say.
         return
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["NUMBA_CACHE_DIR"] = folder
+    atexit.register(temporary.cleanup)
+    os.environ["NUMBA_CACHE_DIR"] = folder = temporary.name
     if "numba" in sys.modules:  # It has read the environment.
         sys.modules["numba"].config.CACHE_DIR = folder
 

@@ -204,8 +204,8 @@ def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder
 ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "accept_changed_data",
     False,
-    "Resumes a run although its domains were built anew since, out of other recordings or with other "
-    "settings.",
+    "Resumes a run although its domains were built anew since, out of other recordings or with "
+    "other settings.",
 )
 
 _MODEL_FLAGS = _define(_MODEL)

@@ -69,7 +69,7 @@ def serving(model, folder, *flags, **variables):
     """
     (folder / "offline").mkdir()
     (folder / "offline" / "sitecustomize.py").write_text(OFFLINE)
-    (folder / "temporary").mkdir()
+    (folder / "temporary").mkdir(exist_ok=True)
     environment = os.environ | {
         "PYTHONPATH": f"{folder / 'offline'}:{ROOT}",
         "TMPDIR": str(folder / "temporary"),

@@ -18,15 +18,19 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from absl import flags
 
-from umt_jax import command_line, translator
+from umt_jax import command_line, path_flags, translator
 from umt_jax.checkpoints import demo_model
 from umt_jax.inference import generation_flags
+from umt_jax.processes import leftovers
 from umt_jax.studio import session
+from umt_jax.studio.folder import Limits, StudioFolder
 
 _FIRST_PORT, _LAST_PORT = 7860, 7959
+_CLEAN_EVERY_SECONDS = 300
 
 _OF_CONNECTIONS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
 """Variables of the environment that httpx, with which Gradio calls itself, takes files from."""
@@ -53,6 +57,33 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_megabytes", 50, "Size of the largest file that is taken.", lower_bound=1
     )
+    flags.DEFINE_integer(
+        "client_megabytes",
+        500,
+        "What one address may send within an hour. Behind a proxy of this machine, the address "
+        "that it forwards counts.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "total_megabytes",
+        5000,
+        "What all sounds of the last hour may take on the disk, in $TMPDIR. Older ones go.",
+        lower_bound=1,
+    )
+    flags.DEFINE_list(
+        "allowed_hosts",
+        [],
+        "Names by which browsers reach the studio, as studio.example.org or *.example.org; others "
+        "are refused. Default: this machine's own on 127.0.0.1, any with another --host.",
+    )
+    path_flags.define(
+        "auth", None, "File with a line NAME:PASSWORD for each user; others are not let in."
+    )
+    flags.DEFINE_string(
+        "root_path",
+        "",
+        "Where a reverse proxy serves the studio: /studio, or https://example.org/studio.",
+    )
     generation_flags.define_engine(weights=True)
 
 
@@ -65,6 +96,8 @@ def main() -> None:
                 f"The studio needs {package}, which is not installed: "
                 'pip install "umt_jax[studio]".'
             )
+    names = _names(args)
+    accounts = read_accounts(args.auth) if args.auth else None
     port = _free_port(args.host, args.port)
     command_line.use_compilation_cache()
     model = translator.load(
@@ -73,19 +106,66 @@ def main() -> None:
         engine=args.engine,
         weights=args.weights,
     )
-    with _gradio_folder():
+    limits = Limits(
+        file_bytes=args.max_megabytes * 2**20,
+        client_bytes=args.client_megabytes * 2**20,
+        total_bytes=args.total_megabytes * 2**20,
+    )
+    with _gradio_folder(limits) as folder:
         # Not before Gradio knows its folder.
-        from umt_jax.studio import components
+        from umt_jax.studio import components, guard
         from umt_jax.studio import page as studio_page
 
-        studio = session.Studio(model, args.max_seconds)
-        page = studio_page.build(studio, max_megabytes=args.max_megabytes)
-        _serve(page, args, port, theme=components.THEME, css=components.CSS)
+        page = studio_page.build(session.Studio(model, args.max_seconds), folder)
+        _serve(
+            page,
+            args,
+            port,
+            auth=accounts,
+            app_kwargs={"middleware": guard.middleware(names, folder)},
+            theme=components.THEME,
+            css=components.CSS,
+        )
+
+
+def read_accounts(path: str) -> list[tuple[str, str]]:
+    """Returns names and passwords of those who are let in.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds something else, or nobody.
+    """
+    accounts = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        name, separator, password = line.partition(":")
+        if not line.strip():
+            continue
+        if not (name and separator and password):
+            raise ValueError(f"--auth={path}: line {number} is not NAME:PASSWORD.")
+        accounts.append((name, password))
+    if not accounts:
+        raise ValueError(f"--auth={path} names nobody. Write a line NAME:PASSWORD for each user.")
+    return accounts
+
+
+def _names(args) -> list[str]:
+    """Returns by which names the server is reached, and checks where it is."""
+    # Here, since Starlette comes with Gradio.
+    from umt_jax.studio import guard
+
+    if args.root_path and not args.root_path.startswith(("/", "http://", "https://")):
+        raise ValueError(
+            f"--root_path={args.root_path} is neither a path, such as /studio, nor an address, "
+            "such as https://example.org/studio."
+        )
+    return guard.allowed_names(args.host, args.allowed_hosts)
 
 
 @contextlib.contextmanager
-def _gradio_folder() -> Iterator[None]:
+def _gradio_folder(limits: Limits) -> Iterator[StudioFolder]:
     """Gives Gradio a folder of its own, which goes when the server does, and no other one.
+
+    If the server is killed, the folder goes when the next one starts.
 
     Nothing that the environment tells Gradio counts: it could open other folders, for example.
     Nor do proxies and certificates, since it connects to nothing but itself.
@@ -96,10 +176,16 @@ def _gradio_folder() -> Iterator[None]:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    with tempfile.TemporaryDirectory(prefix="umt_jax_studio_") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        os.environ["GRADIO_EXAMPLES_CACHE"] = os.path.join(folder, "examples")
-        yield
+    with leftovers.temporary_folder() as path:
+        folder = StudioFolder(path, limits)
+        os.environ["GRADIO_TEMP_DIR"] = folder.served
+        os.environ["GRADIO_EXAMPLES_CACHE"] = os.path.join(path, "examples")
+        tempfile.tempdir = folder.temporary
+        folder.keep_clean(_CLEAN_EVERY_SECONDS)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = None
 
 
 def _free_port(host: str, port: int | None) -> int:
@@ -123,13 +209,14 @@ def _free_port(host: str, port: int | None) -> int:
     )
 
 
-def _serve(page, args, port, **looks) -> None:
+def _serve(page, args, port, **options) -> None:
     try:
         _, url, _ = page.launch(
             server_name=args.host,
             server_port=port,
             max_file_size=args.max_megabytes * 2**20,
-            **looks,
+            root_path=args.root_path.rstrip("/"),
+            **options,
             prevent_thread_lock=True,
             quiet=True,
             footer_links=["api"],

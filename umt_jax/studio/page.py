@@ -7,21 +7,21 @@ Imported only when GRADIO_TEMP_DIR is set: Gradio serves what lies in that folde
 import contextlib
 import html
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from absl import logging
 
-from umt_jax.studio import aac, components, session
+from umt_jax.studio import aac, checks, components, session
+from umt_jax.studio.folder import StudioFolder
 
 _MAX_TEMPERATURE = 2.0
 _MAX_WAITING = 32
 _DONE = "Done."
 _LISTEN_SECONDS = 0.5  # Length of what is added, again and again, to sound under way.
-# Files of finished takes are removed an hour after they were made; all of them when it ends.
-_CLEAN_EVERY_S, _KEEP_S = 300, 3600
 
 
 @contextlib.contextmanager
@@ -29,17 +29,27 @@ def _errors_as_sentences() -> Iterator[None]:
     """Shows users what is wrong with what they gave, and no traceback."""
     try:
         yield
-    except (ValueError, OSError) as error:
-        # A file may be named like a tag; the page would take it for one.
-        sentence = html.escape(str(error), quote=False)
-        raise gr.Error(sentence, duration=None, print_exception=False) from error
+    except ValueError as error:
+        raise _as_shown(str(error)) from error
+    except OSError as error:
+        logging.warning("A sound could not be stored: %s", error)
+        # Its own words name folders of the server.
+        raise _as_shown(
+            "The studio could not store the sound. Its disk may be full; its log says more."
+        ) from error
+
+
+def _as_shown(sentence: str) -> gr.Error:
+    # A file may be named like a tag; the page would take it for one.
+    return gr.Error(html.escape(sentence, quote=False), duration=None, print_exception=False)
 
 
 class _Page:
     """The components, and what its events do with them."""
 
-    def __init__(self, studio: session.Studio) -> None:
-        self.studio = studio
+    def __init__(self, studio: session.Studio, folder: StudioFolder) -> None:
+        self.studio, self.folder = studio, folder
+        self.inputs: dict[Any, checks.Input] = {}
         self._add_controls()
         with gr.Row(elem_id="cards"):
             self.sources = [components.Card(), components.Card()]
@@ -47,6 +57,7 @@ class _Page:
         cards = [*self.sources, *self.made.values()]
         self.outputs = [self.status, self.listen]
         self.outputs += [component for card in cards for component in card.components]
+        self._describe_inputs()
         self._add_events()
 
     def _add_controls(self) -> None:
@@ -81,6 +92,28 @@ class _Page:
                 self.status = gr.HTML(elem_id="status")
                 self.stop = gr.Button("Stop", variant="stop", interactive=False)
                 self.listen = components.player_of_frames()
+
+    def _describe_inputs(self) -> None:
+        """Says what each input may be, by component."""
+        domains = list(self.studio.model.domains)
+        self.inputs = {
+            **{
+                sound: checks.sound(sound.label, self.folder.served)
+                for sound in (self.source, self.first, self.second)
+            },
+            self.domains: checks.some_of("Domains", domains),
+            self.domain: checks.one_of("Domain", domains),
+            self.weight: checks.number("Blend", 0.0, 1.0),
+            self.temperature: checks.number("Temperature", 0.0, self.temperature.maximum),
+            self.seed: checks.seed("Seed"),
+        }
+
+    def check_values(self, parts: Sequence[Any], values: Any) -> None:
+        """Raises `gr.Error` if values are not what parts of the page take for sounds to be made."""
+        if not parts or any(part not in self.inputs for part in parts):
+            return
+        with _errors_as_sentences():
+            checks.check([self.inputs[part] for part in parts], values)
 
     def _add_events(self) -> None:
         translation = [self.source, self.domains, self.temperature, self.seed]
@@ -140,16 +173,18 @@ class _Page:
             yield from self._files(self._blend(first, second, weight, domain, temperature, seed))
 
     def _translation(self, path, domains, temperature, seed):
-        return self.studio.translate(path, domains, temperature=temperature, seed=_check_seed(seed))
+        self.folder.check_room()
+        return self.studio.translate(path, domains, temperature=temperature, seed=seed)
 
     def _blend(self, first, second, weight, domain, temperature, seed):
+        self.folder.check_room()
         return self.studio.blend(
             first,
             second,
             weight=weight,
             domain=domain,
             temperature=temperature,
-            seed=_check_seed(seed),
+            seed=seed,
         )
 
     def _show(self, take: session.Take) -> Iterator[components.Updates]:
@@ -206,12 +241,6 @@ def _written(take, pieces, sample_rate_hz):
         yield session.write(take, waveforms, Path(folder), sample_rate_hz=sample_rate_hz)
 
 
-def _check_seed(seed: int | None) -> int:
-    if seed is None:
-        raise ValueError("The seed is empty. Give a whole number, 0 for example.")
-    return seed
-
-
 def _progress_bar(progress: session.Progress, take: session.Take, sample_rate_hz: int) -> str:
     left = progress.seconds_left
     return (
@@ -221,23 +250,38 @@ def _progress_bar(progress: session.Progress, take: session.Take, sample_rate_hz
     )
 
 
-def build(studio: session.Studio, *, max_megabytes: int) -> gr.Blocks:
+def build(studio: session.Studio, folder: StudioFolder) -> gr.Blocks:
     """Returns the page, which is not served yet."""
-    model = studio.model
+    model, limits = studio.model, folder.limits
     with gr.Blocks(
         title="umt_jax studio",
         analytics_enabled=False,
-        delete_cache=(_CLEAN_EVERY_S, _KEEP_S),
     ) as page:
         gr.Markdown(
             "# umt_jax studio\n"
             f"Plays a sound back as {_list(model.domains)}, at {model.sample_rate_hz / 1000:g} kHz."
-            f" A sound may be up to {studio.max_seconds:g} s long, a file up to {max_megabytes} MB."
+            f" A sound may be up to {studio.max_seconds:g} s long, a file up to "
+            f"{limits.file_bytes / 2**20:g} MB."
         )
-        _Page(studio)
+        parts = _Page(studio, folder)
+    _check_before_use(page, parts.check_values)
     # Closed: requests that would not wait in the queue.
     page.queue(api_open=False, max_size=_MAX_WAITING)
     return page
+
+
+def _check_before_use(page: gr.Blocks, check: Callable[[Sequence[Any], Any], None]) -> None:
+    """Has the values of every call checked before Gradio does anything with them.
+
+    What its own components raise for wrong types reaches the caller as `null`.
+    """
+    preprocess_data = page.preprocess_data
+
+    async def checked(block_fn: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        check(block_fn.inputs, inputs)
+        return await preprocess_data(block_fn, inputs, *args, **kwargs)
+
+    page.preprocess_data = checked
 
 
 def _list(words):

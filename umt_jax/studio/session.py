@@ -1,6 +1,7 @@
 """What a studio makes of sounds: translations and blends, and how long they still take."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from umt_jax.generation import blending
 from umt_jax.plots import spectrograms
 from umt_jax.shapes import Float, Waveform
 from umt_jax.studio import uploads
+
+_NAME_BYTES = 120  # Of 255 that file systems take, and 200 that Gradio keeps.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +65,7 @@ class Studio:
         pieces = self.model.translate_recordings(
             [[source]], domains=wanted, temperature=temperature, seed=seed
         )
-        return Take(
-            {"Source": source}, wanted, Path(str(path)).stem, len(source), _waveforms(pieces)
-        )
+        return Take({"Source": source}, wanted, _name(path), len(source), _waveforms(pieces))
 
     def blend(
         self,
@@ -101,9 +102,8 @@ class Studio:
             temperature=temperature,
             seed=seed,
         )
-        name = "+".join(Path(str(path)).stem for path in (first, second))
         pieces = _cut(waveforms, num_samples)
-        return Take(sources, (domain,), name, num_samples, pieces)
+        return Take(sources, (domain,), _name(first, second), num_samples, pieces)
 
     def _read(self, path):
         return uploads.read(
@@ -118,6 +118,13 @@ def _waveforms(pieces):
             raise piece.error
         if piece.waveforms.size:
             yield piece.waveforms
+
+
+def _name(*paths: str | None) -> str:
+    """Returns what is made of sounds is called: after them, each cut so that any domain fits in."""
+    most = _NAME_BYTES // len(paths)
+    stems = (os.fsencode(Path(str(path)).stem)[:most] for path in paths)
+    return "+".join(stem.decode(errors="ignore").rstrip() for stem in stems)
 
 
 def _cut(waveforms, num_samples):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 
 import jax
 import numpy as np
@@ -41,7 +42,7 @@ class Command:
 
     def __init__(self, workdir, prepared_dir, config, schedule):
         self.workdir = workdir
-        self._stderr = workdir.parent / f"{workdir.name}.stderr"
+        self._stderr = workdir.parent / f"{workdir.name}.{uuid.uuid4().hex[:8]}.stderr"
         flags = [f"--{name}={value}" for name, value in vars(schedule).items()]
         with self._stderr.open("w") as stderr:
             self.process = subprocess.Popen(
