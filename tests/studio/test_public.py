@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -107,7 +108,7 @@ def test_many_users_at_once_all_get_their_sound(crowded, tmp_path, num_users):
 
 
 def cpu_seconds(process):
-    fields = open(f"/proc/{process.pid}/stat").read().rpartition(")")[2].split()
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
