@@ -1,6 +1,7 @@
 """Several processes on this machine, each with devices of its own, train as one does."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ import pytest
 from test_train import as_flags, metrics, restored_state, untimed
 
 from experiments.training_run import distributed as hosts
+from umt_jax.checkpoints import folder_lock
 
 
 def free_port():
@@ -195,6 +197,17 @@ def test_a_process_with_other_flags_is_named_by_both(tmp_path, prepared_dir, run
     assert [process.returncode for process in processes] == [1, 1]
     for lines in said:
         assert "error: Process 1 differs from process 0 in schedule. Start the same" in lines[-1]
+
+
+@pytest.mark.slow
+def test_a_folder_in_use_is_named_by_both_processes(tmp_path, prepared_dir, run_config):
+    with folder_lock.held(str(tmp_path), purpose="training"):
+        processes = start(tmp_path, prepared_dir, run_config, 8)
+        said = finish(processes)
+    assert [process.returncode for process in processes] == [1, 1]
+    for lines in said:
+        assert f"error: {tmp_path} is in use for training by process {os.getpid()} on" in lines[-1]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
