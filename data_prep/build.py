@@ -109,7 +109,10 @@ def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -
         counts = [sum(t["num_segments"][split] for t in domain["tracks"]) for split in SPLITS]
         status = "built" if name in built else "up to date"
         rows.append((name, len(domain["tracks"]), f"{seconds / 60:.1f}", *counts, status))
-        left_out += [f"  {name}/{file['name']} {file['reason']}" for file in domain["left_out"]]
+        left_out += [
+            command_line.printable(f"  {name}/{file['name']} {file['reason']}")
+            for file in domain["left_out"]
+        ]
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
@@ -201,7 +204,7 @@ def main() -> None:
         sys.exit("Interrupted. Domains that were finished are kept; start again for the others.")
     print(table(staging.read_metadata(data_dir), built=built))
     for line in domains.passed_over(audio_dir, data_dir):
-        print(line)
+        command_line.say(line)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from data_prep.process_workers import RunAll
 from data_prep.settings import Recipe
 from data_prep.staging import Staging
 from data_prep.tracks import SPLITS, Domain, SoundFile
+from umt_jax import command_line
 from umt_jax.audio import sound_files
 from umt_jax.config import DATASET_NAME, domain_name
 
@@ -53,7 +54,8 @@ def find_domains(audio_dir: epath.Path, *, data_dir: epath.Path) -> dict[str, ep
         path.name for path in entries if sound_files.is_sound_file(path.name) and not path.is_dir()
     ]
     if strays:
-        logging.warning("Left out, as they are in no domain's folder: %s", ", ".join(strays))
+        names = command_line.printable(", ".join(strays))
+        logging.warning("Left out, as they are in no domain's folder: %s", names)
     return folders
 
 

@@ -83,7 +83,9 @@ def is_up_to_date(metadata: Metadata | None, files: Sequence[SoundFile], recipe:
     }:
         return False
     # PyAV may have been installed since, because the last build said so.
-    return not any(decoding.is_cured(file["reason"]) for file in metadata["left_out"])
+    return not any(
+        decoding.is_cured(file.get("needs", ""), file["reason"]) for file in metadata["left_out"]
+    )
 
 
 def _setting(metadata: Metadata, name: str) -> Any:

@@ -148,7 +148,12 @@ def describe(domain: Domain, recipe: Recipe) -> dict[str, Any]:
             for track in domain.tracks
         ],
         "left_out": [
-            {"name": file.file.name, "sha256": file.file.sha256, "reason": file.reason}
+            {
+                "name": file.file.name,
+                "sha256": file.file.sha256,
+                "reason": file.reason,
+                "needs": file.needs,
+            }
             for file in domain.left_out
         ],
     }

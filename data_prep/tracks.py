@@ -38,7 +38,7 @@ class SoundFile:
     Attributes:
         path: Where it lies.
         name: Its path inside the folder of the domain, with slashes.
-        sha256: Hash of its bytes.
+        sha256: Hash of its bytes; "" for what cannot be read.
     """
 
     path: epath.Path
@@ -66,10 +66,17 @@ class Track:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """A file that cannot be used; `reason` completes the sentence that its name begins."""
+    """A file that cannot be used.
+
+    Attributes:
+        file: The file.
+        reason: Completes the sentence that its name begins.
+        needs: Name of the package that could read it, if it only lacks one.
+    """
 
     file: SoundFile
     reason: str
+    needs: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,22 +107,34 @@ def find(folder: epath.Path) -> list[epath.Path]:
 
 def identify(path: epath.Path, *, folder: epath.Path) -> SoundFile:
     """Hashes the content of a file somewhere in a domain's folder."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
     # Names that are not UTF-8 come as surrogates, which neither JSON readers nor terminals take.
-    name = os.fsencode(path.relative_to(folder).as_posix()).decode(errors="replace")
-    return SoundFile(path=path, name=name, sha256=digest.hexdigest())
+    # Escaped, two of them stay two.
+    name = os.fsencode(path.relative_to(folder).as_posix()).decode(errors="backslashreplace")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        digest = ""  # `scan` says why.
+    return SoundFile(path=path, name=name, sha256=digest)
 
 
 def scan(file: SoundFile, recipe: Recipe) -> Track | LeftOut:
-    """Decodes a file from beginning to end, to find out whether it can be used."""
+    """Decodes a file from beginning to end, to find out whether it can be used.
+
+    Raises:
+        OSError: The disk is full, or the file is on another machine and could not be copied.
+    """
     try:
         with storage.local_copy(file.path) as path:
             loudness = level.measure(
                 sound_files.read_blocks(path, sample_rate_hz=recipe.sample_rate_hz)
             )
     except sound_files.SoundFileError as error:
-        return LeftOut(file=file, reason=error.reason)
+        return LeftOut(file=file, reason=error.reason, needs=error.needs)
+    except OSError as error:
+        if error.errno is None or storage.is_of_full_disk(error):
+            raise
+        return LeftOut(file=file, reason=f"cannot be read ({error.strerror})")
     if loudness.num_samples < recipe.segment_samples:
         seconds = loudness.num_samples / recipe.sample_rate_hz
         reason = f"is shorter ({seconds:.2f} s) than one segment ({recipe.segment_seconds:.2f} s)"

@@ -214,8 +214,11 @@ def test_latents_of_another_encoder_are_named_and_others_translated(tmp_path, rn
         np.savez(tmp_path / "bad.npz", **(dict(arrays) | {"encoder": "0123456789abcdef"}))
     sources = places.find_inputs([str(tmp_path)], [])
     jobs = places.plan(sources, model.domains, str(tmp_path), "wav")
-    (failure,) = infer.translate(model, jobs, sampling=SamplingConfig(), seed=0, num_streams=2)
-    assert failure.startswith(f"{tmp_path}/bad.npz holds latents of another encoder")
+    failures = infer.translate(model, jobs, sampling=SamplingConfig(), seed=0, num_streams=2)
+    (failure,) = failures.inputs
+    assert failures.outputs == [] and failure.startswith(
+        f"{tmp_path}/bad.npz holds latents of another encoder"
+    )
     assert [name for name in names(tmp_path) if name.endswith("wav")] == [
         "good.Cello.wav",
         "good.Piano.wav",

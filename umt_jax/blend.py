@@ -78,15 +78,21 @@ def main() -> None:
     mixtures = mix(sounds, model.frame_rate_hz, args)
     labels = ["-to-".join(domains)] if args.morph else model.domains
     jobs = places.plan([(None, Path(name)) for name in mixtures], labels, args.output, args.format)
+    _, unwritten = places.writable(jobs)
+    if unwritten:
+        raise ValueError(unwritten[0])
     if not args.overwrite:
         places.check_absent(jobs)
     Path(args.output).mkdir(parents=True, exist_ok=True)
     if args.morph:
         write_morph(model, sounds, jobs[0], sampling, args)
     else:
-        write_mixtures(model, list(mixtures.values()), jobs, sampling, args)
+        unwritten = write_mixtures(model, list(mixtures.values()), jobs, sampling, args)
     for path in places.files_of(jobs):
-        print(path)
+        if path.exists():
+            command_line.say(str(path))
+    if unwritten:
+        raise ValueError("; ".join(unwritten))
 
 
 def check_flags(args: flags.FlagValues) -> None:
@@ -162,8 +168,12 @@ def write_mixtures(
     jobs: Sequence[places.Job],
     sampling: SamplingConfig,
     args: flags.FlagValues,
-) -> None:
-    """Generates every mixture in every domain, with the same random numbers."""
+) -> list[str]:
+    """Generates every mixture in every domain, with the same random numbers.
+
+    Returns:
+        What is wrong with files that could not be written.
+    """
     pieces = model.generate_recordings(
         map(model.windows, mixtures),
         temperature=sampling.temperature,
@@ -179,6 +189,7 @@ def write_mixtures(
         for piece in pieces:
             under_way.write(piece)
             bar.update(piece.waveforms.size / model.sample_rate_hz)
+    return under_way.failures
 
 
 def write_morph(

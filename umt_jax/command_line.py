@@ -45,16 +45,38 @@ def run(main: Callable[[], None]) -> None:
             sys.exit("Interrupted.")
         except (ValueError, OSError) as error:
             logging.debug("Traceback:", exc_info=True)
-            sys.exit(f"error: {' '.join(_message(error).split())}")
+            sys.exit(f"error: {printable(' '.join(message(error).split()))}")
 
     app.run(checked_main)
 
 
-def _message(error: Exception) -> str:
+def message(error: Exception) -> str:
     """Returns what an error says; of the system's own ones without their number."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}."
+        return f"{os.fsdecode(error.filename)}: {error.strerror}."
     return str(error)
+
+
+def printable(text: str) -> str:
+    r"""Returns text as terminals and pages can show it, whatever names of files are in it.
+
+    Control characters and bytes that are no UTF-8 become escapes, such as \x1b.
+    """
+    return "".join(
+        character if character.isprintable() else _escape(character) for character in text
+    )
+
+
+def _escape(character: str) -> str:
+    # Python's stand-ins for the bytes of names that are no UTF-8.
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def say(text: str) -> None:
+    """Prints a line, its control characters escaped."""
+    print(printable(text))
 
 
 def keep_freed_memory() -> None:

@@ -13,6 +13,7 @@ the pipe is closed is translated then:
 Without --checkpoint the model that ships with umt_jax translates.
 """
 
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from umt_jax import command_line, translator
+from umt_jax import command_line, storage, translator
 from umt_jax.audio import pcm, sound_files
 from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import SamplingConfig
@@ -45,12 +46,16 @@ def main() -> None:
     workdir = demo_model.chosen()
     config = checkpoint.read_config(workdir, args.step)
     sampling = generation_flags.sampling(config.sampling)
-    jobs = _plan(args, config.domains)
-    if not jobs:
+    jobs, unwritten = _plan(args, config.domains)
+    if not jobs and not unwritten:
         print("Nothing is left to do: all outputs exist.")
         return
     passed_over = [sound_files.passed_over(name) for name in args.input if Path(name).is_dir()]
     standard_output = pcm.take_standard_output() if args.output == "-" else None
+    jobs, dropped = places.make_folders(jobs)
+    unwritten += dropped
+    if not jobs:
+        raise ValueError(_summary([], unwritten, "", 0))
     domains = [name for name in config.domains if any(name in job.outputs for job in jobs)]
     model = translator.load(
         workdir,
@@ -59,8 +64,6 @@ def main() -> None:
         engine=args.engine if domains else "scan",
         weights=args.weights,
     )
-    for folder in sorted({path.parent for path in places.files_of(jobs)}):
-        folder.mkdir(parents=True, exist_ok=True)
     left, failures = save_latents(model, jobs)
     try:
         failures += translate(
@@ -76,16 +79,39 @@ def main() -> None:
     except BrokenPipeError:
         print("Ended: whatever read --output=- has closed it.", file=sys.stderr)
     for line in filter(None, passed_over):
-        print(line)
-    if failures:
-        raise ValueError(
-            f"{len(failures)} of {len(jobs)} inputs could not be "
-            f"{'translated' if domains else 'encoded'}: " + "; ".join(failures)
+        command_line.say(line)
+    unwritten += failures.outputs
+    if failures.inputs or unwritten:
+        done = "translated" if domains else "encoded"
+        raise ValueError(_summary(failures.inputs, unwritten, done, len(jobs)))
+
+
+@dataclasses.dataclass
+class Failures:
+    """What is wrong with files that were read or written, a sentence each."""
+
+    inputs: list[str] = dataclasses.field(default_factory=list)
+    outputs: list[str] = dataclasses.field(default_factory=list)
+
+    def __iadd__(self, other: "Failures") -> "Failures":
+        """Adds those of another part of the work."""
+        return Failures(self.inputs + other.inputs, self.outputs + other.outputs)
+
+
+def _summary(unread: Sequence[str], unwritten: Sequence[str], done: str, num_inputs: int) -> str:
+    sentences = []
+    if unread:
+        sentences.append(
+            f"{len(unread)} of {num_inputs} inputs could not be {done}: " + "; ".join(unread)
         )
+    if unwritten:
+        what = "output" if len(unwritten) == 1 else "outputs"
+        sentences.append(f"{len(unwritten)} {what} could not be written: " + "; ".join(unwritten))
+    return ". ".join(sentences)
 
 
-def _plan(args: flags.FlagValues, all_domains: Sequence[str]) -> list[places.Job]:
-    """Returns what to translate and to write, by the flags."""
+def _plan(args: flags.FlagValues, all_domains: Sequence[str]) -> tuple[list[places.Job], list[str]]:
+    """Returns what to translate and to write, by the flags, and what cannot be written."""
     wanted = all_domains if args.domain == ["all"] else args.domain or ()
     domains = tuple(dict.fromkeys(validation.checked_domains(wanted, all_domains)))
     sources: list[tuple[Path | None, Path]] = [(None, Path("stdin"))]
@@ -100,23 +126,28 @@ def _plan(args: flags.FlagValues, all_domains: Sequence[str]) -> list[places.Job
     if args.save_latents and encoded:
         raise ValueError(f"{encoded[0]} holds latents already. Leave out it, or --save_latents.")
     jobs = places.plan(sources, domains, args.output, args.format, latents=args.save_latents)
+    jobs, unwritten = places.writable(jobs)
     if args.resume:
-        return places.unfinished(jobs)
+        return places.unfinished(jobs), unwritten
     if not args.overwrite:
         places.check_absent(jobs)
-    return jobs
+    return jobs, unwritten
 
 
 def save_latents(
     model: translator.Translator, jobs: Sequence[places.Job]
-) -> tuple[list[places.Job], list[str]]:
+) -> tuple[list[places.Job], Failures]:
     """Writes the latents that jobs ask for.
 
     Returns:
         The jobs that have more to do, from those files; and what is wrong with recordings that
-        cannot be read: these leave no file, and their jobs are dropped.
+        cannot be read, whose jobs are dropped, and with files that cannot be written: their
+        recordings are encoded once more.
+
+    Raises:
+        OSError: The disk is full.
     """
-    left, failures = [], []
+    left, failures = [], Failures()
     seconds = sum(_seconds(job.source, model) for job in jobs if job.latents)
     with tqdm.tqdm(total=seconds, bar_format=_BAR_FORMAT, disable=None) as progress:
         for job in jobs:
@@ -131,14 +162,23 @@ def save_latents(
                     num_samples += count
                     progress.update(count / model.sample_rate_hz)
             except (ValueError, OSError) as error:
-                failures.append(str(error))
+                failures.inputs.append(command_line.message(error))
                 continue
-            model.save_latents(
-                job.latents,
-                np.concatenate(parts),
-                source=job.source.name,
-                num_samples=num_samples,
-            )
+            try:
+                model.save_latents(
+                    job.latents,
+                    np.concatenate(parts),
+                    source=command_line.printable(job.source.name),
+                    num_samples=num_samples,
+                )
+            except OSError as error:
+                if storage.is_of_full_disk(error):
+                    raise
+                failures.outputs.append(
+                    f"{job.latents} could not be written: {error.strerror or error}"
+                )
+                left.append(dataclasses.replace(job, latents=None))
+                continue
             left.append(places.from_latents(job))
     return [job for job in left if job.outputs], failures
 
@@ -153,19 +193,20 @@ def translate(
     parallel_segments: int = 1,
     standard_input: pcm.Reader | None = None,
     standard_output: int | None = None,
-) -> list[str]:
+) -> Failures:
     """Writes the translations of every job's recording.
 
     Returns:
         What is wrong with recordings that cannot be read: these leave no output, and do not stop
-        the others.
+        the others. And with outputs that cannot be written.
 
     Raises:
+        OSError: The disk is full.
         BrokenPipeError: Nobody reads standard output any more.
     """
     rate_hz = model.sample_rate_hz
     if not jobs:
-        return []
+        return Failures()
     is_live = any(job.source is None or None in job.outputs.values() for job in jobs)
     if is_live:
         print(
@@ -182,7 +223,7 @@ def translate(
         num_streams=min(num_streams, parallel_segments * len(jobs)),
         parallel_segments=parallel_segments,
     )
-    failures: list[str] = []
+    failures = Failures()
     num_samples, started = 0, time.monotonic()
     with (
         tqdm.tqdm(
@@ -195,7 +236,7 @@ def translate(
         for piece in pieces:
             under_way.write(piece)
             if piece.error:
-                failures.append(str(piece.error))
+                failures.inputs.append(command_line.message(piece.error))
             num_samples += piece.waveforms.size
             progress.update(piece.waveforms.size / rate_hz)
     # The time it takes, not that in which the source plays.
@@ -206,6 +247,7 @@ def translate(
         f"{made_seconds:.1f} s of sound in {seconds:.1f} s, "
         f"{made_seconds / seconds:.2f} times real time."
     )
+    failures.outputs += under_way.failures
     return failures
 
 

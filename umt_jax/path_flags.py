@@ -1,6 +1,7 @@
 """Flags that are paths: their `~`, which shells leave as it is in --name=~/x, is expanded."""
 
 import os
+from typing import cast
 
 from absl import flags
 
@@ -20,12 +21,24 @@ class _PathParser(flags.ArgumentParser[str]):
 
 class _PathListParser(flags.ListParser):
     def parse(self, argument: str | list[str]) -> list[str]:
-        """Returns the paths, the `~` of each expanded."""
+        """Returns the paths, `~` expanded; what exists under the whole name is one."""
+        if isinstance(argument, str) and os.path.exists(whole := os.path.expanduser(argument)):
+            return [whole]
         return [os.path.expanduser(path) for path in super().parse(argument)]
 
     def flag_type(self) -> str:
         """Returns what --help calls it."""
         return "comma separated list of paths"
+
+
+class _RepeatableFlag(flags.Flag[list[str]]):
+    """A flag whose values are joined where it is given more than once."""
+
+    def parse(self, argument: str | list[str]) -> None:
+        """Adds values."""
+        before = list(self.value or ()) if self.present else []
+        super().parse(argument)
+        self.value = before + list(self.value or ())
 
 
 def define(
@@ -56,13 +69,9 @@ def define_list(
     required: bool = False,
     flag_values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder[list[str]]:
-    """Declares a flag that is paths separated by commas."""
-    return flags.DEFINE(
-        _PathListParser(),
-        name,
-        default,
-        help,
-        flag_values,
-        flags.CsvListSerializer(","),
-        required=required,
+    """Declares a flag that is paths separated by commas, and may be repeated."""
+    flag = _RepeatableFlag(
+        _PathListParser(), flags.CsvListSerializer(","), name, default, help, allow_overwrite=True
     )
+    holder = flags.DEFINE_flag(flag, flag_values, required=required)
+    return cast("flags.FlagHolder[list[str]]", holder)

@@ -4,6 +4,7 @@ Paths are those of `etils.epath`: local ones, gs://, s3://, az:// and hf://.
 """
 
 import contextlib
+import errno
 import functools
 import os
 import shutil
@@ -95,6 +96,23 @@ def entries_below(folder: str | os.PathLike[str]) -> Iterator[epath.Path]:
             yield from entries_below(entry)
         else:
             yield entry
+
+
+def is_of_full_disk(error: OSError) -> bool:
+    """Whether an error says that nothing more can be stored, and not that one file is at fault."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether nothing more can be stored in a local folder: tries to."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_BLOCK_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return is_of_full_disk(error)
+    return False
 
 
 @contextlib.contextmanager

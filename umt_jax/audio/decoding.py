@@ -5,6 +5,7 @@ Music that stops in the middle is refused here, by what `sound_parts` finds at t
 """
 
 import contextlib
+import functools
 import importlib.util
 import io
 import os
@@ -72,11 +73,16 @@ _MAX_BLOCK_VALUES = 2**24
 class SoundFileError(ValueError):
     """A sound file that cannot be used, and why, on one line."""
 
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        """Keeps both as `args`, so that the error survives the way out of a worker process."""
+    def __init__(self, path: str | os.PathLike[str], reason: str, *, needs: str = "") -> None:
+        """Takes the file, why it cannot be used, and the package that could, if there is one."""
         super().__init__(os.fspath(path), reason)
+        self.needs = needs
         self.path = Path(path)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keeps all of it on the way out of a worker process."""
+        return functools.partial(SoundFileError, needs=self.needs), self.args
 
     def __str__(self) -> str:
         """Returns the line that users see."""
@@ -88,9 +94,12 @@ def has_pyav() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
-def is_cured(reason: str) -> bool:
-    """Whether what a `SoundFileError` told to install has been installed since."""
-    return reason.endswith(_INSTALL) and has_pyav()
+def is_cured(needs: str, reason: str) -> bool:
+    """Whether what a `SoundFileError` needed has been installed since.
+
+    Earlier versions kept its reason alone, whose end says what to install.
+    """
+    return (needs == "av" or reason.endswith(_INSTALL)) and has_pyav()
 
 
 def decode(path: Path, block_seconds: float) -> Iterator[tuple[int, np.ndarray]]:
@@ -192,7 +201,7 @@ def _decode_part(
             )
             if path.suffix.lower() in PYAV_EXTENSIONS:
                 reason = NEEDS_PYAV
-            raise SoundFileError(path, reason) from error
+            raise SoundFileError(path, reason, needs="av") from error
     else:
         with sound:
             yield from _decode_with_soundfile(path, sound, block_seconds)

@@ -6,6 +6,7 @@ Whatever the length of a file, one block of it is in memory.
 import collections
 import contextlib
 import dataclasses
+import errno
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -65,29 +66,20 @@ def passed_over(folder: str | os.PathLike[str]) -> str:
     counts: collections.Counter[str] = collections.Counter()
     named = []
     for path in storage.entries_below(folder):
-        name = printable(os.path.relpath(path, folder) if storage.is_local(path) else path.name)
+        name = os.path.relpath(path, folder) if storage.is_local(path) else path.name
         is_file = not storage.is_local(path) or os.path.isfile(path)
         if not is_file:
             kind = "a link to nothing" if not os.path.exists(path) else decoding.kind(path)
             named.append(f"{name} ({kind})")
         elif not is_sound_file(path.name):
-            counts[printable(os.path.splitext(path.name)[1].lower()) or "no extension"] += 1
+            counts[os.path.splitext(path.name)[1].lower() or "no extension"] += 1
     parts = sorted(named) + [
         f"{count} with {extension}" for extension, count in sorted(counts.items())
     ]
     if not parts:
         return ""
     total = len(named) + counts.total()
-    return f"Passed over in {printable(os.fspath(folder))} ({total}): {', '.join(parts)}."
-
-
-def printable(name: str) -> str:
-    """Returns a name as terminals can show it, whatever bytes it is made of."""
-    decoded = os.fsencode(name).decode(errors="replace")
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
-        for character in decoded
-    )
+    return f"Passed over in {os.fspath(folder)} ({total}): {', '.join(parts)}."
 
 
 def read_blocks(
@@ -248,15 +240,20 @@ class SoundFileWriter:
         return self
 
     def _open(self) -> None:
-        self._incomplete.touch()
-        self._file = soundfile.SoundFile(
-            self._incomplete,
-            "w",
-            samplerate=self._sample_rate_hz,
-            channels=1,
-            format=self._format,
-            subtype=_WRITTEN_SUBTYPES[self._format],
-        )
+        try:
+            self._incomplete.touch()
+        except OSError as error:
+            raise self._as_own(error) from error
+        # By descriptor, since soundfile takes no name that is not UTF-8.
+        with self._incomplete.open("w+b", buffering=0) as file:
+            self._file = soundfile.SoundFile(
+                os.dup(file.fileno()),
+                "w",
+                samplerate=self._sample_rate_hz,
+                channels=1,
+                format=self._format,
+                subtype=_WRITTEN_SUBTYPES[self._format],
+            )
 
     def write(self, waveform: Waveform) -> None:
         """Appends samples [T]; those outside [-1, 1] are clipped.
@@ -291,7 +288,10 @@ class SoundFileWriter:
             self._file.close()
             if error_type is None:
                 self._check_written()
-                self._incomplete.replace(self._path)
+                try:
+                    self._incomplete.replace(self._path)
+                except OSError as replace_error:
+                    raise self._as_own(replace_error) from replace_error
         except soundfile.LibsndfileError as close_error:
             raise self._not_written(close_error) from close_error
         finally:
@@ -299,12 +299,20 @@ class SoundFileWriter:
 
     def _check_written(self) -> None:
         # A full disk is not always an error to libsndfile when it writes its last buffer.
-        num_written = soundfile.info(self._incomplete).frames
+        with self._incomplete.open("rb", buffering=0) as file:
+            with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+                num_written = sound.frames
         if num_written != self._num_samples:
             raise self._not_written(f"{num_written} of {self._num_samples} samples arrived")
 
     def _not_written(self, reason: object) -> OSError:
-        return OSError(f"{self._path} could not be written ({reason}). Is the disk full?")
+        if storage.is_full(self._path.parent):
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        return OSError(f"{self._path} could not be written ({reason}).")
+
+    def _as_own(self, error: OSError) -> OSError:
+        """Returns an error that names the file, not the hidden one."""
+        return OSError(error.errno, error.strerror, str(self._path))
 
 
 def write(path: str | os.PathLike[str], waveform: Waveform, *, sample_rate_hz: int) -> None:

@@ -2,11 +2,22 @@
 
 import collections
 import dataclasses
+import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from umt_jax import command_line, storage
 from umt_jax.audio import sound_files
 from umt_jax.data import latent_file
+
+# Of names, where a file system does not tell: that of nearly all of them.
+_MOST_BYTES = 255
+
+_WAY_WITH_COMMAS = (
+    " Commas separate inputs: a name that has one is given alone, in an --input of its own, or in "
+    """double quotes within the flag: --input='"a, b.wav",c.wav'."""
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +48,17 @@ def find_inputs(inputs: Sequence[str], outputs: Sequence[str | None]) -> list[tu
     written = [Path(output).resolve() for output in outputs if output]
     for name in inputs:
         path = Path(name)
-        if path.is_dir():
+        if os.path.isdir(path):
             files = _outside(sound_files.find_sound_files(path), path, written)
             files = files or _outside(latent_file.find(path), path, written)
             if not files:
                 raise FileNotFoundError(f"--input={name} is a folder without any sound file.")
             found += [(file, file.relative_to(path)) for file in files]
-        elif path.is_file():
+        elif os.path.isfile(path):
             found.append((path, Path(path.name)))
         else:
-            raise FileNotFoundError(f"--input={name} is neither a file nor a folder.")
+            way = _WAY_WITH_COMMAS if len(inputs) > 1 else ""
+            raise FileNotFoundError(f"--input={name} is neither a file nor a folder.{way}")
     return without_collisions(found)
 
 
@@ -116,11 +128,81 @@ def from_latents(job: Job) -> Job:
     return Job(job.latents, job.outputs)
 
 
+def writable(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
+    """Drops files that can never be written where they are to be.
+
+    Returns:
+        The jobs that have still something to write, and a sentence about each file dropped: its
+        name is too long for the file system, or a folder has it.
+    """
+    obstacles = {path: _obstacle(path) for path in files_of(jobs)}
+    return _without(jobs, {path: reason for path, reason in obstacles.items() if reason})
+
+
+def make_folders(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
+    """Makes the folders of all files to write; drops, as `writable` does, those it cannot make.
+
+    Raises:
+        OSError: The disk is full, or none of the folders can be made.
+    """
+    errors: dict[Path, OSError] = {}
+    folders = sorted({path.parent for path in files_of(jobs)})
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            errors[folder] = error
+            if storage.is_of_full_disk(error) or len(errors) == len(folders):
+                raise
+    return _without(
+        jobs,
+        {
+            path: f"could not be written: {command_line.message(errors[path.parent])}"
+            for path in files_of(jobs)
+            if path.parent in errors
+        },
+    )
+
+
+def _without(jobs: Sequence[Job], reasons: dict[Path, str]) -> tuple[list[Job], list[str]]:
+    left = []
+    for job in jobs:
+        outputs = {name: path for name, path in job.outputs.items() if path not in reasons}
+        rest = Job(job.source, outputs, job.latents if job.latents not in reasons else None)
+        if rest.outputs or rest.latents:
+            left.append(rest)
+    return left, [f"{path} {reason}" for path, reason in reasons.items()]
+
+
+def _obstacle(path: Path) -> str:
+    """Returns why a file cannot be written, completing the sentence that its name begins."""
+    num_bytes, most = len(os.fsencode(path.name)), _most_bytes(path.parent)
+    if num_bytes > most:
+        return (
+            f"has a name of {num_bytes} bytes, but the file system takes {most}: shorten that of "
+            "the input."
+        )
+    if os.path.isdir(path):
+        return "is a folder, where a file is to be written: move it, or give another --output."
+    return ""
+
+
+@functools.cache
+def _most_bytes(folder: Path) -> int:
+    """Returns how long names may be in a folder, which may be made yet."""
+    while not os.path.exists(folder) and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError):
+        return _MOST_BYTES
+
+
 def unfinished(jobs: Sequence[Job]) -> list[Job]:
     """Returns the jobs without what they have to write that exists, which is whole."""
     left = []
     for job in jobs:
-        existing = {path for path in files_of([job]) if path.exists()}
+        existing = {path for path in files_of([job]) if os.path.exists(path)}
         outputs = {name: path for name, path in job.outputs.items() if path not in existing}
         rest = Job(job.source, outputs, job.latents)
         if rest.latents in existing:
@@ -132,7 +214,7 @@ def unfinished(jobs: Sequence[Job]) -> list[Job]:
 
 def check_absent(jobs: Sequence[Job]) -> None:
     """Raises `FileExistsError` if an output is there already."""
-    existing = [path for path in files_of(jobs) if path.exists()]
+    existing = [path for path in files_of(jobs) if os.path.exists(path)]
     if existing:
         others = f" and {len(existing) - 1} more exist" if len(existing) > 1 else " exists"
         raise FileExistsError(

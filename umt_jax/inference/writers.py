@@ -1,10 +1,10 @@
 """Where the pieces of translations are written: sound files, or standard output."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from umt_jax import translator
+from umt_jax import command_line, storage, translator
 from umt_jax.audio import pcm, sound_files
 from umt_jax.generation import scheduler
 from umt_jax.inference import jobs as places
@@ -13,7 +13,11 @@ Writer = sound_files.SoundFileWriter | pcm.Writer
 
 
 class Outputs:
-    """What is being written: the files of a recording appear when its last piece has come."""
+    """What is being written: the files of a recording appear when its last piece has come.
+
+    Attributes:
+        failures: What is wrong with each file that could not be written, a sentence each.
+    """
 
     def __init__(
         self,
@@ -30,36 +34,60 @@ class Outputs:
         """
         self._jobs, self._model, self._standard_output = jobs, model, standard_output
         self._writers: dict[int, dict[str, Writer]] = {}
-        self._open: dict[int, contextlib.ExitStack] = {}
+        self.failures: list[str] = []
 
     def __enter__(self) -> "Outputs":
         """Returns itself."""
         return self
 
     def write(self, piece: scheduler.Piece) -> None:
-        """Appends a piece to its recording's files; drops them all if it ends in an error."""
+        """Appends a piece to its recording's files; drops them all if it ends in an error.
+
+        A file that cannot be written goes into `failures`, and the others are written.
+
+        Raises:
+            OSError: The disk is full, or nobody reads standard output any more.
+        """
         recording = piece.recording
-        if recording not in self._open:
-            self._open[recording] = contextlib.ExitStack()
+        if recording not in self._writers:
             self._writers[recording] = {}
             for domain, path in self._jobs[recording].outputs.items():
-                writer = self._writer(path)
-                self._open[recording].enter_context(writer)
-                self._writers[recording][domain] = writer
+                with self._failures_noted():
+                    self._writers[recording][domain] = self._writer(path).__enter__()
+        writers = self._writers[recording]
         for domain, waveform in zip(self._model.domains, piece.waveforms, strict=True):
-            if domain in self._writers[recording]:
-                self._writers[recording][domain].write(waveform)
+            if domain in writers:
+                with self._failures_noted():
+                    try:
+                        writers[domain].write(waveform)
+                    except OSError as error:
+                        writers.pop(domain).__exit__(type(error), error, None)
+                        raise
         if piece.is_last:
-            del self._writers[recording]
             self._close(recording, piece.error)
 
     def __exit__(self, error_type: object, error: BaseException | None, traceback: object) -> None:
         """Drops what is not complete."""
-        for recording in list(self._open):
+        for recording in list(self._writers):
             self._close(recording, error)
 
     def _close(self, recording: int, error: BaseException | None) -> None:
-        self._open.pop(recording).__exit__(type(error) if error else None, error, None)
+        def close(writer: Writer) -> None:
+            with self._failures_noted():
+                writer.__exit__(type(error) if error else None, error, None)
+
+        with contextlib.ExitStack() as stack:  # Calls them all, whatever one raises.
+            for writer in self._writers.pop(recording).values():
+                stack.callback(close, writer)
+
+    @contextlib.contextmanager
+    def _failures_noted(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) or storage.is_of_full_disk(error):
+                raise
+            self.failures.append(command_line.message(error))
 
     def _writer(self, path: Path | None) -> Writer:
         if path is None:
