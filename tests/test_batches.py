@@ -215,17 +215,16 @@ def test_a_file_in_the_place_of_an_output_s_folder_leaves_the_others(tmp_path):
         places.make_folders(jobs[:1])
 
 
-def test_names_that_are_no_utf_8_are_read_and_written_and_shown_escaped(tmp_path, model, rng):
+def test_names_that_are_no_utf_8_are_read_and_written_and_shown_escaped(
+    tmp_path, model, recordings
+):
     path = tmp_path / os.fsdecode(b"caf\xe9\x1b[31m\n.wav")
-    soundfile.write(tmp_path / "plain.wav", 0.1 * rng.normal(size=1200), RATE_HZ)
-    os.rename(tmp_path / "plain.wav", path)
-    failures, unwritten = translate(
-        model,
-        [path],
-        tmp_path / "out",
-    )
+    os.rename(recordings[1], path)
+    failures, unwritten = translate(model, [recordings[0], path], tmp_path / "out")
     assert (failures.inputs, failures.outputs, unwritten) == ([], [], [])
     assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == [
+        b"a.Cello.wav",
+        b"a.Piano.wav",
         b"caf\xe9\x1b[31m\n.Cello.wav",
         b"caf\xe9\x1b[31m\n.Piano.wav",
     ]

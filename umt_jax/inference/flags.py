@@ -17,7 +17,8 @@ def define_flags() -> None:
     path_flags.define_list(
         "input",
         None,
-        "Sound files, .npz files of --save_latents, and folders of them, separated by commas; or "
+        "Sound files, .npz files of --save_latents, and folders of them, separated by commas, "
+        "or --input again for each; or "
         "'-', raw samples on standard input.",
         required=True,
     )
