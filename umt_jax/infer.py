@@ -52,8 +52,6 @@ def main() -> None:
         return
     passed_over = [sound_files.passed_over(name) for name in args.input if Path(name).is_dir()]
     standard_output = pcm.take_standard_output() if args.output == "-" else None
-    jobs, dropped = places.make_folders(jobs)
-    unwritten += dropped
     if not jobs:
         raise ValueError(_summary([], unwritten, "", 0))
     domains = [name for name in config.domains if any(name in job.outputs for job in jobs)]
@@ -64,6 +62,8 @@ def main() -> None:
         engine=args.engine if domains else "scan",
         weights=args.weights,
     )
+    jobs, dropped = places.make_folders(jobs)
+    unwritten += dropped
     left, failures = save_latents(model, jobs)
     try:
         failures += translate(

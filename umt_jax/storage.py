@@ -8,6 +8,7 @@ import errno
 import functools
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

@@ -152,8 +152,10 @@ def make_folders(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             errors[folder] = error
-            if storage.is_of_full_disk(error) or len(errors) == len(folders):
+            if storage.is_of_full_disk(error):
                 raise
+    if folders and len(errors) == len(folders):
+        raise errors[folders[0]]
     return _without(
         jobs,
         {
