@@ -5,12 +5,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo torch evaluators test test-slow test-torch test-beam test-evaluate test-studio lint format clean
+.PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint format clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
 	@echo "make test       the tests, but those that want what the next ones install"
 	@echo "make test-slow  all tests, also those marked slow"
+	@echo "make test-ends  what reads sound, on the oldest and newest Python, PyAV and librosa"
 	@echo "make torch      install PyTorch into .venv"
 	@echo "make test-torch  the same, and the tests of the import of published weights"
 	@echo "make test-beam  install Apache Beam into .venv, and its tests"
@@ -19,7 +20,7 @@ help:
 	@echo "make test-evaluate  the same, and its tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
-	@echo "make clean      remove .venv and demo/"
+	@echo "make clean      remove .venv, .venv-ends and demo/"
 
 .venv/installed: requirements.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -64,6 +65,10 @@ test-evaluate: evaluators
 test: .venv/installed
 	$(RUN) pytest --numprocesses=auto --dist=loadfile
 
+# Makes .venv-ends/oldest and .venv-ends/newest for itself.
+test-ends:
+	.ci/test_ends
+
 test-slow: .venv/installed
 	$(RUN) pytest -m "not device and not studio"
 
@@ -94,4 +99,4 @@ format: .venv/installed
 	$(RUN) ruff format .
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-ends demo
