@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint format clean
+.PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint format docs clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
@@ -20,7 +20,8 @@ help:
 	@echo "make test-evaluate  the same, and its tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
-	@echo "make clean      remove .venv, .venv-ends and demo/"
+	@echo "make docs       the documentation as a site; then open site/index.html"
+	@echo "make clean      remove .venv, .venv-docs, .venv-ends, demo/ and site/"
 
 .venv/installed: requirements.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -98,5 +99,14 @@ format: .venv/installed
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
+.venv-docs/installed: docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt
+	touch $@
+
+# Warnings are errors. The reference is read out of the sources, so that nothing of them is installed.
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 clean:
-	rm -rf .venv .venv-ends demo
+	rm -rf .venv .venv-docs .venv-ends demo site

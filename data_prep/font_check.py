@@ -2,8 +2,9 @@
 
     python -m data_prep.font_check --soundfont=FILE
 
-prints a table of the keys that are silent, out of tune or in another octave; `docs/sound_fonts.md`
-has those of two fonts. Fonts have such faults: a key that no sample covers, a sample tuned wrongly.
+prints a table of the keys that are silent, out of tune or in another octave. Fonts have such
+faults: a key that no sample covers, a sample tuned wrongly. `docs/reference/sound_fonts.md` lists
+those of two fonts.
 `data_prep.render` measures the keys that its scores ask for.
 """
 

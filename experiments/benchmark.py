@@ -1,6 +1,6 @@
 r"""Measures speed, as ratios in one run, and prints one table for each stage.
 
-    taskset -c 0 python -m experiments.benchmark --stage=generate --output=benchmarks/mine.md
+    taskset -c 0 python -m experiments.benchmark --stage=generate --output=docs/benchmarks/mine.md
 
 Pin it to one core, as above, to compare one thread with one thread. The comparison with plain
 PyTorch needs `pip install torch`; --notorch leaves it out. --helpfull lists each stage's flags.

@@ -11,6 +11,7 @@ in the target's domain is the true pair: what a perfect translation would sound 
 import pathlib
 import shlex
 import sys
+import urllib.parse
 from collections.abc import Mapping, Sequence
 
 from absl import flags
@@ -72,7 +73,7 @@ def recordings(
     """Returns the file of one piece in each domain.
 
     Args:
-        pairs: Folder of <Domain>/<piece>.wav.
+        pairs: Folder of `<Domain>/<piece>.wav`.
         piece: Which piece; None for the first one that all domains have.
         domains: The model's.
 
@@ -97,30 +98,35 @@ def write(path: pathlib.Path, waveform: Waveform, sample_rate_hz: int) -> None:
 
 
 def table(piece: str, domains: Sequence[str], arguments: Sequence[str]) -> str:
-    """Returns the page: sources below one another, targets beside one another."""
+    """Returns the page: a row for each source, a column for each target, a player in each cell.
 
-    def link(source, target):
-        if source == target:
-            return f"[as recorded]({source}.ogg)"
-        return f"[{source} to {target}]({source}_to_{target}.ogg)"
+    Each player has a link above it, for pages that do not show players, as those of repositories.
+    """
+
+    def cell(source, target):
+        title, name = "as recorded", source
+        if source != target:
+            title, name = f"{words[source]} to {words[target]}", f"{source}_to_{target}"
+        file = f"{urllib.parse.quote(name)}.ogg"
+        return f'[{title}]({file}) <audio controls preload="metadata" src="{file}"></audio>'
 
     words: Mapping[str, str] = {domain: domain.replace("_", " ") for domain in domains}
     rows = [
-        f"| **{words[source]}** | {' | '.join(link(source, target) for target in domains)} |"
+        f"| **{words[source]}** | {' | '.join(cell(source, target) for target in domains)} |"
         for source in domains
     ]
     return "\n".join(
         [
             f"# How it sounds: {piece}",
             "",
-            "Each row is one recording and its translations. The sounds of a column should be",
-            "alike, and like the one that is as recorded, which no translation has heard.",
+            "Each row has one recording and its translations. A column should sound alike from top",
+            "to bottom: its other sounds should match the true recording, `as recorded`.",
             "",
             f"| from \\ to | {' | '.join(words[domain] for domain in domains)} |",
             f"|{'---|' * (len(domains) + 1)}",
             *rows,
             "",
-            "Made by",
+            "This page was written by",
             "",
             "```bash",
             f"python -m experiments.listening {shlex.join(arguments)}",

@@ -2,8 +2,8 @@
 
     python -m experiments.report --workdir=RUN --translations=DIR --pairs=DIR --output=report.html
 
-The page needs no network and no other file. Translations are <SourceDomain>/<piece>.<Domain>.wav,
-as `umt_jax.infer --input=PAIRS` names them; sources and true pairs are <Domain>/<piece>.wav, as
+The page needs no network and no other file. Translations are `<SourceDomain>/<piece>.<Domain>.wav`,
+as `umt_jax.infer --input=PAIRS` names them; sources and true pairs are `<Domain>/<piece>.wav`, as
 `data_prep.render` names them. --shipped=DIR, of the same names, holds what the model that ships
 with umt_jax made of the same sources, to be heard beside them.
 """

@@ -2,11 +2,11 @@
 
     python -m umt_jax.infer --checkpoint=runs/demo --input=song.mp3 --domain=all --output=out
 
-writes out/song.<Domain>.wav for every domain. Folders are searched for sound files, and keep their
-subfolders in the output. --save_latents=DIR keeps their latents, which --input takes as well. `-`
-stands for standard input or output, signed 16-bit little-endian mono samples without a header,
-translated as they come; of sound files that are piped in, wav, flac and others, what comes until
-the pipe is closed is translated then:
+writes `out/song.<Domain>.wav` for every domain. Folders are searched for sound files, and their
+subfolders reappear in the output. --save_latents=DIR keeps their latents, which --input accepts as
+well. `-` is standard input or output: signed 16-bit little-endian mono samples without a header,
+translated as they come. Sound files that are piped in (wav, flac and others) are translated once
+the pipe is closed:
 
     ... | python -m umt_jax.infer --checkpoint=runs/demo --input=- --domain=Cello --output=- | ...
 

@@ -39,9 +39,10 @@ def test_a_piece_that_a_domain_lacks_is_refused_with_those_there_are(pairs):
         listening.recordings(pairs, None, ("Cello", "Flute"))
 
 
-def test_the_table_links_every_pair_and_names_its_command():
+def test_the_table_links_and_plays_every_pair_and_names_its_command():
     page = listening.table("song", ("Cello", "Pan_Flute"), ["--pairs=my pairs"])
     links = re.findall(r"\((\S+\.ogg)\)", page)
+    assert links == re.findall(r'<audio controls preload="metadata" src="(\S+)"></audio>', page)
     assert links == [
         "Cello.ogg",
         "Cello_to_Pan_Flute.ogg",
