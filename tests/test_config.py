@@ -1,9 +1,12 @@
 import dataclasses
+import functools
 import json
+import math
+import time
 
 import pytest
 
-from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig
+from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig, model_from_json
 
 TWO = ("Cello", "Piano")
 
@@ -147,3 +150,67 @@ def test_domains_are_trained_in_the_order_of_the_flag():
 def test_one_domain_without_confusion_is_allowed():
     training = TrainingConfig(confusion_weight=0.0)
     assert Config(domains=("Cello",), training=training).domains == ("Cello",)
+
+
+def with_field(path, value):
+    """Returns the JSON of a configuration with another value somewhere in it."""
+    fields = Config(domains=TWO).to_json()
+    section = fields
+    for name in path[:-1]:
+        section = section[name]
+    section[path[-1]] = value
+    return fields
+
+
+SECTIONS = ("model", "training", "sampling")
+FIELDS = [(name,) for name in Config(domains=TWO).to_json()] + [
+    (section, name) for section in SECTIONS for name in Config(domains=TWO).to_json()[section]
+]
+
+
+@pytest.mark.parametrize("path", FIELDS, ids=".".join)
+def test_what_is_in_a_foreign_configuration_is_refused_at_once_or_of_the_right_type(path):
+    default = Config(domains=TWO)
+    for name in path:
+        default = getattr(default, name)
+    started = time.process_time()
+    for value in (
+        *(None, "12", [], {}, [None], True, 0.5, -1, math.nan, math.inf, 10**12, 10**4000),
+        *("x" * 10**6, ["x" * 10**6], [str(number) for number in range(100_000)], 1e300),
+    ):
+        try:
+            config = Config.from_json(with_field(path, value))
+        except ValueError as error:
+            assert len(str(error)) < 400
+            continue
+        kept = functools.reduce(getattr, path, config)
+        kind = float | None if default is None else type(default)
+        assert isinstance(kept, kind)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("fields", [None, [], "x", 3, {}, {"domains": None}])
+def test_what_is_no_configuration_is_said_to_be_none(fields):
+    with pytest.raises(ValueError, match="This is no configuration of umt_jax: "):
+        Config.from_json(fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder_layers": 10**6}, "--encoder_layers=1000000 must be at most 30"),
+        ({"decoder_blocks": 10**6}, "--decoder_blocks=1000000 must be at most 1000"),
+        ({"pool_samples": "800"}, "--pool_samples='800' must be a whole number"),
+        ({"pool_samples": None}, "--pool_samples=None must be a whole number"),
+        ({"skip_channels": True}, "--skip_channels=True must be a whole number"),
+        ({"colour" * 1000: 3}, r"does not know model\.colourcolou"),
+    ],
+)
+def test_sizes_that_no_machine_holds_and_other_types_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        model_from_json(changes)
+
+
+def test_more_domains_than_a_model_can_have_are_refused():
+    with pytest.raises(ValueError, match="100000 domains are more than a model can have, 10000"):
+        Config(domains=tuple(map(str, range(100_000))))

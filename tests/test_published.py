@@ -220,6 +220,26 @@ def cut_short(path):
             "n_datasets is None, not a number",
         ),
         (
+            lambda folder: torch.save(args_content(n_datasets=10**9), folder / "args.pth"),
+            ValueError,
+            "n_datasets is 1000000000, not a number of domains, 1 to 10000",
+        ),
+        (
+            lambda folder: torch.save(args_content(n_datasets=9_999), folder / "args.pth"),
+            FileNotFoundError,
+            r"lacks lastmodel_3\.pth, .*lastmodel_12\.pth and 9986 more; args\.pth says 9999 ",
+        ),
+        (
+            lambda folder: torch.save(args_content(seq_len=float("inf")), folder / "args.pth"),
+            ValueError,
+            "seq_len is inf instead of a whole number",
+        ),
+        (
+            lambda folder: torch.save(args_content(encoder_layers=10**6), folder / "args.pth"),
+            ValueError,
+            "encoder_layers=1000000 must be at most 30",
+        ),
+        (
             lambda folder: torch.save(args_content(layers=5), folder / "args.pth"),
             ValueError,
             r"published does not fit its args\.pth: the decoder 0 lacks layers\.[89]\.",

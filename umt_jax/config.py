@@ -6,7 +6,10 @@ The defaults are the paper's; each recipe in `experiments/configs/` says where i
 import dataclasses
 import json
 import math
+import reprlib
+import sys
 import unicodedata
+from collections.abc import Collection
 from typing import Any
 
 DATASET_NAME = "segments"
@@ -23,6 +26,26 @@ ENCODER_ACTIVATIONS = ("relu", "tanh")
 def domain_name(name: str) -> str:
     """Returns the one form of a domain's name, since letters with accents have two in Unicode."""
     return unicodedata.normalize("NFC", name)
+
+
+# More than any model has; what a checkpoint from elsewhere says is compared with these before
+# anything is made of it. The last dilation of 30 layers is nine hours at 16 kHz.
+_MOST = {
+    "rate_hz": 10_000_000,
+    "blocks": 1000,
+    "layers": 30,
+    "channels": 2**20,
+    "samples": 2**30,
+    "taps": 1024,
+}
+_MOST_DOMAINS = 10_000
+_MOST_CHARACTERS = 4096
+_MOST_SEGMENTS = 2**20
+_MOST_CONTEXT_FRAMES = 2**14
+
+
+class NewerVersionError(ValueError):
+    """A configuration has all fields of this version, and more."""
 
 
 def check_mu_law(convention: str) -> None:
@@ -99,8 +122,11 @@ class ModelConfig:
             )
         check_rms(self.rms_dbfs)
         for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            most = next((most for end, most in _MOST.items() if name.endswith(f"_{end}")), None)
+            if most is not None and value < 1:
                 raise ValueError(f"--{name}={value} must be at least 1.")
+            if most is not None and value > most:
+                raise ValueError(f"--{name}={reprlib.repr(value)} must be at most {most}.")
         if self.decoder_taps < 2:
             raise ValueError(
                 f"--decoder_taps={self.decoder_taps} must be at least 2, so that there is a past."
@@ -194,6 +220,12 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name}={getattr(self, name)} must be at least 1.")
+        for name, most in (
+            ("domain_batch", _MOST_SEGMENTS),
+            ("classifier_context_frames", _MOST_CONTEXT_FRAMES),
+        ):
+            if getattr(self, name) > most:
+                raise ValueError(f"--{name}={getattr(self, name)} must be at most {most}.")
         for name in ("learning_rate", "classifier_learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"--{name}={getattr(self, name)} must be above 0.")
@@ -315,6 +347,10 @@ class Config:
         if not self.domains:
             raise ValueError("No domains given. Name at least one.")
         for names in (self.domains, self.train_domains):
+            if len(names) > _MOST_DOMAINS:
+                raise ValueError(
+                    f"{len(names)} domains are more than a model can have, {_MOST_DOMAINS}."
+                )
             if len(set(names)) != len(names):
                 raise ValueError(f"A domain is named twice in {', '.join(names)}.")
         self._check_train_domains()
@@ -337,13 +373,15 @@ class Config:
             )
 
     def _check_train_domains(self) -> None:
-        unknown = [domain for domain in self.train_domains if domain not in self.domains]
+        known = set(self.domains)
+        unknown = [domain for domain in self.train_domains if domain not in known]
         if unknown:
             raise ValueError(
                 f"--train_domains={','.join(unknown)} is not among the model's domains: "
                 f"{', '.join(self.domains)}."
             )
-        left_out = [domain for domain in self.domains if domain not in self.trained_domains]
+        trained = set(self.trained_domains)
+        left_out = [domain for domain in self.domains if domain not in trained]
         if left_out and not self.training.freeze_encoder:
             raise ValueError(
                 f"--train_domains leaves out {', '.join(left_out)}, whose decoders would no longer "
@@ -366,39 +404,110 @@ class Config:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Config":
+    def from_json(cls, fields: Any) -> "Config":
         """Inverse of `to_json`.
 
         Raises:
             ValueError: A field is missing, unknown, or has a value that is not allowed.
         """
-        sampling = fields.get("sampling", {})  # Older models are played as they were.
-        try:
-            domains = tuple(fields["domains"])
-            _check_known(ModelConfig, fields["model"], "model.")
-            _check_known(TrainingConfig, fields["training"], "training.")
-            _check_known(SamplingConfig, sampling, "sampling.")
-            _check_known(cls, fields)
-            return cls(
-                domains=domains,
-                train_domains=tuple(fields.get("train_domains", ())),
-                preset=fields.get("preset", ""),
-                model=ModelConfig(**fields["model"]),
-                training=TrainingConfig(**fields["training"]),
-                sampling=SamplingConfig(**sampling),
-            )
-        except KeyError as error:
-            raise ValueError(f"This is no configuration of umt_jax: it lacks {error}.") from error
-        except TypeError as error:
-            raise ValueError(f"This is no configuration of umt_jax: {error}.") from error
+        fields = _section(fields)
+        missing = [name for name in ("domains", "model", "training") if name not in fields]
+        if missing:
+            raise ValueError(f"This is no configuration of umt_jax: it lacks {missing[0]!r}.")
+        _check_known([field.name for field in dataclasses.fields(cls)], fields)
+        # Older models are played as they were.
+        sampling = _known_fields(SamplingConfig, fields.get("sampling", {}), "sampling")
+        return cls(
+            domains=_names(fields["domains"], "domains"),
+            train_domains=_names(fields.get("train_domains", []), "train_domains"),
+            preset=_names([fields.get("preset", "")], "preset")[0],
+            model=model_from_json(fields["model"]),
+            training=TrainingConfig(
+                **_known_fields(TrainingConfig, fields["training"], "training")
+            ),
+            sampling=SamplingConfig(**sampling),
+        )
 
 
-def _check_known(kind: type, fields: dict[str, Any], prefix: str = "") -> None:
-    """Raises `ValueError` if JSON has a field that `kind` has not."""
-    known = [field.name for field in dataclasses.fields(kind)]
+_KINDS = {
+    int: "a whole number up to 2**32",
+    float: "a finite number",
+    str: "a short text",
+    bool: "true or false",
+}
+
+
+def _check_type(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raises `ValueError` if a value in JSON is of another type than a field's default."""
+    if value is None and field.default is None:
+        return
+    kind = float if field.default is None else type(field.default)
+    # A whole number is a number too; Python takes truth values for whole numbers.
+    is_one = isinstance(value, int | float if kind is float else kind)
+    if kind is not bool:
+        is_one &= not isinstance(value, bool)
+    if is_one and kind is float:
+        is_one = not abs(value) > sys.float_info.max  # Ranges leave out NaN.
+    if is_one and kind is int:
+        is_one = abs(value) <= 2**32
+    if is_one and kind is str:
+        is_one = len(value) <= _MOST_CHARACTERS
+    if not is_one:
+        raise ValueError(f"--{field.name}={reprlib.repr(value)} must be {_KINDS[kind]}.")
+
+
+def _section(value: Any, name: str = "it") -> dict[str, Any]:
+    """Returns a part of the JSON of a configuration, if it has names of fields."""
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"This is no configuration of umt_jax: {name} is {reprlib.repr(value)}, without fields."
+        )
+    return value
+
+
+def _names(value: Any, name: str) -> tuple[str, ...]:
+    """Returns a list of names in the JSON of a configuration."""
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(entry, str) and len(entry) <= _MOST_CHARACTERS for entry in value
+    ):
+        raise ValueError(
+            f"This is no configuration of umt_jax: {name} is {reprlib.repr(value)}, not "
+            "short names."
+        )
+    return tuple(value)
+
+
+def _known_fields(kind: type, value: Any, name: str) -> dict[str, Any]:
+    """Returns one section of JSON, if its fields are those of a class and of their types."""
+    fields = _section(value, name)
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    _check_known(list(known), fields, f"{name}.")
+    for field, content in fields.items():
+        _check_type(known[field], content)
+    return {
+        field: content
+        if content is None or not isinstance(known[field].default, float | None)
+        else float(content)
+        for field, content in fields.items()
+    }
+
+
+def _check_known(known: Collection[str], fields: dict[str, Any], prefix: str = "") -> None:
+    """Raises `ValueError` if JSON has a field that is not known."""
     unknown = [prefix + name for name in fields if name not in known]
     if unknown:
-        raise ValueError(
-            f"This version of umt_jax does not know {', '.join(unknown)}, which a newer one wrote. "
-            "Update umt_jax."
+        # A newer version writes all that this one does; a damaged name is missing as well.
+        kind = NewerVersionError if all(name in fields for name in known) else ValueError
+        raise kind(
+            f"This version of umt_jax does not know {', '.join(unknown)[:200]}, which a newer one "
+            "wrote. Update umt_jax."
         )
+
+
+def model_from_json(value: Any) -> ModelConfig:
+    """Returns the sizes of a model out of JSON from anywhere.
+
+    Raises:
+        ValueError: A field is unknown, of another type, or not allowed.
+    """
+    return ModelConfig(**_known_fields(ModelConfig, value, "model"))

@@ -272,7 +272,7 @@ def _windows(
         blocks = sound_files.resample_blocks(standard_input.decode(), to_hz=model.sample_rate_hz)
         yield from model.encode_blocks(blocks)
     elif latent_file.is_latent_file(source):
-        file = latent_file.read(source, encoder=model.encoder_fingerprint)
+        file = latent_file.read(source, encoder=model.encoder_fingerprint, model=model.config.model)
         yield from model.windows(file.latents, file.num_samples)
     else:
         yield from model.encode_blocks(sound_files.SoundFileBlocks(source, model.sample_rate_hz))

@@ -12,6 +12,7 @@ import math
 import pathlib
 import pickle
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,12 @@ MUSICNET_DOMAINS = (
 
 _PATHS = {"Posix": pathlib.PurePosixPath, "Windows": pathlib.PureWindowsPath}
 """What stands here for the paths of either system, which have a file system of theirs there."""
+
+# One decoder for each; a file that says more is damaged.
+_MOST_DOMAINS = 10_000
+
+# Missing files that a message names.
+_NUM_NAMED = 10
 
 _ENCODER, _DECODER, _CLASSIFIER = "encoder_state", "decoder_state", "discriminator_state"
 
@@ -103,11 +110,19 @@ def _read_options(path: Path) -> tuple[dict[str, Any], int]:
 
 def _find_files(folder: Path, which: str, num_domains: Any) -> list[Path]:
     """Returns the files of all domains, in order."""
-    there = {path.name for path in folder.glob(f"{which}_*.pth")}
-    if not isinstance(num_domains, int) or num_domains < 1:
-        raise ValueError(f"{folder / 'args.pth'}: n_datasets is {num_domains!r}, not a number.")
+    pattern = re.compile(rf"{re.escape(which)}_.*\.pth", re.DOTALL)
+    there = {path.name for path in folder.iterdir() if pattern.fullmatch(path.name)}
+    is_count = isinstance(num_domains, int) and not isinstance(num_domains, bool)
+    if not is_count or not 1 <= num_domains <= _MOST_DOMAINS:
+        raise ValueError(
+            f"{folder / 'args.pth'}: n_datasets is {reprlib.repr(num_domains)}, not a number of "
+            f"domains, 1 to {_MOST_DOMAINS}."
+        )
     needed = [f"{which}_{index}.pth" for index in range(num_domains)]
     missing = [name for name in needed if name not in there]
+    named = ", ".join(missing[:_NUM_NAMED])
+    if len(missing) > _NUM_NAMED:
+        named += f" and {len(missing) - _NUM_NAMED} more"
     if missing:
         others = sorted(path.name for path in folder.glob("*.pth") if path.name != "args.pth")
         single = (
@@ -116,7 +131,7 @@ def _find_files(folder: Path, which: str, num_domains: Any) -> list[Path]:
             else ""
         )
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}; args.pth says {num_domains} domains, a file for "
+            f"{folder} lacks {named}; args.pth says {num_domains} domains, a file for "
             f"each. There are: {', '.join(others) or 'none'}.{single}"
         )
     extra = sorted(there - set(needed))

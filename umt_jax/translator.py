@@ -405,7 +405,9 @@ class Translator:
             FileNotFoundError: There is no such file.
             ValueError: It is no such file, is damaged, or its latents are another encoder's.
         """
-        return latent_file.read(path, encoder=self.encoder_fingerprint).latents
+        return latent_file.read(
+            path, encoder=self.encoder_fingerprint, model=self.config.model
+        ).latents
 
     def code_logits(self, codes: Codes, latents: Latents, *, domain: str) -> CodeLogits:
         """Scores a recording's codes, each given those before it, [*B, T, Q] (teacher-forced).

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -31,6 +32,36 @@ def empty(path):
 
 def gone(path):
     path.unlink()
+
+
+def replaced(old, new):
+    """A flipped bit here and there: the file is still JSON."""
+
+    def harm(path):
+        content = path.read_bytes()
+        assert old in content
+        path.write_bytes(content.replace(old, new, 1))
+
+    return harm
+
+
+def a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def endless(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def nested(path):
+    path.write_text("[" * 100_000)
+
+
+def far_too_large(path):
+    with path.open("wb") as file:
+        file.truncate(2**40)
 
 
 def restore_newest(workdir, config):
@@ -72,6 +103,17 @@ def test_a_half_written_checkpoint_is_named_and_removed(workdir, caplog):
         ("optimizers/ocdbt.process_0", half),
         ("optimizers/ocdbt.process_0", empty),
         ("optimizers/ocdbt.process_0", gone),
+        ("parameters/_METADATA", replaced(b'"key_type"', b'"key_typd"')),
+        ("parameters/_METADATA", replaced(b'"key": "bias"', b'"key": "bkas"')),
+        ("optimizers/array_metadatas/process_0", replaced(b'"write_shape"', b'"wrhte_shape"')),
+        ("optimizers/array_metadatas/process_0", replaced(b"decoders", b"dekoders")),
+        ("config/metadata", replaced(b'"pool_samples"', b'"pool_sampler"')),
+        ("config/metadata", replaced(b'"float32"', b'"float3r"')),
+        ("config/metadata", nested),
+        ("config/metadata", a_pipe),
+        ("config/metadata", endless),
+        ("config/metadata", far_too_large),
+        ("parameters/_METADATA", a_pipe),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(

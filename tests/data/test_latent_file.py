@@ -1,5 +1,8 @@
 import dataclasses
+import io
 import json
+import os
+import zipfile
 
 import jax
 import numpy as np
@@ -39,7 +42,9 @@ def test_numpy_shows_what_was_written(tmp_path, model, latents, tiny_config):
 def test_what_is_read_is_what_was_written(tmp_path, model, latents):
     model.save_latents(tmp_path / "a.npz", latents, source="song.mp3", num_samples=113)
     np.testing.assert_array_equal(model.load_latents(tmp_path / "a.npz"), latents)
-    file = latent_file.read(tmp_path / "a.npz", encoder=model.encoder_fingerprint)
+    file = latent_file.read(
+        tmp_path / "a.npz", encoder=model.encoder_fingerprint, model=model.config.model
+    )
     assert (file.num_samples, file.source) == (113, "song.mp3")
     assert latent_file.num_samples(tmp_path / "a.npz") == 113
     model.save_latents(tmp_path / "b.npz", latents)
@@ -124,9 +129,81 @@ def changed(**changes):
     return damage
 
 
+def rezipped(change, **options):
+    """Writes the arrays anew, each with what `change` makes of its name and bytes."""
+
+    def damage(path):
+        with zipfile.ZipFile(path) as archive:
+            contents = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w", **options) as archive:
+            for name, content in contents.items():
+                archive.writestr(name, change(name, content))
+
+    return damage
+
+
+def declaring(shape):
+    """The header of the latents declares more than the file holds."""
+
+    def change(name, content):
+        return content.replace(b"(12, 5)", shape) if name == "latents.npy" else content
+
+    return rezipped(change)
+
+
+def encrypted(path):
+    content = bytearray(path.read_bytes())
+    for magic, offset in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        at = -1
+        while (at := content.find(magic, at + 1)) >= 0:
+            content[at + offset] |= 1
+    path.write_bytes(content)
+
+
+def a_bomb(path):
+    """A gigabyte of zeros in a megabyte, declared as what it is."""
+    header = io.BytesIO()
+    about = {"descr": "<f4", "fortran_order": False, "shape": (2**28 // 5, 5)}
+    np.lib.format.write_array_header_1_0(header, about)
+    num_bytes = 2**28 // 5 * 5 * 4
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in contents.items():
+            if name == "latents.npy":
+                with archive.open(name, "w") as stream:
+                    stream.write(header.getvalue())
+                    for start in range(0, num_bytes, 2**24):
+                        stream.write(bytes(min(2**24, num_bytes - start)))
+            else:
+                archive.writestr(name, content)
+
+
+def a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        encrypted,
+        a_bomb,
+        a_pipe,
+        declaring(b"(10**9,)"),
+        declaring(b"(1000000000, 5)"),
+        declaring(b"(-12, -5)"),
+        declaring(b"(" * 500),
+        rezipped(lambda name, content: content, compression=zipfile.ZIP_LZMA),
+        rezipped(lambda name, content: content[:3]),
+        changed(num_samples=np.inf),
+        changed(num_samples=10**18),
+        changed(num_samples="113"),
+        changed(num_samples=np.array([113])),
+        changed(source=3),
+        changed(model="[" * 100_000),
+        changed(model='{"pool_samples": "10"}'),
+        changed(model='{"encoder_layers": 1000000}'),
         cut_off,
         a_text,
         empty,
@@ -149,6 +226,15 @@ def test_damaged_files_are_named_in_one_line(tmp_path, model, latents, damage):
     damage(path)
     with pytest.raises(ValueError, match=r"a\.npz is not a whole file of latents .*--save_latents"):
         model.load_latents(path)
+    assert latent_file.num_samples(path) in (0, 113, 120, 121, 10**18)
+
+
+def test_compressed_latents_are_read_as_well(tmp_path, model, latents):
+    model.save_latents(tmp_path / "a.npz", latents)
+    with np.load(tmp_path / "a.npz") as arrays:
+        kept = dict(arrays)
+    np.savez_compressed(tmp_path / "b.npz", **kept | {"latents": np.asfortranarray(latents)})
+    np.testing.assert_array_equal(model.load_latents(tmp_path / "b.npz"), latents)
 
 
 def test_a_file_that_is_not_there_is_an_error_of_the_path(tmp_path, model):

@@ -30,6 +30,10 @@ from umt_jax.training.train_state import TrainState
 ARRAYS = ("parameters", "optimizers")
 JSON_FILES = {"config": "metadata", "dataset": "metadata", "metrics": "metrics"}
 
+# What is larger was written by nobody: a configuration has a few kilobytes, and the description of
+# a dataset a few hundred bytes for each recording.
+_MOST_JSON_BYTES = {"config": 2**20, "dataset": 2**28, "metrics": 2**26}
+
 _METRIC = "reconstruction"
 _UNLOGGED = "unlogged"
 _DELETED = "deleted"
@@ -232,6 +236,21 @@ def remove_half_written(folder: epath.Path) -> None:
         half_written.get().rmtree()
 
 
+def check_files(folder: epath.Path) -> None:
+    """Looks at a checkpoint's files before they are opened.
+
+    Raises:
+        ValueError: One is a pipe or a device, whose reading may never end, or far too large.
+    """
+    for path in storage.entries_below(folder) if storage.is_local(folder) else ():
+        if not os.path.isfile(path):
+            raise ValueError(f"{path} is not a file")
+    for part, name in JSON_FILES.items():
+        path = folder / part / name
+        if path.exists() and (num_bytes := path.stat().length) > _MOST_JSON_BYTES[part]:
+            raise ValueError(f"{path} has {num_bytes} bytes, more than {_MOST_JSON_BYTES[part]}")
+
+
 def remove_empty(folder: epath.Path) -> None:
     """Removes empty folders named after a step, which Orbax would take for checkpoints."""
     if jax.process_index() != 0 or not folder.is_dir():
@@ -289,7 +308,8 @@ def restore_parameters(workdir: str, step: int | None = None) -> NetworkParamete
     try:
         stored_arrays.repair(folder / "parameters")
         differences = stored_arrays.differences(folder / "parameters", abstract, rounded=True)
-    except (KeyError, ValueError, OSError) as error:
+        stored_arrays.check_size(folder / "parameters")
+    except (KeyError, ValueError, TypeError, RecursionError, OSError) as error:
         raise _damaged(folder, ["parameters"]) from error
     if differences:
         raise ValueError(
@@ -426,20 +446,22 @@ def _read(workdir, step, **parts):
             f"--checkpoint={workdir} is not the folder of a training run: it has no folder "
             "'checkpoints'. Give what was --workdir in training."
         )
-    with ocp.CheckpointManager(folder, options=_reading()) as manager:
-        there = steps(folder)
-        if not there:
-            raise FileNotFoundError(f"--checkpoint={workdir} holds no finished checkpoint yet.")
-        if step is not None and step not in there:
-            raise FileNotFoundError(
-                f"--checkpoint={workdir} has no step {step}. There are: "
-                f"{', '.join(map(str, there))}."
-            )
-        try:
+    there = steps(folder)
+    if not there:
+        raise FileNotFoundError(f"--checkpoint={workdir} holds no finished checkpoint yet.")
+    if step is not None and step not in there:
+        raise FileNotFoundError(
+            f"--checkpoint={workdir} has no step {step}. There are: {', '.join(map(str, there))}."
+        )
+    try:
+        for number in there:  # The manager reads the losses of all, to know the best.
+            check_files(folder / str(number))
+        with ocp.CheckpointManager(folder, options=_reading()) as manager:
             step = manager.best_step() if step is None else step
             return manager.restore(step, args=ocp.args.Composite(**parts))
-        except (KeyError, ValueError, OSError) as error:
-            raise _damaged(folder if step is None else folder / str(step), list(parts)) from error
+    # The last two for JSON that is nested without end, or holds text for a number.
+    except (KeyError, ValueError, OSError, RecursionError, TypeError) as error:
+        raise _damaged(folder if step is None else folder / str(step), list(parts)) from error
 
 
 def _reading():

@@ -5,7 +5,9 @@ Orbax renames a checkpoint when it is whole. So a run that was killed while it s
 file in it is missing, cut off or garbled.
 """
 
+import contextlib
 import json
+from typing import Any
 
 import jax
 from absl import logging
@@ -13,6 +15,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from umt_jax.checkpoints import checkpoint, stored_arrays
+from umt_jax.config import Config, NewerVersionError
 
 # TensorStore's words for files that may well be whole, but could not be read today.
 _UNREACHABLE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED")
@@ -68,12 +71,16 @@ def _damage(checkpoint_folder: epath.Path) -> str | None:
     ).is_dir():
         return "weights alone, as umt_jax.export writes them; give them as --init_from"
     try:
+        checkpoint.check_files(checkpoint_folder)
         for part in checkpoint.ARRAYS:
             stored_arrays.repair(checkpoint_folder / part)
             _read_arrays(checkpoint_folder / part)
         for part, filename in checkpoint.JSON_FILES.items():
-            _read_json(checkpoint_folder / part / filename)
-    except (ValueError, FileNotFoundError) as error:
+            content = _read_json(checkpoint_folder / part / filename)
+            if part == "config":
+                with contextlib.suppress(NewerVersionError):  # Which is told when it is restored.
+                    Config.from_json(content)
+    except (ValueError, RecursionError, FileNotFoundError) as error:
         reason = " ".join(str(error).split())[:200]
         if any(word in reason for word in _UNREACHABLE):
             raise OSError(f"{checkpoint_folder} cannot be reached: {reason}") from error
@@ -83,14 +90,12 @@ def _damage(checkpoint_folder: epath.Path) -> str | None:
 
 def _read_arrays(folder: epath.Path) -> None:
     """Reads the bytes of every array, and what describes them."""
-    described = folder / "array_metadatas"
-    for path in (folder / "_METADATA", *(described.iterdir() if described.is_dir() else ())):
-        _read_json(path)
     stored_arrays.check(folder)
+    stored_arrays.check_descriptions(folder)
 
 
-def _read_json(path: epath.Path) -> None:
+def _read_json(path: epath.Path) -> Any:
     try:
-        json.loads(path.read_text())
+        return json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

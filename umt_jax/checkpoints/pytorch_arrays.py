@@ -3,6 +3,8 @@
 NumPy in, parameters out; `umt_jax.published` reads the files.
 """
 
+import reprlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +67,7 @@ def config_from_options(options: Mapping[str, Any], domains: Sequence[str]) -> C
     if activation not in ENCODER_ACTIVATIONS:
         # glu is offered there, but halves the channels, which do not fit the residual stream then.
         raise ValueError(
-            f"encoder_func is {activation!r}; runs of the published code have "
+            f"encoder_func is {reprlib.repr(activation)}; runs of the published code have "
             f"{' or '.join(ENCODER_ACTIVATIONS)}."
         )
     sizes = _fields(ModelConfig(), _MODEL_OPTIONS, options)
@@ -119,9 +121,11 @@ def _fields(defaults, names, options):
     fields = {}
     for field, name in names.items():
         kind, value = type(getattr(defaults, field)), options.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        is_finite = is_number and abs(value) <= sys.float_info.max
+        if not is_finite or kind(value) != value:
             wanted = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{name} is {value!r} instead of {wanted}.")
+            raise ValueError(f"{name} is {reprlib.repr(value)} instead of {wanted}.")
         fields[field] = kind(value)
     return fields
 

@@ -9,6 +9,7 @@ same.
 
 import glob
 import json
+import math
 import urllib.parse
 from typing import Any
 
@@ -24,6 +25,13 @@ from umt_jax import storage
 _INDEX = "manifest.ocdbt"
 _STORE = "ocdbt.process_"
 _DESCRIPTION = b"/.zarray"
+_TREE = "_METADATA"
+_PROCESSES = "array_metadatas"
+
+# Trained arrays are nearly random, and compressed by a tenth; zeros can be compressed by more. Much
+# more than this is what no file holds.
+_MOST_TIMES = 100
+_SMALL_BYTES = 2**26
 
 # Orbax's own: small values, which describe arrays, in the index itself.
 _CONFIG = {
@@ -119,6 +127,56 @@ def check_complete(folder: epath.Path) -> None:
     written = {key for path in _stores(folder) for key in _open(path).list().result()}
     if not written <= known:
         raise ValueError(f"the index of {folder} lacks {len(written - known)} of its entries")
+
+
+def check_descriptions(folder: epath.Path) -> None:
+    """Compares the files that describe the arrays, which Orbax reads first, with the arrays.
+
+    Raises:
+        ValueError: They are damaged.
+        FileNotFoundError: A file is missing.
+    """
+    stored = set(_stored(folder))
+    try:
+        described = set(
+            ocp.tree.to_flat_dict(ocp.StandardCheckpointHandler().metadata(folder).tree, sep=".")
+        )
+    # What it raises for JSON of another form.
+    except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        raise ValueError(f"{folder / _TREE} is damaged ({error!r})") from error
+    if described != stored:
+        raise ValueError(
+            f"{folder / _TREE} is damaged: {min(described ^ stored)} is in it or among the arrays, "
+            "not in both"
+        )
+    processes = folder / _PROCESSES
+    for path in sorted(processes.iterdir()) if processes.is_dir() else ():
+        try:
+            entries = [
+                entry["array_metadata"] for entry in json.loads(path.read_text())["array_metadatas"]
+            ]
+            is_whole = all(
+                entry.keys() == entries[0].keys() and entry["param_name"] in stored
+                for entry in entries
+            )
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged ({error!r})") from error
+        if not is_whole:
+            raise ValueError(f"{path} is damaged: it describes arrays that are not there")
+
+
+def check_size(folder: epath.Path) -> None:
+    """Compares how large arrays say they are with the files that hold them, before they are read.
+
+    Raises:
+        ValueError: They say more than the files can hold.
+    """
+    declared = sum(math.prod(shape) * dtype.itemsize for shape, dtype in _stored(folder).values())
+    there = sum(path.stat().length for path in storage.files_below(folder))
+    if declared > _SMALL_BYTES + _MOST_TIMES * there:
+        raise ValueError(
+            f"{folder} tells of {declared / 1e9:.3g} GB of arrays, but its files have {there} bytes"
+        )
 
 
 def differences(folder: epath.Path, target: Any, *, rounded: bool = False) -> list[str]:
