@@ -4,8 +4,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
+CPP := umt_jax/generation/engines/native.cc
 
-.PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint format docs clean
+.PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format docs clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
@@ -18,8 +19,8 @@ help:
 	@echo "make test-studio  install Gradio and chromium, and the tests of the studio"
 	@echo "make evaluators install what experiments.evaluate needs into .venv"
 	@echo "make test-evaluate  the same, and its tests"
-	@echo "make lint       ruff and mypy"
-	@echo "make format     let ruff format the code"
+	@echo "make lint       ruff and mypy; clang-format, and the C++ compilers' warnings"
+	@echo "make format     let ruff and clang-format format the code"
 	@echo "make docs       the documentation as a site; then open site/index.html"
 	@echo "make clean      remove .venv, .venv-docs, .venv-ends, demo/ and site/"
 
@@ -94,10 +95,28 @@ lint: .venv/installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(MAKE) --no-print-directory lint-cpp
+
+# For this machine, and on x86-64 for all branches of the code, by those compilers that are there.
+lint-cpp: .venv/installed
+	@headers=$$($(BIN)/python -c 'import jax; print(jax.ffi.include_dir())') || exit 1; checked=; \
+	targets=native; case $$(uname -m) in x86_64) \
+	  targets='native x86-64 x86-64-v3 x86-64-v4,-mavx512bf16';; esac; \
+	for compiler in g++ clang++; do \
+	  command -v $$compiler > /dev/null || continue; checked="$$checked $$compiler"; \
+	  for target in $$targets; do \
+	    $$compiler -std=c++17 -fsyntax-only -pthread -Wall -Wextra -Werror \
+	      $$(echo "-march=$$target" | tr , ' ') -isystem "$$headers" $(CPP) || exit 1; \
+	  done; \
+	done; \
+	if [ -n "$$checked" ]; then echo "$(CPP): no warnings by$$checked"; \
+	else echo "$(CPP) was not compiled: neither g++ nor clang++ is installed."; fi
 
 format: .venv/installed
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
+	$(BIN)/clang-format -i $(CPP)
 
 .venv-docs/installed: docs/requirements.txt
 	$(PYTHON) -m venv .venv-docs

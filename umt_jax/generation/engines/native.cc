@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cfloat>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <thread>
@@ -25,7 +26,9 @@ namespace ffi = xla::ffi;
 namespace {
 
 // Floats of one register, registers of one row of a panel, and what a block of many rows takes of
-// these at once: rows and registers, whose sums all fit into the processor's registers.
+// these at once: rows and registers. Their sums, one row of the panel and one input must all fit
+// into the processor's registers: 32 with AVX-512 (24 + 4 + 1 used), 16 with AVX2 (12 + 2 + 1),
+// 32 with NEON (16 + 4 + 1; SSE has 16 and keeps some of them in memory).
 #if defined(__AVX512F__)
 constexpr int kWidth = 16, kRegisters = 4, kBlockRows = 6, kBlockRegisters = 4;
 #elif defined(__AVX2__)
@@ -34,7 +37,8 @@ constexpr int kWidth = 8, kRegisters = 4, kBlockRows = 6, kBlockRegisters = 2;
 constexpr int kWidth = 4, kRegisters = 8, kBlockRows = 4, kBlockRegisters = 4;
 #endif
 constexpr int kPanel = kWidth * kRegisters;
-constexpr int kLevels = 256;
+constexpr int kLevels = 256;    // Mu-law codes: Q of `sampling.py`, MU + 1 of `mu_law.py`.
+constexpr int kCacheLine = 64;  // Bytes, of x86-64 and of most ARM processors.
 
 typedef float Vector __attribute__((vector_size(4 * kWidth)));
 typedef int32_t Words __attribute__((vector_size(4 * kWidth)));
@@ -102,8 +106,8 @@ inline void AddProducts(float input, const Vector* row, Vector* sums) {
 }
 
 // Returns the inputs of a product, and their stride; rounds them into `rounded` where it needs to.
-inline const float* Inputs(const float* in, int64_t& stride, int64_t rows, int depth,
-                           std::vector<float>& rounded) {
+inline const float* Inputs(const float* in, int64_t& /*stride*/, int64_t /*rows*/, int /*depth*/,
+                           std::vector<float>& /*rounded*/) {
   return in;
 }
 
@@ -139,7 +143,8 @@ struct Prefetch {
 
   template <int kLines>
   void Step() {
-    for (int line = 0; line < kLines; ++line) __builtin_prefetch(next + 64 * line, 0, 2);
+    // To be read (0), into the second level of the cache (2): the first holds what is multiplied.
+    for (int line = 0; line < kLines; ++line) __builtin_prefetch(next + kCacheLine * line, 0, 2);
     next += bytes_per_step;
   }
 };
@@ -150,7 +155,7 @@ void AddBlock(const typename Weight::Input* in, int64_t in_stride, int steps, co
               float* out, int64_t out_stride, Prefetch prefetch) {
   // A single row would wait for its own sums: even and odd steps are summed apart.
   constexpr int kChains = kRows == 1 ? 2 : 1;
-  constexpr int kLines = std::max<int>(1, kCount * kWidth * sizeof(Weight) / 64);
+  constexpr int kLines = std::max<int>(1, kCount * kWidth * sizeof(Weight) / kCacheLine);
   Vector sums[kChains][kRows][kCount] = {};
   for (int m = 0; m < kRows; ++m) {
     for (int r = 0; r < kCount; ++r) sums[0][m][r] = Load(out + m * out_stride + r * kWidth);
@@ -227,6 +232,9 @@ struct Matrix {
   }
 };
 
+// exp(x) = 2^n exp(r): n whole, |r| at most half of ln 2. Constants are those of `expf` in the
+// Cephes library (S. L. Moshier, single/expf.c): log2(e); ln 2 as a number of few bits, which n
+// times is exact, less the rest; and the polynomial, within 2 ulp of exp(r). For |x| up to 87.
 inline Vector Exp(Vector x) {
   const Vector magic = Fill(12582912.f);  // 1.5 * 2^23: adding it rounds to whole numbers.
   const Vector shifted = x * 1.44269504f + magic;
@@ -238,6 +246,7 @@ inline Vector Exp(Vector x) {
   y = y * r + 1.6666665459e-1f;
   y = y * r + 5.0000001201e-1f;
   y = y * r * r + r + 1.f;
+  // Adds n to the exponent, which lies above the 23 bits of the fraction.
   return (Vector)((Words)y + (((Words)shifted - (Words)magic) << 23));
 }
 
@@ -246,7 +255,8 @@ inline Vector Clamp(Vector x, float limit) {
   return x < Fill(-limit) ? Fill(-limit) : x;
 }
 
-// sigmoid(a) * tanh(b). Beyond the limits both are 0 or 1 in float32.
+// sigmoid(a) * tanh(b). Beyond the limits they are constant within float32's rounding of a sum of
+// order 1: sigmoid(-30) is 1e-13, sigmoid(30) and tanh(10) round to 1.
 inline Vector Gate(Vector a, Vector b) {
   const Vector ea = Exp(-Clamp(a, 30.f)), eb = Exp(2.f * Clamp(b, 10.f));
   return (eb - 1.f) / ((eb + 1.f) * (1.f + ea));
@@ -276,7 +286,8 @@ inline float Likelihoods(const float* logits, float temperature, float* likeliho
   const float rate = 1.f / std::max(temperature, FLT_MIN);
   for (int code = 0; code < kLevels; code += kWidth) {
     const Vector x = (Load(logits + code) - highest) * rate;
-    const Vector y = Exp(x < Fill(-80.f) ? Fill(-80.f) : x);  // Less is none beside the highest.
+    // exp(-80) is 2e-35: nothing beside the highest's 1, and not yet too small for float32.
+    const Vector y = Exp(x < Fill(-80.f) ? Fill(-80.f) : x);
     Store(likelihoods + code, y);
     sums += y;
   }
@@ -328,7 +339,7 @@ inline int Draw(const float* logits, const float* perturbation, const Nucleus& n
 }
 
 struct Sizes {
-  int domains, streams, samples, rows;        // K, B, T and the rows of the ring buffers.
+  int domains, streams, samples, rows;  // K, B, T and the rows of the ring buffers.
   int blocks, layers, channels, skips, block_samples;
 
   int NumLayers() const { return blocks * layers; }
@@ -396,70 +407,108 @@ struct Work {
   float *rows, *inputs;       // [rows, B, C], [B, 2].
   int clock;
   Nucleus nucleus;
-  uint8_t* codes;             // [T, K, B].
+  uint8_t* codes;  // [T, K, B].
 
+  // Generates all samples: per sample the first convolution, every layer, the head and a draw.
   void Run() {
-    const int streams = end - begin, c = sizes.channels, num_layers = sizes.NumLayers();
-    const int gate = decoder.layers[0].past.panels * kPanel;
-    const int sum = decoder.skip.panels * kPanel, skips = decoder.head.panels * kPanel;
-    std::vector<std::vector<float>> pasts;  // What the past taps give, period by period.
-    for (int layer = 0; layer < num_layers; ++layer) {
-      pasts.emplace_back((size_t)sizes.Period(layer) * streams * gate);
-    }
-    std::vector<float> gated((size_t)streams * gate / 2), sums((size_t)streams * sum);
-    std::vector<float> y((size_t)streams * kLevels), z((size_t)streams * skips);
-
+    Buffers buffers(*this);
     for (int t = 0; t < sizes.samples; ++t) {
-      for (int b = 0; b < streams; ++b) {
-        const float* input = inputs + (begin + b) * 2;
-        float* x = sums.data() + b * sum;
-        for (int i = 0; i < c; ++i) {
-          const float* first = decoder.first;
-          x[i] = input[0] * first[i] + input[1] * first[c + i] + first[2 * c + i];
-        }
-        std::memcpy(x + c, decoder.sums_bias + c, (sum - c) * sizeof(float));
-      }
-      // Its columns of the residual are zero.
-      CopyInputs(sums.data(), sum, gated.data(), c, streams);
-      decoder.skip.Add(gated.data(), c, streams, sums.data(), sum);
-      for (int layer = 0; layer < num_layers; ++layer) {
-        const auto& weights = decoder.layers[layer];
-        const int period = sizes.Period(layer);
-        if (t % period == 0) AddPast(layer, t, std::min(period, sizes.samples - t), pasts[layer]);
-        float* h = pasts[layer].data() + (size_t)(t % period) * streams * gate;
-        weights.present.Add(sums.data(), sum, streams, h, gate);
-        CopyInputs(sums.data(), sum, Row(layer, clock + t), c, streams);
-        for (int b = 0; b < streams; ++b) {
-          const float* from = h + b * gate;
-          float* to = gated.data() + b * gate / 2;
-          for (int p = 0; p < gate; p += kPanel) {
-            for (int r = 0; r < kPanel / 2; r += kWidth) {
-              const Vector sigmoid = Load(from + p + r), tanh = Load(from + p + r + kPanel / 2);
-              Store(to + p / 2 + r, Gate(sigmoid, tanh));
-            }
-          }
-          float* x = sums.data() + b * sum;
-          for (int i = 0; i < c; ++i) x[i] += weights.bias[i];
-        }
-        weights.out.Add(gated.data(), gate / 2, streams, sums.data(), sum);
-      }
-      for (int b = 0; b < streams; ++b) {
-        std::memcpy(z.data() + b * skips, head + (int64_t)(begin + b) * skips,
-                    skips * sizeof(float));
-        float* x = sums.data() + b * sum + c;
-        for (int i = 0; i < sizes.skips; ++i) x[i] = std::max(x[i], 0.f);
-      }
-      decoder.head.Add(sums.data() + c, sum, streams, z.data(), skips);
-      for (float& value : z) value = std::max(value, 0.f);
-      for (int b = 0; b < streams; ++b) {
-        std::memcpy(y.data() + b * kLevels, decoder.logits_bias, kLevels * sizeof(float));
-      }
-      decoder.logits.Add(z.data(), skips, streams, y.data(), kLevels);
-      Choose(y.data(), t);
+      First(buffers);
+      for (int layer = 0; layer < sizes.NumLayers(); ++layer) Layer(layer, t, buffers);
+      Head(buffers);
+      Choose(buffers.logits.data(), t);
     }
   }
 
  private:
+  int Streams() const { return end - begin; }
+  // Widths of rows, in whole panels: sigmoid and tanh of a layer; residual and skip; the head.
+  int GateWidth() const { return decoder.layers[0].past.panels * kPanel; }
+  int SumWidth() const { return decoder.skip.panels * kPanel; }
+  int HeadWidth() const { return decoder.head.panels * kPanel; }
+
+  // What one sample's layers hand on, a row for each stream.
+  struct Buffers {
+    std::vector<std::vector<float>> gates;  // By layer, [period, streams, gate width].
+    std::vector<float> sums;                // Residual and skip sum, beside each other.
+    std::vector<float> gated;               // sigmoid * tanh, in panels of half the width.
+    std::vector<float> hidden, logits;
+
+    explicit Buffers(const Work& work)
+        : sums((size_t)work.Streams() * work.SumWidth()),
+          gated((size_t)work.Streams() * work.GateWidth() / 2),
+          hidden((size_t)work.Streams() * work.HeadWidth()),
+          logits((size_t)work.Streams() * kLevels) {
+      for (int layer = 0; layer < work.sizes.NumLayers(); ++layer) {
+        gates.emplace_back((size_t)work.sizes.Period(layer) * work.Streams() * work.GateWidth());
+      }
+    }
+  };
+
+  // The first convolution of two samples, and what it adds to the skip sum.
+  void First(Buffers& buffers) const {
+    const int c = sizes.channels, width = SumWidth();
+    float* sums = buffers.sums.data();
+    for (int b = 0; b < Streams(); ++b) {
+      const float* input = inputs + (begin + b) * 2;
+      float* x = sums + b * width;
+      for (int i = 0; i < c; ++i) {
+        const float* first = decoder.first;
+        x[i] = input[0] * first[i] + input[1] * first[c + i] + first[2 * c + i];
+      }
+      std::memcpy(x + c, decoder.sums_bias + c, (width - c) * sizeof(float));
+    }
+    // Its columns of the residual are zero.
+    CopyInputs(sums, width, buffers.gated.data(), c, Streams());
+    decoder.skip.Add(buffers.gated.data(), c, Streams(), sums, width);
+  }
+
+  // One residual layer: both taps and conditioning, the gate, residual and skip.
+  void Layer(int layer, int t, Buffers& buffers) const {
+    const auto& weights = decoder.layers[layer];
+    const int c = sizes.channels, gate = GateWidth(), width = SumWidth();
+    const int period = sizes.Period(layer);
+    std::vector<float>& gates = buffers.gates[layer];
+    float* sums = buffers.sums.data();
+    if (t % period == 0) AddPast(layer, t, std::min(period, sizes.samples - t), gates);
+    float* h = gates.data() + (size_t)(t % period) * Streams() * gate;
+    weights.present.Add(sums, width, Streams(), h, gate);
+    CopyInputs(sums, width, Row(layer, clock + t), c, Streams());
+    for (int b = 0; b < Streams(); ++b) {
+      GateRow(h + b * gate, gate, buffers.gated.data() + b * gate / 2);
+      float* x = sums + b * width;
+      for (int i = 0; i < c; ++i) x[i] += weights.bias[i];
+    }
+    weights.out.Add(buffers.gated.data(), gate / 2, Streams(), sums, width);
+  }
+
+  // sigmoid * tanh of one row: each panel holds both of the same channels, half and half.
+  static void GateRow(const float* from, int width, float* to) {
+    for (int p = 0; p < width; p += kPanel) {
+      for (int r = 0; r < kPanel / 2; r += kWidth) {
+        const Vector sigmoid = Load(from + p + r), tanh = Load(from + p + r + kPanel / 2);
+        Store(to + p / 2 + r, Gate(sigmoid, tanh));
+      }
+    }
+  }
+
+  // ReLU of the skip sum, a layer with conditioning, ReLU, and the logits.
+  void Head(Buffers& buffers) const {
+    const int c = sizes.channels, width = SumWidth(), hidden = HeadWidth();
+    float *sums = buffers.sums.data(), *z = buffers.hidden.data(), *y = buffers.logits.data();
+    for (int b = 0; b < Streams(); ++b) {
+      std::memcpy(z + b * hidden, head + (int64_t)(begin + b) * hidden, hidden * sizeof(float));
+      float* x = sums + b * width + c;
+      for (int i = 0; i < sizes.skips; ++i) x[i] = std::max(x[i], 0.f);
+    }
+    decoder.head.Add(sums + c, width, Streams(), z, hidden);
+    for (float& value : buffers.hidden) value = std::max(value, 0.f);
+    for (int b = 0; b < Streams(); ++b) {
+      std::memcpy(y + b * kLevels, decoder.logits_bias, kLevels * sizeof(float));
+    }
+    decoder.logits.Add(z, hidden, Streams(), y, kLevels);
+  }
+
   // Where a layer's input of `time` is kept, and until then that of `dilation` samples before.
   float* Row(int layer, int time) const {
     const int64_t position = sizes.FirstRow(layer) + time % sizes.Dilation(layer);
@@ -469,7 +518,7 @@ struct Work {
   // Conditioning, and the products of a layer's past tap, for `count` samples from t on. All their
   // past lies before t, and they share one reading of the matrix.
   void AddPast(int layer, int t, int count, std::vector<float>& past) const {
-    const int streams = end - begin, gate = decoder.layers[layer].past.panels * kPanel;
+    const int streams = Streams(), gate = GateWidth();
     for (int row = 0; row < count * streams; ++row) {
       CopyGates(layer, row % streams, past.data() + (size_t)row * gate);
     }
@@ -485,7 +534,7 @@ struct Work {
   }
 
   void CopyGates(int layer, int b, float* out) const {
-    const int gate = decoder.layers[0].past.panels * kPanel;
+    const int gate = GateWidth();
     const int64_t index = (int64_t)(begin + b) * sizes.NumLayers() + layer;
     std::memcpy(out, gates + index * gate, gate * sizeof(float));
   }
@@ -496,14 +545,15 @@ struct Work {
     }
   }
 
-  void Choose(const float* logits, int t) {
-    for (int b = 0; b < end - begin; ++b) {
+  // Draws each stream's code and makes it the newest input.
+  void Choose(const float* logits, int t) const {
+    for (int b = 0; b < Streams(); ++b) {
       const int64_t stream = ((int64_t)t * sizes.domains + domain) * sizes.streams + begin + b;
       const int code = Draw(logits + b * kLevels, noise + stream * kLevels, nucleus);
       codes[stream] = code;
       float* input = inputs + (begin + b) * 2;
       input[0] = input[1];
-      input[1] = code / 255.f - 0.5f;
+      input[1] = code / 255.f - 0.5f;  // As `layers.scale` does.
     }
   }
 };
@@ -548,7 +598,7 @@ ffi::Error GenerateFrame(int64_t blocks, int64_t layers, int64_t skips, int64_t 
                          ffi::Result<Floats> inputs) {
   const auto shape = rows_in.dimensions();
   const auto times = noise.dimensions();
-  const Sizes sizes{(int)shape[0], (int)shape[2],  (int)times[0], (int)shape[1], (int)blocks,
+  const Sizes sizes{(int)shape[0], (int)shape[2], (int)times[0], (int)shape[1],     (int)blocks,
                     (int)layers,   (int)shape[3], (int)skips,    (int)block_samples};
   // XLA lets inputs and outputs share memory; where it does not, the state is copied.
   if (rows->typed_data() != rows_in.typed_data()) {
@@ -582,13 +632,17 @@ ffi::Error GenerateFrame(int64_t blocks, int64_t layers, int64_t skips, int64_t 
 // sample, and processors fetch ahead within a page alone. Where that cannot be, nothing changes.
 extern "C" void umt_prefer_huge_pages(void* memory, uint64_t bytes) {
 #if defined(__linux__)
-  constexpr uintptr_t kHugePage = 2 << 20;
-  constexpr int kHuge = 14, kCollapse = 25;  // MADV_HUGEPAGE; MADV_COLLAPSE, from Linux 6.1 on.
+  constexpr uintptr_t kHugePage = 2 << 20;  // Of x86-64, and of ARM with pages of 4 KiB.
+  // By number, since older headers lack the second: MADV_HUGEPAGE and MADV_COLLAPSE (from Linux
+  // 6.1 on) of Linux's include/uapi/asm-generic/mman-common.h.
+  constexpr int kHuge = 14, kCollapse = 25;
   const uintptr_t begin = ((uintptr_t)memory + kHugePage - 1) / kHugePage * kHugePage;
   const uintptr_t end = ((uintptr_t)memory + bytes) / kHugePage * kHugePage;
   if (begin >= end) return;
   madvise((void*)begin, end - begin, kHuge);
   madvise((void*)begin, end - begin, kCollapse);
+#else
+  (void)memory, (void)bytes;
 #endif
 }
 
