@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 # Flags of text that are no paths. A new one has to be added here, or to be a path.
 NO_PATHS = {
+    "allowed_hosts",
     "beam_options",
     "beam_runner",
     "choose_temperature",
@@ -35,6 +36,7 @@ NO_PATHS = {
     "piece",
     "preset",
     "reader_threads",
+    "root_path",  # Of a URL.
     "segments",
     "streams",
     "train_domains",
