@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +37,17 @@ def batch_of(waveform, config=DETUNED):
     return Batch(codes=codes, augmented=codes[:, :, ::-1])
 
 
-def lesson_of(batch, config, **arguments):
-    arguments = {"step": 3, **arguments}
-    return jax.jit(lambda batch: detuning.make_lesson(batch, config, **arguments))(batch)
+@functools.cache
+def _compiled(config, first_segment):
+    return jax.jit(
+        lambda batch, step: detuning.make_lesson(
+            batch, config, step=step, first_segment=first_segment
+        )
+    )
+
+
+def lesson_of(batch, config, *, step=3, first_segment=0):
+    return _compiled(config, first_segment)(batch, step)
 
 
 def decoded(codes):

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.speed import presets
 from umt_jax.config import Config, TrainingConfig
 from umt_jax.data.dataset import Batch
 from umt_jax.model import networks
@@ -214,18 +215,63 @@ def test_eval_step_scores_untouched_segments(rng, tiny_config, tiny_networks, ti
         np.testing.assert_allclose(metrics["reconstruction"][k], expected, rtol=1e-5)
 
 
+def _seen_gradient(optimizer, gradient):
+    """Returns the gradient that reaches Adam, whose first step is the same at any scale."""
+    gradient = jnp.asarray(gradient)
+    _, state = optimizer.update(gradient, optimizer.init(jnp.zeros_like(gradient)))
+    return optax.tree.get(state, "mu") / (1 - 0.9)
+
+
 def test_gradients_of_encoder_and_decoders_alone_are_clipped():
-    training = TrainingConfig(gradient_clip=0.5, learning_rate=1.0)
-    optimizers = train_state.make_optimizers(training)
-    clipped = [
-        optimizers.autoencoder.update({"a": jnp.array([2.0, 0.1])}, state)[0]
-        for state in [optimizers.autoencoder.init({"a": jnp.zeros(2)})]
-    ]
-    unclipped = optax.adam(1.0)
-    expected, _ = unclipped.update(
-        {"a": jnp.array([0.5, 0.1])}, unclipped.init({"a": jnp.zeros(2)})
+    gradient = [2.0, -3.0, 0.1]
+    optimizers = train_state.make_optimizers(TrainingConfig(gradient_clip=0.5))
+    clipped = _seen_gradient(optimizers.autoencoder, gradient)
+    np.testing.assert_allclose(clipped, [0.5, -0.5, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(_seen_gradient(optimizers.classifier, gradient), gradient, rtol=1e-6)
+    unclipped = train_state.make_optimizers(TrainingConfig(gradient_clip=0.0)).autoencoder
+    np.testing.assert_allclose(_seen_gradient(unclipped, gradient), gradient, rtol=1e-6)
+
+
+def _sizes_of_steps(optimizer, num_steps):
+    """Returns how far each step goes under a constant gradient, which is Adam's learning rate."""
+    state, sizes = optimizer.init(jnp.zeros(())), []
+    for _ in range(num_steps):
+        update, state = optimizer.update(jnp.ones(()), state)
+        sizes.append(-float(update))
+    return sizes
+
+
+def test_autoencoder_and_classifier_decay_each_at_its_own_rate():
+    training = TrainingConfig(
+        learning_rate=0.1,
+        learning_rate_decay=0.5,
+        classifier_learning_rate=0.3,
+        classifier_learning_rate_decay=0.1,
+        decay_steps=2,
     )
-    _assert_close(clipped[0], expected, rtol=1e-6)
+    optimizers = train_state.make_optimizers(training)
+    np.testing.assert_allclose(
+        _sizes_of_steps(optimizers.autoencoder, 5), [0.1, 0.1, 0.05, 0.05, 0.025], rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        _sizes_of_steps(optimizers.classifier, 5), [0.3, 0.3, 0.03, 0.03, 0.003], rtol=1e-4
+    )
+
+
+def test_the_published_recipe_clips_and_decays_as_the_authors_run_did():
+    """By value at 1, and by 0.995 each 1,000 steps, for the autoencoder; neither for the rest."""
+    optimizers = train_state.make_optimizers(presets.training("musicnet"))
+    clipped, unclipped = (
+        _seen_gradient(optimizer, [3.0, -0.2])
+        for optimizer in (optimizers.autoencoder, optimizers.classifier)
+    )
+    np.testing.assert_allclose(clipped, [1.0, -0.2], rtol=1e-6)
+    np.testing.assert_allclose(unclipped, [3.0, -0.2], rtol=1e-6)
+
+    training = presets.training("musicnet")
+    rates = [float(train_state.learning_rate(training)(step)) for step in (0, 999, 1000, 263_999)]
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 0.995e-3, 1e-3 * 0.995**263], rtol=1e-4)
+    assert training.classifier_learning_rate_decay == 1
 
 
 def test_learning_rate_decays_in_steps():
