@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import shutil
@@ -427,7 +428,7 @@ def test_a_full_disk_leaves_whole_files_only(tmp_path, music, model, monkeypatch
         nonlocal num_written
         num_written += len(waveform)
         if num_written > 40_000:
-            raise OSError("No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
         original(writer, waveform)
 
     original, num_written = sound_files.SoundFileWriter.write, 0

@@ -7,7 +7,7 @@ import pytest
 from data_prep import font_check, instruments, render
 
 RATE_HZ = instruments.SYNTHESIS_RATE_HZ
-DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "sound_fonts.md"
+DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "reference" / "sound_fonts.md"
 
 
 @pytest.fixture(scope="module")

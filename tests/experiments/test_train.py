@@ -348,7 +348,7 @@ def as_flags(config):
             f"--{name}={value}"
             for section in ("model", "training")
             for name, value in fields[section].items()
-            if name not in ("sample_rate_hz", "mu_law")  # Those of the data.
+            if name not in ("sample_rate_hz", "mu_law", "rms_dbfs")  # Those of the data.
         ),
     ]
 

@@ -12,6 +12,7 @@ Local disks create the file for one process only. Object stores know no such thi
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import threading
@@ -112,18 +113,11 @@ class Lock:
             if found is not None and found.content == abandoned.content:
                 self._path.unlink(missing_ok=True)
             return
-        # Two may have seen that it is abandoned, and the other one be faster: then what is at the
-        # path now is the other one's, and goes back there.
-        aside = self._path.with_name(f".{NAME}.{uuid.uuid4().hex[:8]}")
-        try:
-            os.rename(self._path, aside)
-        except FileNotFoundError:
-            return
-        removed = _read(aside)
-        if removed is not None and removed.content == abandoned.content:
-            os.unlink(aside)
-        else:
-            os.rename(aside, self._path)
+        # Two may have seen that it is abandoned, and the other one be faster: what is at the path
+        # by now may be the other one's. No third may come between the look and the removal.
+        with _one_at_a_time(self._path.parent):
+            if _read(self._path) == abandoned:
+                self._path.unlink(missing_ok=True)
 
     def _is_own(self, found: "_Found") -> bool:
         return found.content.get("token") == self._content["token"]
@@ -171,6 +165,17 @@ def held(folder: str, *, purpose: str) -> Iterator[Lock]:
         if is_new and storage.is_local(path):
             with contextlib.suppress(OSError):  # It holds something by now, as it should.
                 os.rmdir(path)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: epath.Path) -> Iterator[None]:
+    """Keeps other processes and threads of this machine out of the same body."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @dataclasses.dataclass(frozen=True)
