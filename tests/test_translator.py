@@ -1,12 +1,17 @@
 import dataclasses
 import itertools
+import pydoc
+import re
 import tracemalloc
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import soundfile
 from conftest import TINY_MODEL
 
+import umt_jax
 from umt_jax import translator
 from umt_jax.audio import mu_law
 from umt_jax.config import SamplingConfig
@@ -406,8 +411,174 @@ def test_bad_arguments_are_named(model, call, message):
         call(model)
 
 
-def test_integers_are_refused_instead_of_clipped(model):
-    # As users run it: the annotations, checked in tests alone, would refuse them first.
-    encode = type(model).encode.__wrapped__
-    with pytest.raises(ValueError, match="holds integers.* Divide 16-bit samples by 32768"):
-        encode(model, np.zeros(100, np.int16), 1000)
+def unchecked(method, *arguments, **options):
+    """Calls a method as users do: the annotations, checked in tests, would refuse first."""
+    return getattr(translator.Translator, method).__wrapped__(*arguments, **options)
+
+
+STEREO = np.zeros((441, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (np.zeros(100, np.int16), "holds integers .int16.* Divide 16-bit samples by 32768"),
+        (np.zeros(100, np.int32), "Divide 32-bit samples by 2147483648"),
+        (np.zeros(100, np.uint8), "Subtract 128, the code of silence, and divide by it"),
+        (np.zeros(100, complex), "waveform of type complex128 must hold floats"),
+        (np.zeros(100, bool), "waveform of type bool must hold floats"),
+        (np.array(["a.wav"]), "waveform of type <U5 must hold floats"),
+        ([[0.0], [0.0, 0.1]], "waveform cannot be made one array"),
+        (np.float32(0.5), r"shape \(\) is not \[T\]"),
+        (
+            STEREO,
+            r"shape \(441, 2\) looks like samples by channels.*mean\(axis=1\).*waveform.T for 2",
+        ),
+        (STEREO[:, :1], r"samples by channels.*or waveform\[:, 0\] for one\.$"),
+        (np.full(100, 20_000.0), "samples of 2e\\+04, where full scale is 1. Divide them by full"),
+        (np.full(100, 1e300), "not finite"),
+    ],
+)
+def test_what_is_no_recording_is_refused_in_a_sentence_that_says_what_to_pass(
+    model, waveform, message
+):
+    calls = [
+        lambda: unchecked("encode", model, waveform, 1000),
+        lambda: unchecked("level", model, waveform),
+        lambda: unchecked("translate", model, waveform, 1000, domain="Piano"),
+    ]
+    if isinstance(waveform, np.ndarray):
+        calls.append(lambda: unchecked("translate_many", model, waveform, domains=["Piano"]))
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize("rms_dbfs", [None, -20.0])
+@pytest.mark.parametrize("kind", [list, iter])
+def test_blocks_of_another_rank_or_type_are_refused_as_they_come(
+    config, tiny_parameters, rms_dbfs, kind
+):
+    levelled = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, rms_dbfs=rms_dbfs)
+    )
+    model = translator.Translator(levelled, tiny_parameters, domains=["Piano"])
+    for block, message in [
+        (STEREO, r"A block of shape \(441, 2\) is not \[T\], mono"),
+        (0.5, r"A block of shape \(\) is not"),
+        (np.zeros(9, np.int16), "holds integers"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            list(unchecked("encode_blocks", model, kind([block])))
+    with pytest.raises(
+        ValueError, match=r"shape \(441, 2\) is given as a recording.* \[waveform\]"
+    ):
+        list(unchecked("encode_blocks", model, STEREO))
+    # A click in silence, brought to a level, is beyond full scale, and none of the user's doing.
+    click = np.zeros(400, np.float32)
+    click[200] = 0.5
+    assert len(list(unchecked("encode_blocks", model, kind([click, click[:0]])))) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda model: unchecked("classify", model, np.zeros((5, 9), np.float32)),
+            r"are not \[F, 5\] or \[B, F, 5\]. They look like \[Z, F\]: pass latents.T",
+        ),
+        (
+            lambda model: unchecked("classify", model, np.zeros((9, 5), complex)),
+            "latents of type complex128 must hold floats",
+        ),
+        (
+            lambda model: unchecked("windows", model, np.zeros((2, 9, 5), np.float32)),
+            r"those of 2 recordings. Pass them one by one, \[F, 5\]",
+        ),
+        (
+            lambda model: unchecked("save_latents", model, "a.npz", np.zeros((2, 9, 5))),
+            "those of 2 recordings",
+        ),
+        (
+            lambda model: unchecked(
+                "code_logits", model, np.zeros(30), np.zeros((3, 5)), domain="Piano"
+            ),
+            "codes are float64, not integers",
+        ),
+        (
+            lambda model: model.code_logits(
+                np.arange(30) - 1, np.zeros((3, 5), np.float32), domain="Piano"
+            ),
+            r"codes lie in -1\.\.28, not in 0\.\.255",
+        ),
+        (
+            lambda model: unchecked(
+                "morph", model, np.zeros((1, 5)), domains=("Flute", "Piano"), weights=["a"]
+            ),
+            "weights of type <U1 must hold floats",
+        ),
+        (
+            lambda model: unchecked("translate_many", model, good_waveform()),
+            r"shape \(100,\) is one recording where several belong. Pass \[waveform\]",
+        ),
+        (
+            lambda model: unchecked("encode", model, 1000, good_waveform()),
+            "sample_rate_hz must be one number.* The waveform is passed first",
+        ),
+    ],
+)
+def test_latents_codes_weights_and_rates_of_another_kind_are_named(model, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model)
+
+
+def test_a_file_translated_is_the_translation_of_its_sound(rng, model, tmp_path):
+    source = noise(rng, 1700, 2)
+    soundfile.write(tmp_path / "in.wav", source, 1000, subtype="FLOAT")
+    output = model.translate_file(
+        tmp_path / "in.wav", "Flute", tmp_path / "new" / "out.flac", seed=3
+    )
+    assert output == tmp_path / "new" / "out.flac"
+    written, rate_hz = soundfile.read(output)
+    expected = model.translate(source.mean(axis=1), 1000, domain="Flute", seed=3)
+    assert rate_hz == 1000
+    np.testing.assert_allclose(written, expected, rtol=0, atol=0.5001 / 32768)
+
+
+def test_a_file_that_cannot_be_translated_leaves_no_output(model, tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    for name, domain, output, message in [
+        ("text.wav", "Flute", "out.wav", "text.wav"),
+        ("none.wav", "Flute", "out.wav", "none.wav"),
+        ("text.wav", "Oboe", "out.wav", "There are: Cello, Flute, Piano"),
+        ("text.wav", "Flute", "out.xyz", "out.xyz: sound is written as"),
+    ]:
+        with pytest.raises((ValueError, OSError), match=message):
+            model.translate_file(tmp_path / name, domain, tmp_path / output)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.wav"]
+
+
+def test_a_translator_shows_its_domains_rate_and_sizes(model):
+    assert repr(model) == (
+        "<Translator (tiny) to Cello, Flute, Piano at 1000 Hz: encoder of 2 x 3 layers of 6, "
+        "latents of 5 at 100 Hz, decoders of 2 x 4 layers of 7>"
+    )
+
+
+def test_the_public_names_are_what_dir_and_help_show():
+    public = [name for name in dir(umt_jax) if not name.startswith("_")]
+    assert public == sorted(umt_jax.__all__) == ["Config", "Translator", "load"]
+    page = pydoc.render_doc(umt_jax, renderer=pydoc.plaintext)
+    for words in ("load(", "class Translator", "class Config", "translate_file("):
+        assert words in page
+    assert (Path(umt_jax.__file__).parent / "py.typed").exists()
+
+
+def test_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    snippets = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert snippets
+    monkeypatch.chdir(tmp_path)
+    for snippet in snippets:
+        exec(snippet, {})
+    assert (tmp_path / "cello.wav").stat().st_size > 10_000

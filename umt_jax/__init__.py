@@ -1,6 +1,7 @@
 """umt_jax: plays a recording back as another instrument (arXiv:1805.07848), in JAX.
 
-The public API: `load` gives a `Translator`; `Config` describes a model and its training.
+The public API: `load` gives a `Translator`, of the model that ships with this package where no
+other is named; `Config` describes a model and its training.
 Importing this package starts no device and defines no flag.
 """
 
@@ -32,3 +33,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'umt_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -3,12 +3,13 @@
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
 
-from umt_jax.audio import level
-from umt_jax.checkpoints import checkpoint
+from umt_jax.audio import level, sound_files
+from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.data import latent_file
 from umt_jax.generation import generate, morph, scheduler, segments, streams, validation
@@ -20,7 +21,7 @@ from umt_jax.shapes import Array, CodeLogits, Codes, DomainLogits, Float, Latent
 
 
 def load(
-    workdir: str,
+    workdir: str | None = None,
     *,
     domains: Sequence[str] | None = None,
     step: int | None = None,
@@ -30,7 +31,7 @@ def load(
     """Opens a trained model.
 
     Args:
-        workdir: Folder of the training run.
+        workdir: Folder of the training run; None for the model that ships with umt_jax.
         domains: Which decoders to keep in memory; None for all.
         step: Which checkpoint; None for the one with the best validation loss.
         engine: What generates: `auto`, `scan` or `native`; see `generation.engines.choose`.
@@ -40,6 +41,7 @@ def load(
         FileNotFoundError: There is no such checkpoint.
         ValueError: It is none of this project's, lacks a domain, or the engine does not run here.
     """
+    workdir = demo_model.path() if workdir is None else workdir
     config = checkpoint.read_config(workdir, step)
     validation.checked_domains(domains or (), config.domains)
     parameters = checkpoint.restore_parameters(workdir, step)
@@ -81,6 +83,18 @@ class Translator:
         self._classifier = parameters.classifier
         self._encoder = streams.WindowEncoder(self._networks, parameters.encoder)
 
+    def __repr__(self) -> str:
+        """Returns what it plays, at which rate, and its sizes."""
+        model = self.config.model
+        preset = f" ({self.config.preset})" if self.config.preset else ""
+        return (
+            f"<Translator{preset} to {', '.join(self.domains)} at {self.sample_rate_hz} Hz: "
+            f"encoder of {model.encoder_blocks} x {model.encoder_layers} layers of "
+            f"{model.encoder_channels}, latents of {model.latent_channels} at "
+            f"{self.frame_rate_hz:g} Hz, decoders of {model.decoder_blocks} x "
+            f"{model.decoder_layers} layers of {model.residual_channels}>"
+        )
+
     @property
     def sample_rate_hz(self) -> int:
         """Rate of every waveform this translator returns."""
@@ -111,6 +125,7 @@ class Translator:
         `config.model.rms_dbfs`, peaks beyond full scale left to be clipped; silence stays as it is,
         and so does everything where that is None.
         """
+        waveform = validation.checked_waveform(waveform)
         return level.bring_to(waveform, self.config.model.rms_dbfs)
 
     def generate(
@@ -249,6 +264,8 @@ class Translator:
         Raises:
             ValueError: A recording is not finite, or an argument is not allowed.
         """
+        if isinstance(waveforms, Array):
+            waveforms = validation.checked_recordings(waveforms)
         wanted = tuple(domains or self.domains)
         parts: list[list[np.ndarray]] = [[] for _ in waveforms]
         for piece in self.translate_recordings(
@@ -267,6 +284,50 @@ class Translator:
             dict(zip(wanted, np.concatenate(of_recording, axis=-1), strict=True))
             for of_recording in parts
         ]
+
+    def translate_file(
+        self,
+        input: str | os.PathLike[str],
+        domain: str,
+        output: str | os.PathLike[str],
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> Path:
+        """Plays a sound file as `domain` and writes it, in memory that its length does not change.
+
+        Args:
+            input: Sound file of any length, rate and number of channels, which are mixed down.
+            domain: Name of the decoder.
+            output: Sound file to write, which is replaced if it exists; its extension names the
+                format. Its folder is made if need be, and it appears when it is whole.
+            temperature: See `generate`.
+            top_p: See `generate`.
+            seed: Decides the random numbers.
+
+        Returns:
+            The output's path.
+
+        Raises:
+            FileNotFoundError: There is no input.
+            ValueError: There is no such domain, the input is no sound or damaged, or the output is
+                no format that is written.
+        """
+        output = Path(output)
+        writer = sound_files.SoundFileWriter(output, sample_rate_hz=self.sample_rate_hz)
+        (domain,) = validation.checked_domains([domain], self.domains)
+        blocks = sound_files.SoundFileBlocks(Path(input), self.sample_rate_hz)
+        pieces = self.translate_recordings(
+            [blocks], domains=[domain], temperature=temperature, top_p=top_p, seed=seed
+        )
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with writer:
+            for piece in pieces:
+                if piece.error:
+                    raise piece.error
+                writer.write(piece.waveforms[0])
+        return output
 
     def translate_recordings(
         self,
@@ -326,7 +387,7 @@ class Translator:
         """
         model = self.config.model
         levelled = level.bring_blocks_to(
-            blocks, model.rms_dbfs, sample_rate_hz=model.sample_rate_hz
+            validation.checked_blocks(blocks), model.rms_dbfs, sample_rate_hz=model.sample_rate_hz
         )
         yield from self._encoder.encode(levelled)
 
@@ -339,7 +400,8 @@ class Translator:
             latents: Latents, [F, Z].
             num_samples: How many samples they stand for; None for whole latent frames.
         """
-        model, latents = self.config.model, self._checked(latents)
+        model = self.config.model
+        latents = validation.checked_recording_latents(latents, model)
         return segments.windows_of(
             latents,
             len(latents) * model.pool_samples if num_samples is None else num_samples,
@@ -387,7 +449,8 @@ class Translator:
             source: Name of the recording, for whoever reads the file.
             num_samples: Length of the recording at `self.sample_rate_hz`; None for whole frames.
         """
-        latents, model = self._checked(latents), self.config.model
+        model = self.config.model
+        latents = validation.checked_recording_latents(latents, model)
         file = latent_file.LatentFile(
             latents=latents,
             num_samples=num_samples or len(latents) * model.pool_samples,

@@ -25,8 +25,8 @@ from umt_jax.shapes import Float, Waveform
 
 _WRITTEN_SUBTYPES = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS"}
 
-# Louder than full scale by 18 dB: more than any mix that was left unlimited.
-_MAX_PEAK = 8.0
+MAX_PEAK = 8.0
+"""Louder than full scale by 18 dB: more than any mix that was left unlimited."""
 
 # Power of the mean of channels that counts as cancelled, relative to theirs: -40 dB.
 _CANCELLED = 1e-4
@@ -150,7 +150,7 @@ def _check_scale(path: Path, block: np.ndarray) -> None:
     peak = float(np.abs(block).max(initial=0.0))
     if not np.isfinite(peak):
         raise SoundFileError(path, "holds samples that are not finite numbers")
-    if peak > _MAX_PEAK:
+    if peak > MAX_PEAK:
         bits = next((bits for bits in (16, 24, 32) if peak <= 2.0 ** (bits - 1)), None)
         remedy = (
             f"divide them by {2 ** (bits - 1)}, as for {bits}-bit samples "

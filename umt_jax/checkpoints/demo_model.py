@@ -29,7 +29,12 @@ def chosen() -> str:
     Raises:
         FileNotFoundError: It is not given, and this copy of the package came without one.
     """
-    return flags.FLAGS.checkpoint or path()
+    if flags.FLAGS.checkpoint:
+        return flags.FLAGS.checkpoint
+    try:
+        return path()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} --checkpoint=DIR names it.") from error
 
 
 def path() -> str:
@@ -40,7 +45,7 @@ def path() -> str:
     """
     if not _FOLDER.is_dir():
         raise FileNotFoundError(
-            f"No model ships with this copy of umt_jax: {_FOLDER} is not there. Pass "
-            "--checkpoint=DIR, the --workdir of a training run; `make demo` makes one, demo/run."
+            f"No model ships with this copy of umt_jax: {_FOLDER} is not there. Name the folder of "
+            "a training run instead; `make demo` makes one, demo/run."
         )
     return str(_FOLDER)

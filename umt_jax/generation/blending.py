@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from umt_jax.audio import level
+from umt_jax.generation import validation
 from umt_jax.shapes import Array, Float, Latents
 
 SCHEDULES = ("paper", "ramp", "constant")
@@ -29,6 +30,7 @@ def match_levels(waveforms: Sequence[Float[Array, "_"]]) -> list[Float[np.ndarra
     """
     if not waveforms:
         return []
+    waveforms = [validation.checked_block(waveform) for waveform in waveforms]
     levels = [level.rms(waveform) for waveform in waveforms]
     for number, own in enumerate(levels, start=1):
         if not own > 0:
@@ -108,7 +110,11 @@ def blend(
         schedule: See `schedule_weights`.
         frame_rate_hz: Latent frames in a second.
         weight: That of `constant`.
+
+    Raises:
+        ValueError: There is no such schedule, or the latents are not of one recording each.
     """
+    validation.check_mixable(first, second)
     if schedule != "paper":
         num_frames = min(len(first), len(second))
         weights = schedule_weights(schedule, num_frames, frame_rate_hz=frame_rate_hz, weight=weight)
@@ -140,6 +146,7 @@ def grid(corners: Sequence[Float[Array, "_ Z"]], size: int) -> Float[np.ndarray,
         raise ValueError(f"A grid has four sounds at its corners, not {len(corners)}.")
     if size < 2:
         raise ValueError(f"--grid={size} must be 2 or more, which is the four sounds themselves.")
+    validation.check_mixable(*corners)
     num_frames = min(map(len, corners))
     latents = np.stack([np.asarray(corner[:num_frames], np.float32) for corner in corners])
     steps = np.linspace(0, 1, size, dtype=np.float32)
