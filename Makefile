@@ -43,7 +43,7 @@ demo: .venv/installed
 	$(RUN) umt_jax.infer --input=demo/pairs/Piano --domain=Flute,Cello \
 	  --output=demo/shipped/Piano --overwrite
 	$(RUN) data_prep.build --audio_dir=demo/music --data_dir=demo/data --sample_rate_hz=8000
-	$(RUN) experiments.train --flagfile=experiments/configs/demo.flags \
+	$(RUN) experiments.train --preset=demo \
 	  --num_steps=400 --decay_steps=28 --eval_every=200 --data_dir=demo/data --workdir=demo/run
 	$(RUN) umt_jax.infer --checkpoint=demo/run --input=demo/pairs/Piano --domain=Flute,Cello \
 	  --temperature=0.7 --output=demo/translations/Piano --overwrite

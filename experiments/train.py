@@ -1,7 +1,6 @@
 r"""Trains encoder, decoders and classifier on prepared domains (§3.3).
 
-    python -m experiments.train --flagfile=experiments/configs/demo.flags \
-        --data_dir=data --workdir=runs/demo
+    python -m experiments.train --preset=demo --data_dir=data --workdir=runs/demo
 
 The same command goes on with a run that was stopped.
 """
@@ -247,4 +246,4 @@ def _log_sizes(state: train_state.TrainState, mesh: jax.sharding.Mesh) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, arguments=initial_state.with_preset)

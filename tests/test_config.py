@@ -90,7 +90,7 @@ def test_no_field_takes_a_negative_number(section):
         (lambda: Config(domains=("Cello", "Cello")), "A domain is named twice in Cello, Cello"),
         (
             lambda: Config(domains=("Cello",)),
-            r"One domain \(Cello\) .* --confusion_weight=0\.01.* --confusion_weight=0 \(--flagfile",
+            r"One domain \(Cello\) .*weight=0\.01.* --confusion_weight=0 \(--preset=nsynth",
         ),
         (
             lambda: Config(domains=TWO, training=TrainingConfig(segment_samples=15_999)),

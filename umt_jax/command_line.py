@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -20,13 +20,36 @@ _PACKAGES = ("umt_jax", "experiments", "data_prep")
 _ROOT = Path(__file__).parent.parent  # The folder that they lie in.
 
 
-def run(main: Callable[[], None]) -> None:
+_HELP = ("--help", "-help", "-h", "-?")
+
+
+def run(
+    main: Callable[[], None],
+    *,
+    arguments: Callable[[Sequence[str]], list[str]] | None = None,
+) -> None:
     """Parses the flags and calls `main`; bad input ends it with one line and exit status 1.
 
     Bad input is what `main` raises as `ValueError` (values) or `OSError` (paths, full disks).
-    `--verbosity=1` shows the traceback as well.
+    `--verbosity=1` shows the traceback as well. `--help` prints the docstring of main's module and
+    every flag of the command.
+
+    Args:
+        main: The command.
+        arguments: Rewrites the command line before it is parsed; its errors are bad input, too.
     """
     keep_freed_memory()
+
+    def parse(argv: list[str]) -> list[str]:
+        words = argv[: argv.index("--")] if "--" in argv else argv
+        if any(word in _HELP for word in words):
+            print(_help(main))
+            sys.exit()
+        try:
+            rewritten = arguments(argv) if arguments else argv
+        except (ValueError, OSError, flags.Error) as error:
+            sys.exit(f"error: {' '.join(_message(error).split())}")
+        return app.parse_flags_with_usage(rewritten)
 
     def checked_main(argv: Sequence[str]) -> None:
         if logging.get_verbosity() <= logging.INFO:  # --verbosity=1 shows all.
@@ -47,7 +70,33 @@ def run(main: Callable[[], None]) -> None:
             logging.debug("Traceback:", exc_info=True)
             sys.exit(f"error: {printable(' '.join(message(error).split()))}")
 
-    app.run(checked_main)
+    app.run(checked_main, flags_parser=parse)
+
+
+def _help(main: Callable[[], None]) -> str:
+    """Returns what a command does, and every flag of it with its default."""
+    document = (sys.modules[main.__module__].__doc__ or "").strip()
+    # Those of libraries are absl's for logging; absl names the main module by its path.
+    own = {
+        id(flag): flag
+        for module, defined in flags.FLAGS.flags_by_module_dict().items()
+        if module == sys.argv[0] or module.partition(".")[0] in _PACKAGES
+        for flag in defined
+    }
+    lines = [document, "", "Flags:"]
+    for flag in sorted(own.values(), key=lambda flag: flag.name):
+        if flags.FLAGS[flag.name] is not flag:
+            continue  # Another name for it.
+        is_required = any("other than None" in check.message for check in flag.validators)
+        default = "required" if is_required else f"default: {flag.default_as_str or 'none'}"
+        choices = flag.parser.syntactic_help
+        notes = f"{default}; {choices}" if choices else default
+        name = f"[no]{flag.name}" if flag.boolean else flag.name
+        text = f"--{name}: {flag.help}"
+        lines.append(flags.text_wrap(text, indent="    ", firstline_indent="  "))
+        lines.append(flags.text_wrap(f"({notes})", indent="    "))
+    lines += ["", "--flagfile=FILE reads flags from a file. --helpfull adds those of libraries."]
+    return "\n".join(lines)
 
 
 def message(error: Exception) -> str:

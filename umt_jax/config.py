@@ -326,7 +326,7 @@ class Config:
         domains: Names, in the order of the decoders.
         train_domains: Those whose decoders are trained; none named means all. The others stay as
             they are, which needs a frozen encoder.
-        preset: Name of the recipe that the sizes are from, as its flagfile gives it; "" for none.
+        preset: Name of the preset that the sizes are from, as its flagfile gives it; "" for none.
             A label: no number depends on it.
         model: Sizes of the networks.
         training: What one step computes.
@@ -360,7 +360,7 @@ class Config:
                 f"One domain ({self.domains[0]}) leaves the classifier nothing to tell apart, but "
                 f"--confusion_weight={self.training.confusion_weight}. Add a second domain, or "
                 "train a single-domain autoencoder with --confusion_weight=0 "
-                "(--flagfile=experiments/configs/nsynth.flags sets it)."
+                "(--preset=nsynth sets it)."
             )
         segment, pool = self.training.segment_samples, self.model.pool_samples
         if segment % pool:

@@ -1,1 +1,68 @@
-"""Flagfiles: one recipe each, for `python -m experiments.train --flagfile=...`."""
+"""Presets: one flagfile each, which `python -m experiments.train --preset=NAME` loads."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent
+
+NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.flags")))
+
+
+def flagfile(name: str) -> Path:
+    """Returns where a preset is."""
+    return _FOLDER / f"{name}.flags"
+
+
+def with_preset(argv: Sequence[str], known: str = "") -> list[str]:
+    """Returns a command line in which --preset=NAME has become the flags of that preset.
+
+    They come first, so that every flag that is given overrides them, wherever it stands. In a
+    flagfile, --preset is a name alone, which checkpoints record.
+
+    Args:
+        argv: The command and its arguments.
+        known: A name that needs no preset: that of the run that is resumed.
+
+    Raises:
+        ValueError: There is no preset of that name, or no flagfile where one is said to be.
+    """
+    _check_flagfiles(argv)
+    names = _values(argv, "preset")
+    if not names or not names[-1]:
+        return list(argv)
+    name = names[-1]
+    if name in NAMES:
+        return [argv[0], f"--flagfile={flagfile(name)}", *argv[1:]]
+    if name == known:
+        return list(argv)
+    raise ValueError(
+        f"There is no preset {name!r}. There are: {', '.join(NAMES)}. One of your own is a file of "
+        "flags, which --flagfile reads; --preset in it gives it a name."
+    )
+
+
+def _check_flagfiles(argv: Sequence[str]) -> None:
+    for given in _values(argv, "flagfile"):
+        if given and not os.path.exists(os.path.expanduser(given)):
+            name = Path(given).stem
+            hint = f"--preset={name}" if name in NAMES else "--preset=NAME"
+            raise ValueError(
+                f"--flagfile={given} is not there. The presets of this package are chosen by name, "
+                f"from any folder: {hint}. There are: {', '.join(NAMES)}, in {_FOLDER}."
+            )
+
+
+def _values(argv: Sequence[str], flag: str) -> list[str]:
+    """Returns the values of a flag on a command line, written as absl reads it."""
+    values = []
+    for position, argument in enumerate(argv[1:], start=1):
+        if argument == "--":
+            break
+        name, equals, value = argument.partition("=")
+        if name not in (f"--{flag}", f"-{flag}"):
+            continue
+        if not equals:
+            value = argv[position + 1] if position + 1 < len(argv) else ""
+        values.append(value)
+    return values

@@ -183,7 +183,7 @@ heard {segments} segments of each instrument, of {segment_s} s each.</p>
 always on the right notes. The real thing takes the full model, hours of recordings and an
 accelerator:</p>
 <pre><code>python -m experiments.train \\
-  --flagfile=experiments/configs/musicnet.flags \\
+  --preset=musicnet \\
   --data_dir=data \\
   --workdir=runs/musicnet</code></pre>
 <p>To improve on this one, train it anew with, say, twenty times the <code>--num_steps</code> and

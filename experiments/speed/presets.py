@@ -1,13 +1,12 @@
-"""The recipes in experiments/configs as configurations, for benchmarks."""
+"""The presets in experiments/configs as configurations, for benchmarks."""
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
+from experiments import configs
 from umt_jax.config import ModelConfig, TrainingConfig
 
-_FOLDER = Path(__file__).parents[1] / "configs"
 _PARSERS: dict[type, Callable[[str], Any]] = {
     int: int,
     float: float,
@@ -16,12 +15,8 @@ _PARSERS: dict[type, Callable[[str], Any]] = {
 }
 _Section = TypeVar("_Section", ModelConfig, TrainingConfig)
 
-NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.flags")))
-
-
-def flagfile(name: str) -> Path:
-    """Returns where a recipe is."""
-    return _FOLDER / f"{name}.flags"
+NAMES = configs.NAMES
+flagfile = configs.flagfile
 
 
 def model(name: str) -> ModelConfig:

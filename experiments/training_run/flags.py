@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from absl import flags
 
+from experiments import configs
 from umt_jax import path_flags
 from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig, domain_name
 from umt_jax.data import dataset
@@ -39,8 +40,9 @@ TRAIN_DOMAINS = flags.DEFINE_list(
 PRESET = flags.DEFINE_string(
     "preset",
     "",
-    "Name of the recipe, which checkpoints and files of latents tell; each flagfile gives its own. "
-    "Default with --init_from: that of its model.",
+    f"Takes sizes and training from a preset: {', '.join(configs.NAMES)}. Flags that are given "
+    "override it. Checkpoints and files of latents record the name; in a --flagfile of your own it "
+    "is a name alone. Default with --init_from: that of its model.",
 )
 CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices",

@@ -1,16 +1,33 @@
 """What a run starts from: the weights of another one, or its own newest checkpoint."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-from absl import logging
+from absl import flags, logging
 
+from experiments import configs
 from experiments.training_run import data_changes
 from experiments.training_run import flags as train_flags
+from umt_jax import path_flags
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import Config, TrainingConfig
 from umt_jax.model import networks
+
+
+def with_preset(argv: Sequence[str]) -> list[str]:
+    """Returns the command line with the flags of its --preset; see `configs.with_preset`.
+
+    A run whose --preset was a name alone, as it once was for all, is resumed by the same words.
+    """
+    given = flags.FlagValues()
+    workdir = path_flags.define("workdir", "", "", flag_values=given)
+    given(argv, known_only=True)
+    known = ""
+    if workdir.value and checkpoint.has_checkpoint(workdir.value):
+        known = checkpoint.read_config(workdir.value).preset
+    return configs.with_preset(argv, known)
 
 
 def base_config(workdir: str) -> Config | None:

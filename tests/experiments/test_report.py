@@ -168,7 +168,7 @@ def test_the_page_says_in_words_what_it_is_and_how_long_it_was_trained(demo):
     assert "Piano, played back as Strings and Pan Flute" in text
     assert "800 steps, which took 12 minutes" in text
     assert "heard 12,800 segments of each instrument, of 1 s each" in text
-    assert "--flagfile=experiments/configs/musicnet.flags" in text
+    assert "--preset=musicnet" in text
     assert "all 0.500 0.562" in text
     assert "Strings – –" in text
 

@@ -1,11 +1,14 @@
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 import shutil
 import struct
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -340,17 +343,22 @@ def command(*flags):
     )
 
 
+FLAGFILES = tempfile.TemporaryDirectory()
+
+
 def as_flags(config):
+    """Returns the arguments of a configuration: a flagfile, in which --preset is a name alone."""
     fields = config.to_json()
-    return [
-        f"--preset={config.preset}",
-        *(
-            f"--{name}={value}"
-            for section in ("model", "training")
-            for name, value in fields[section].items()
-            if name not in ("sample_rate_hz", "mu_law", "rms_dbfs")  # Those of the data.
-        ),
+    lines = [f"--preset={config.preset}"] + [
+        f"--{name}={value}"
+        for section in ("model", "training")
+        for name, value in fields[section].items()
+        if name not in ("sample_rate_hz", "mu_law", "rms_dbfs")  # Those of the data.
     ]
+    text = "".join(f"{line}\n" for line in lines)
+    path = Path(FLAGFILES.name, f"{hashlib.sha256(text.encode()).hexdigest()}.flags")
+    path.write_text(text)
+    return [f"--flagfile={path}"]
 
 
 @pytest.mark.slow  # Its sizes are compiled for it alone.

@@ -128,7 +128,7 @@ class _CheckedBlocks:
         return map(checked_block, self.blocks)
 
 
-def resampled(waveform: Array, sample_rate_hz: float, *, to_hz: int) -> Float[Array, "*B U"]:
+def resampled(waveform: Array, sample_rate_hz: int | float, *, to_hz: int) -> Float[Array, "*B U"]:
     """Checks type and shape of a waveform and returns it at another rate, float32."""
     if np.ndim(sample_rate_hz) or isinstance(sample_rate_hz, str | bytes):
         raise ValueError(
