@@ -25,9 +25,8 @@ def with_preset(argv: Sequence[str], known: str = "") -> list[str]:
         known: A name that needs no preset: that of the run that is resumed.
 
     Raises:
-        ValueError: There is no preset of that name, or no flagfile where one is said to be.
+        ValueError: There is no preset of that name.
     """
-    _check_flagfiles(argv)
     names = _values(argv, "preset")
     if not names or not names[-1]:
         return list(argv)
@@ -42,7 +41,8 @@ def with_preset(argv: Sequence[str], known: str = "") -> list[str]:
     )
 
 
-def _check_flagfiles(argv: Sequence[str]) -> None:
+def check_flagfiles(argv: Sequence[str]) -> None:
+    """Raises `ValueError` if there is no file where --flagfile says, and says where presets are."""
     for given in _values(argv, "flagfile"):
         if given and not os.path.exists(os.path.expanduser(given)):
             name = Path(given).stem

@@ -1,6 +1,7 @@
 """What a run starts from: the weights of another one, or its own newest checkpoint."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from absl import flags, logging
 from experiments import configs
 from experiments.training_run import data_changes
 from experiments.training_run import flags as train_flags
-from umt_jax import path_flags
+from umt_jax import path_flags, storage
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import Config, TrainingConfig
 from umt_jax.model import networks
@@ -21,12 +22,13 @@ def with_preset(argv: Sequence[str]) -> list[str]:
 
     A run whose --preset was a name alone, as it once was for all, is resumed by the same words.
     """
+    configs.check_flagfiles(argv)
     given = flags.FlagValues()
     workdir = path_flags.define("workdir", "", "", flag_values=given)
     given(argv, known_only=True)
-    known = ""
-    if workdir.value and checkpoint.has_checkpoint(workdir.value):
-        known = checkpoint.read_config(workdir.value).preset
+    # Not from a checkpoint: reading one starts a device, and hosts are joined before that.
+    record = storage.path(workdir.value or ".") / "config.json"
+    known = json.loads(record.read_text()).get("preset", "") if record.exists() else ""
     return configs.with_preset(argv, known)
 
 

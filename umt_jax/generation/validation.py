@@ -1,7 +1,11 @@
-"""What users pass to a Translator, checked, in words that say what to pass instead."""
+"""What users pass to a Translator, checked, in words that say what to pass instead.
+
+Arguments that are checked here may be anything; annotations say what is returned.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +32,7 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed={seed} must lie in 0..{2**32 - 1}.")
 
 
-def checked_waveform(waveform: Array) -> Float[np.ndarray, "*B T"]:
+def checked_waveform(waveform: Any) -> Float[np.ndarray, "*B T"]:
     """Returns one recording, [T], or several of one length, [B, T], as float32.
 
     Raises:
@@ -71,7 +75,7 @@ def checked_waveform(waveform: Array) -> Float[np.ndarray, "*B T"]:
     return samples
 
 
-def checked_recordings(waveforms: Array) -> Float[np.ndarray, "B T"]:
+def checked_recordings(waveforms: Any) -> Float[np.ndarray, "B T"]:
     """Returns several recordings of one length, [B, T], as float32; errors as `checked_waveform`.
 
     Raises:
@@ -86,7 +90,7 @@ def checked_recordings(waveforms: Array) -> Float[np.ndarray, "B T"]:
     return samples
 
 
-def checked_block(block: Array) -> Float[np.ndarray, "_"]:
+def checked_block(block: Any) -> Float[np.ndarray, "_"]:
     """Returns a block of a recording, [any], as float32; it may be empty.
 
     Raises:
@@ -102,7 +106,7 @@ def checked_block(block: Array) -> Float[np.ndarray, "_"]:
     return checked_waveform(samples) if samples.size else _floats(samples, "block")
 
 
-def checked_blocks(blocks: Iterable[Array]) -> Iterable[Float[np.ndarray, "_"]]:
+def checked_blocks(blocks: Any) -> Iterable[Float[np.ndarray, "_"]]:
     """Returns a recording's blocks, each checked when it comes: an iterator for an iterator.
 
     Raises:
@@ -122,13 +126,13 @@ def checked_blocks(blocks: Iterable[Array]) -> Iterable[Float[np.ndarray, "_"]]:
 class _CheckedBlocks:
     """Blocks that can be iterated again, checked each time."""
 
-    blocks: Iterable[Array]
+    blocks: Iterable[Any]
 
     def __iter__(self) -> Iterator[Float[np.ndarray, "_"]]:
         return map(checked_block, self.blocks)
 
 
-def resampled(waveform: Array, sample_rate_hz: int | float, *, to_hz: int) -> Float[Array, "*B U"]:
+def resampled(waveform: Any, sample_rate_hz: Any, *, to_hz: int) -> Float[Array, "*B U"]:
     """Checks type and shape of a waveform and returns it at another rate, float32."""
     if np.ndim(sample_rate_hz) or isinstance(sample_rate_hz, str | bytes):
         raise ValueError(
@@ -146,7 +150,7 @@ def resampled(waveform: Array, sample_rate_hz: int | float, *, to_hz: int) -> Fl
     return at_rate
 
 
-def checked_latents(latents: Latents, config: ModelConfig) -> Float[np.ndarray, "*B F Z"]:
+def checked_latents(latents: Any, config: ModelConfig) -> Float[np.ndarray, "*B F Z"]:
     """Returns latents as float32, [F, Z] or [B, F, Z]."""
     latents = _floats(_array(latents, "latents"), "latents")
     shape, channels = latents.shape, config.latent_channels
@@ -161,9 +165,7 @@ def checked_latents(latents: Latents, config: ModelConfig) -> Float[np.ndarray, 
     return latents
 
 
-def checked_recording_latents(
-    latents: Float[Array, "F Z"], config: ModelConfig
-) -> Float[np.ndarray, "F Z"]:
+def checked_recording_latents(latents: Any, config: ModelConfig) -> Float[np.ndarray, "F Z"]:
     """Returns the latents of one recording as float32, [F, Z]."""
     checked = checked_latents(latents, config)
     if checked.ndim != 2:
@@ -174,7 +176,7 @@ def checked_recording_latents(
     return checked
 
 
-def checked_codes(codes: Codes, latents: Latents, config: ModelConfig) -> Codes:
+def checked_codes(codes: Any, latents: Latents, config: ModelConfig) -> Codes:
     """Returns codes, [*B, T], that have a sample for each of the latents' samples."""
     codes = _array(codes, "codes")
     *batch, num_frames, _ = latents.shape
@@ -196,7 +198,7 @@ def checked_codes(codes: Codes, latents: Latents, config: ModelConfig) -> Codes:
     return codes
 
 
-def check_mixable(*latents: Float[Array, "_ Z"]) -> None:
+def check_mixable(*latents: Any) -> None:
     """Raises `ValueError` unless all are latents of one recording each, [any, Z], of one Z."""
     shapes = [np.shape(each) for each in latents]
     if any(len(shape) != 2 or 0 in shape for shape in shapes) or len({s[1] for s in shapes}) > 1:
@@ -206,7 +208,7 @@ def check_mixable(*latents: Float[Array, "_ Z"]) -> None:
         )
 
 
-def _array(values: Array, name: str) -> np.ndarray:
+def _array(values: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except ValueError as error:  # Lists of lists of different lengths.
@@ -221,7 +223,7 @@ def _floats(array: np.ndarray, name: str) -> np.ndarray:
         return array.astype(np.float32, copy=False)
 
 
-def checked_weights(weights: Array, latents: Latents) -> Float[Array, "F"]:
+def checked_weights(weights: Any, latents: Latents) -> Float[Array, "F"]:
     """Returns a weight in [0, 1] for each latent frame of one recording, float32."""
     weights = _array(weights, "weights")
     if not (np.issubdtype(weights.dtype, np.integer) or weights.dtype == bool):

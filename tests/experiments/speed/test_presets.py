@@ -44,9 +44,7 @@ def test_presets_are_found_from_any_folder_and_others_are_refused(tmp_path, monk
     assert config_of("--preset=demo").model == presets.model("demo")
     with pytest.raises(ValueError, match=r"no preset 'dmo'. There are: demo, .*, paper\."):
         config_of("--preset=dmo")
-    with pytest.raises(
-        ValueError, match=r"demo.flags is not there.*: --preset=demo\. There"
-    ):
+    with pytest.raises(ValueError, match=r"demo.flags is not there.*: --preset=demo\. There"):
         config_of("--flagfile=experiments/configs/demo.flags")
     assert "demo" in configs.NAMES
 
