@@ -205,6 +205,7 @@ def main() -> None:
     print(table(staging.read_metadata(data_dir), built=built))
     for line in domains.passed_over(audio_dir, data_dir):
         command_line.say(line)
+    command_line.say(f"Written: {data_dir}")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ def main() -> None:
         path = Path(args.output)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+        print(f"Written: {path}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ It hears with the evaluators of `experiments.evaluate` (extra `evaluate`).
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -91,6 +92,7 @@ def main() -> None:
     with storage.whole_file(epath.Path(record)) as incomplete:
         incomplete.write_text(text + "\n")
     print(text)
+    print(f"Written: {record}, with the blends in {output / 'blends'}.", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def main() -> None:
             layout=train_flags.layout_from_flags(),
             asked_to_stop=asked_to_stop,
         )
+    logging.info("Written: %s, checkpoints and metrics.", workdir)
     if not done:
         sys.exit(preemption.EXIT_STATUS)
 

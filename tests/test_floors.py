@@ -13,7 +13,7 @@ PACKAGES = ("umt_jax", "experiments", "data_prep")
 
 # Modules of umt_jax, or packages of them, by floor. A package may import itself.
 FLOORS = {
-    -1: ["processes"],
+    -1: ["processes", "own_packages"],
     0: ["config", "shapes", "storage", "command_line", "path_flags", "numba_cache"],
     1: ["audio", "data", "plots"],
     2: ["model"],
@@ -21,7 +21,7 @@ FLOORS = {
     4: ["checkpoints"],
     5: ["translator"],
     6: ["inference"],
-    7: ["studio", "infer", "blend", "export", "published"],
+    7: ["studio", "infer", "blend", "export", "published", "console"],
 }
 FLOOR = {f"umt_jax.{part}": floor for floor, parts in FLOORS.items() for part in parts}
 

@@ -120,7 +120,9 @@ def test_pipes_and_dead_links_neither_hold_nor_end_a_translation(tmp_path, music
     finished = command(trained_dir, music, tmp_path / "out", domain="Piano")
     assert (finished.returncode, finished.stderr) == (0, "")
     assert finished.stdout.splitlines()[1:] == [
-        f"Passed over in {music} (3): dead.wav (a link to nothing), pipe.wav (a pipe), 1 with .txt."
+        f"Passed over in {music} (3): dead.wav (a link to nothing), pipe.wav (a pipe), "
+        "1 with .txt.",
+        f"Written: 2 files in {tmp_path / 'out'}, {tmp_path / 'out' / 'disc 1'}",
     ]
     assert names(tmp_path / "out") == ["a.Piano.wav", "disc 1/b.Piano.wav"]
     finished = command(trained_dir, music / "pipe.wav", tmp_path / "out", domain="Piano")
@@ -167,13 +169,30 @@ def test_a_resumed_run_makes_what_is_missing_and_nothing_else(tmp_path, music, m
     assert (again.returncode, again.stdout) == (0, "Nothing is left to do: all outputs exist.\n")
 
 
+def test_one_translation_goes_to_the_file_that_output_names(tmp_path, music, trained_dir):
+    output = tmp_path / "new" / "cello.mp3"
+    finished = command(trained_dir, music / "a.wav", output, domain="Cello")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.splitlines()[-1] == f"Written: {output}"
+    assert names(tmp_path / "new") == ["cello.mp3"]
+    assert soundfile.info(output).frames == 7000
+    for given, flags, message in [
+        (music / "a.wav", [], "is one file, not enough for 1 inputs in 2 domains. Name a folder"),
+        (music / "a.wav", ["--format=ogg"], "to be a file of another format than --format=ogg"),
+    ]:
+        finished = command(trained_dir, given, tmp_path / "one.wav", *flags)
+        assert finished.returncode == 1 and message in finished.stderr
+        assert not (tmp_path / "one.wav").exists()
+
+
 def test_saved_latents_translate_as_the_sound_they_come_from(tmp_path, music, trained_dir):
     (music / "text.wav").write_text("not a sound " * 100)
     encoded = command(
         trained_dir, music, None, f"--save_latents={tmp_path / 'latents'}", domain=None
     )
     # What cannot be read stops nothing else.
-    assert (encoded.returncode, encoded.stdout) == (1, "")
+    assert encoded.returncode == 1
+    assert encoded.stdout.startswith(f"Written: 2 files in {tmp_path / 'latents'}")
     assert encoded.stderr.startswith("error: 1 of 3 inputs could not be encoded: ")
     assert names(tmp_path / "latents") == ["a.npz", "disc 1/b.npz"]
     (music / "text.wav").unlink()

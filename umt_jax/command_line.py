@@ -12,12 +12,11 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from umt_jax import own_packages
+
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _NEVER = 2**31 - 1  # A size that no allocation is compared with as too large.
-
-_PACKAGES = ("umt_jax", "experiments", "data_prep")
-_ROOT = Path(__file__).parent.parent  # The folder that they lie in.
 
 
 _HELP = ("--help", "-help", "-h", "-?")
@@ -80,7 +79,7 @@ def _help(main: Callable[[], None]) -> str:
     own = {
         id(flag): flag
         for module, defined in flags.FLAGS.flags_by_module_dict().items()
-        if module == sys.argv[0] or module.partition(".")[0] in _PACKAGES
+        if module == sys.argv[0] or module.partition(".")[0] in own_packages.NAMES
         for flag in defined
     }
     lines = [document, "", "Flags:"]
@@ -174,7 +173,9 @@ def _is_worth_a_line(record: pylogging.LogRecord) -> bool:
     """
     path = Path(record.pathname)
     # Not any folder of that name: a checkout may be called umt_jax, with a .venv in it.
-    if path.is_relative_to(_ROOT) and path.relative_to(_ROOT).parts[0] in _PACKAGES:
+    if path.is_relative_to(own_packages.ROOT) and (
+        path.relative_to(own_packages.ROOT).parts[0] in own_packages.NAMES
+    ):
         return True
     told_twice = record.exc_info and not {"orbax", "asyncio"}.isdisjoint(path.parts)
     return record.levelno >= pylogging.WARNING and not told_twice

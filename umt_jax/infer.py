@@ -2,7 +2,8 @@
 
     python -m umt_jax.infer --checkpoint=runs/demo --input=song.mp3 --domain=all --output=out
 
-writes `out/song.<Domain>.wav` for every domain. Folders are searched for sound files, and their
+writes `out/song.<Domain>.wav` for every domain. With one input and one --domain,
+--output=cello.wav writes that file. Folders are searched for sound files, and their
 subfolders reappear in the output. --save_latents=DIR keeps their latents, which --input accepts as
 well. `-` is standard input or output: signed 16-bit little-endian mono samples without a header,
 translated as they come. Sound files that are piped in (wav, flac and others) are translated once
@@ -47,6 +48,8 @@ def main() -> None:
     config = checkpoint.read_config(workdir, args.step)
     sampling = generation_flags.sampling(config.sampling)
     jobs, unwritten = _plan(args, config.domains)
+    for path in (path for job in jobs for path in job.outputs.values() if path):
+        sound_files.check_format(path, config.model.sample_rate_hz)
     if not jobs and not unwritten:
         print("Nothing is left to do: all outputs exist.")
         return
@@ -80,10 +83,19 @@ def main() -> None:
         print("Ended: whatever read --output=- has closed it.", file=sys.stderr)
     for line in filter(None, passed_over):
         command_line.say(line)
+    _say_what_was_written([path for path in places.files_of(jobs) if path.exists()])
     unwritten += failures.outputs
     if failures.inputs or unwritten:
         done = "translated" if domains else "encoded"
         raise ValueError(_summary(failures.inputs, unwritten, done, len(jobs)))
+
+
+def _say_what_was_written(paths: Sequence[Path]) -> None:
+    if len(paths) == 1:
+        command_line.say(f"Written: {paths[0]}")
+    elif paths:
+        folders = ", ".join(sorted({str(path.parent) for path in paths}))
+        command_line.say(f"Written: {len(paths)} files in {folders}")
 
 
 @dataclasses.dataclass
@@ -125,7 +137,15 @@ def _plan(args: flags.FlagValues, all_domains: Sequence[str]) -> tuple[list[plac
     encoded = [path for path, _ in sources if path and latent_file.is_latent_file(path)]
     if args.save_latents and encoded:
         raise ValueError(f"{encoded[0]} holds latents already. Leave out it, or --save_latents.")
+    file = infer_flags.output_file(args)
+    if file is not None and (len(sources) > 1 or len(domains) > 1):
+        raise ValueError(
+            f"--output={file} is one file, not enough for {len(sources)} inputs in {len(domains)} "
+            "domains. Name a folder, or one --input and one --domain."
+        )
     jobs = places.plan(sources, domains, args.output, args.format, latents=args.save_latents)
+    if file is not None:
+        jobs = [dataclasses.replace(job, outputs={domains[0]: file}) for job in jobs]
     jobs, unwritten = places.writable(jobs)
     if args.resume:
         return places.unfinished(jobs), unwritten

@@ -236,7 +236,9 @@ def test_links_are_followed_once_and_what_is_no_sound_is_told(tmp_path):
     ).replace("bell", "back/bell").replace("dead", "back/dead").replace("zeros", "back/zeros")
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("a.wav", 1e-4), ("a.flac", 1e-4), ("a.ogg", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("a.wav", 1e-4), ("a.flac", 1e-4), ("a.ogg", 0.1), ("a.mp3", 0.1)]
+)
 def test_what_is_written_can_be_read(tmp_path, name, tolerance):
     tone = sine(100.0, 16_000)
     sound_files.write(tmp_path / name, tone, sample_rate_hz=16_000)
@@ -266,8 +268,10 @@ def test_a_writer_that_fails_leaves_the_older_file_alone(tmp_path):
 def test_only_finite_samples_and_known_extensions_are_written(tmp_path):
     with pytest.raises(ValueError, match="not finite"):
         sound_files.write(tmp_path / "a.wav", np.array([np.nan]), sample_rate_hz=16_000)
-    with pytest.raises(ValueError, match=r"\.wav, \.flac or \.ogg"):
-        sound_files.write(tmp_path / "a.mp3", np.zeros(9), sample_rate_hz=16_000)
+    with pytest.raises(ValueError, match=r"written as \.wav, \.flac, \.ogg, \.mp3\. End"):
+        sound_files.write(tmp_path / "a.m4a", np.zeros(9), sample_rate_hz=16_000)
+    with pytest.raises(ValueError, match="MP3 has no rate of 1000 Hz, only 8000, "):
+        sound_files.write(tmp_path / "a.mp3", np.zeros(9), sample_rate_hz=1000)
     with pytest.raises(FileNotFoundError):
         sound_files.write(tmp_path / "missing" / "a.wav", np.zeros(9), sample_rate_hz=16_000)
     assert not list(tmp_path.iterdir())

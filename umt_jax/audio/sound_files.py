@@ -23,7 +23,19 @@ from umt_jax.audio.decoding import SoundFileError
 from umt_jax.processes import leftovers
 from umt_jax.shapes import Float, Waveform
 
-_WRITTEN_SUBTYPES = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS"}
+_WRITTEN_SUBTYPES = {
+    "WAV": "PCM_16",
+    "FLAC": "PCM_16",
+    "OGG": "VORBIS",
+    "MP3": "MPEG_LAYER_III",
+}
+_LOSSY = ("OGG", "MP3")
+
+WRITTEN_FORMATS = tuple(name.lower() for name in _WRITTEN_SUBTYPES)
+"""Extensions of the sound files that are written, without the dot."""
+
+# Those that there are in MPEG 1, 2 and 2.5.
+_MP3_RATES_HZ = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 MAX_PEAK = 8.0
 """Louder than full scale by 18 dB: more than any mix that was left unlimited."""
@@ -207,27 +219,46 @@ def resample(waveform: Waveform, *, from_hz: int, to_hz: int) -> Float[np.ndarra
     return streams.reshape(*batch, -1)
 
 
+def check_format(path: str | os.PathLike[str], sample_rate_hz: int) -> None:
+    """Raises `ValueError` if sound of this rate cannot be written to a file of this name."""
+    extension = Path(path).suffix[1:].lower()
+    if extension not in WRITTEN_FORMATS:
+        known = ", ".join(f".{name}" for name in WRITTEN_FORMATS)
+        raise ValueError(
+            f"{os.fspath(path)}: sound is written as {known}. End the name in one of these."
+        )
+    if extension != "mp3":
+        return
+    if "MP3" not in soundfile.available_formats():
+        raise ValueError(
+            f"{os.fspath(path)}: this libsndfile ({soundfile.__libsndfile_version__}) writes no "
+            "MP3, which 1.1 and later do. Update soundfile, or write another format."
+        )
+    if sample_rate_hz not in _MP3_RATES_HZ:
+        raise ValueError(
+            f"{os.fspath(path)}: MP3 has no rate of {sample_rate_hz} Hz, only "
+            f"{', '.join(map(str, _MP3_RATES_HZ))}. Write another format."
+        )
+
+
 class SoundFileWriter:
     """Writes a waveform to a sound file, a block at a time; the file appears when it is complete.
 
     Use as a context manager. The format follows the extension: .wav and .flac hold 16-bit samples,
-    .ogg is Vorbis. Until the end the sound lies beside it under a hidden name, which an exception
-    removes; a file that was there before stays until then.
+    .ogg is Vorbis, .mp3 is MPEG layer III of as many samples. Until the end the sound lies beside
+    it under a hidden name, which an exception removes; a file that was there before stays until
+    then.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, sample_rate_hz: int) -> None:
         """Checks the name; opens nothing yet.
 
         Raises:
-            ValueError: The extension is not one of those three.
+            ValueError: The extension is not one of those four, or MP3 cannot be written.
         """
         self._path = Path(path)
+        check_format(self._path, sample_rate_hz)
         self._format = self._path.suffix[1:].upper()
-        if self._format not in _WRITTEN_SUBTYPES:
-            raise ValueError(
-                f"{self._path}: sound is written as .wav, .flac or .ogg. End the name in one of "
-                "these."
-            )
         self._sample_rate_hz = sample_rate_hz
         self._num_samples = 0
 
@@ -267,7 +298,7 @@ class SoundFileWriter:
         # libsndfile would round down for .wav, and to the nearest for .flac.
         samples = (
             np.clip(np.asarray(waveform, np.float32), -1.0, 1.0)
-            if _WRITTEN_SUBTYPES[self._format] == "VORBIS"
+            if self._format in _LOSSY
             else pcm.quantise(waveform)
         )
         try:
@@ -316,6 +347,6 @@ class SoundFileWriter:
 
 
 def write(path: str | os.PathLike[str], waveform: Waveform, *, sample_rate_hz: int) -> None:
-    """Writes a waveform [T] to a .wav, .flac or .ogg file, which appears when it is complete."""
+    """Writes a waveform [T] to a .wav, .flac, .ogg or .mp3 file, which appears when it is whole."""
     with SoundFileWriter(path, sample_rate_hz=sample_rate_hz) as writer:
         writer.write(waveform)

@@ -1,10 +1,12 @@
 """The flags of `python -m umt_jax.infer`, and which of them go together."""
 
 import os
+from pathlib import Path
 
 from absl import flags
 
 from umt_jax import path_flags
+from umt_jax.audio import sound_files
 from umt_jax.checkpoints import demo_model
 from umt_jax.inference import generation_flags
 
@@ -32,8 +34,8 @@ def define_flags() -> None:
     path_flags.define(
         "output",
         None,
-        "Folder to write to, made if need be; or '-', raw samples at the model's rate on standard "
-        "output.",
+        "Folder to write to, made if need be; or, for one translation, a file that ends in one of "
+        "the formats, as cello.wav; or '-', raw samples at the model's rate on standard output.",
     )
     path_flags.define(
         "save_latents",
@@ -66,6 +68,24 @@ def define_flags() -> None:
         lower_bound=1,
     )
     generation_flags.define_engine(weights=True)
+
+
+def output_file(args: flags.FlagValues) -> Path | None:
+    """Returns the one file that --output names, or None if it is a folder or standard output.
+
+    Raises:
+        ValueError: --format says another format.
+    """
+    path = Path(args.output or "")
+    extension = path.suffix[1:].lower()
+    if extension not in sound_files.WRITTEN_FORMATS or path.is_dir():
+        return None
+    if args["format"].present and args.format != extension:
+        raise ValueError(
+            f"--output={path} is to be a file of another format than --format={args.format}. Leave "
+            "--format out, or name a folder."
+        )
+    return path
 
 
 def check_flags(args: flags.FlagValues) -> None:

@@ -6,6 +6,7 @@ sound files that are written.
 
 from absl import flags
 
+from umt_jax.audio import sound_files
 from umt_jax.config import SamplingConfig
 
 flags.disclaim_key_flags()  # They are flags of the command, whose --help lists them.
@@ -45,7 +46,7 @@ def define_engine(*, weights: bool = False) -> None:
 
 def define_outputs() -> None:
     """Declares --format and --overwrite, for commands that write sound files."""
-    flags.DEFINE_enum("format", "wav", ["wav", "flac", "ogg"], "Format of the output.")
+    flags.DEFINE_enum("format", "wav", sound_files.WRITTEN_FORMATS, "Format of the output.")
     flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
 
 
