@@ -1,7 +1,6 @@
 import dataclasses
 import itertools
 import pydoc
-import re
 import tracemalloc
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from conftest import TINY_MODEL, write_tone
+from conftest import TINY_MODEL
 
 import umt_jax
 from umt_jax import translator
@@ -573,14 +572,3 @@ def test_the_public_names_are_what_dir_and_help_show():
     for words in ("load(", "class Translator", "class Config", "translate_file("):
         assert words in page
     assert (Path(umt_jax.__file__).parent / "py.typed").exists()
-
-
-def test_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    snippets = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert snippets
-    monkeypatch.chdir(tmp_path)
-    write_tone(tmp_path / "whistling.wav", seconds=1.0, rate_hz=16_000)
-    for snippet in snippets:
-        exec(snippet, {})
-    assert soundfile.info("cello.wav").frames == soundfile.info("cello.mp3").frames == 8000

@@ -47,7 +47,7 @@ def run(
         try:
             rewritten = arguments(argv) if arguments else argv
         except (ValueError, OSError, flags.Error) as error:
-            sys.exit(f"error: {' '.join(_message(error).split())}")
+            sys.exit(f"error: {printable(' '.join(message(error).split()))}")
         return app.parse_flags_with_usage(rewritten)
 
     def checked_main(argv: Sequence[str]) -> None:
