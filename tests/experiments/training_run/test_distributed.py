@@ -67,7 +67,11 @@ def finish(processes, timeout=600):
     finally:
         end(processes)
     return [
-        [line.partition("] ")[2] or line for line in text.splitlines() if "[Gloo]" not in line]
+        [
+            line.partition("] ")[2] or line
+            for line in text.splitlines()
+            if not line.startswith("Written: ") and "[Gloo]" not in line
+        ]
         for text in said
     ]
 
