@@ -185,6 +185,19 @@ def _pyav_options() -> dict[str, Any]:
     return options
 
 
+class _Forwards(soundfile.SoundFile):
+    """A sound file that is read from its beginning to its end.
+
+    Otherwise soundfile (0.14) seeks after each block to where it is already. MP3 decoders then
+    forget the frames before, on which the next ones build, and play their beginning wrongly where
+    the bit rate is low.
+    """
+
+    def seekable(self) -> bool:
+        """Says that it cannot seek."""
+        return False
+
+
 def _decode_part(
     path: Path, descriptor: int, part: sound_parts.Part, block_seconds: float
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -192,7 +205,7 @@ def _decode_part(
     is_as_it_is = part == sound_parts.Part(0, os.fstat(descriptor).st_size)
     try:
         # libsndfile reads a descriptor faster than an object.
-        sound = soundfile.SoundFile(descriptor if is_as_it_is else view, closefd=False)
+        sound = _Forwards(descriptor if is_as_it_is else view, closefd=False)
     except soundfile.LibsndfileError as error:
         if not has_pyav():
             reason = (
