@@ -89,7 +89,7 @@ test-studio: .venv/installed
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || { \
 	  echo "error: the tests of the studio need /usr/bin/chromium, and apt-get could not install it."; \
 	  echo "Install the package chromium (Debian, as root: apt-get install chromium)."; exit 1; }
-	$(RUN) pytest -m studio tests/studio/test_studio.py
+	$(RUN) pytest -m studio tests/studio
 
 lint: .venv/installed
 	$(RUN) ruff check .

@@ -2,17 +2,10 @@ import os
 import shutil
 
 import pytest
-from test_checkpoint import assert_same, make_state, save, steps_in
+from test_checkpoint import assert_same, make_state, steps_in
+from test_checkpoint import saved as saved  # A fixture: of three steps, 2 and 3 are there.
 
 from umt_jax.checkpoints import checkpoint, integrity
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory, run_config):
-    """A run whose newest checkpoint, of three, is not its best: steps 2 and 3 are there."""
-    workdir = tmp_path_factory.mktemp("saved")
-    save(workdir, run_config, [3.0, 1.0, 2.0])
-    return workdir
 
 
 @pytest.fixture

@@ -11,19 +11,12 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 from test_checkpoint import assert_same, make_state, save, steps_in
+from test_checkpoint import saved as saved  # A fixture: of three steps, 2 and 3 are there.
 
 import umt_jax
 from umt_jax.checkpoints import checkpoint, integrity, stored_arrays
 
 NAME = "v2 [final] #2 50% ?*{x}"
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory, run_config):
-    """A run in a folder of a plain name, with steps 2 and 3."""
-    workdir = tmp_path_factory.mktemp("saved")
-    save(workdir, run_config, [3.0, 1.0, 2.0])
-    return workdir
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import write_tone
+from small_disk import mounted
 from test_studio import MAX_SECONDS, PATIENCE_S, RATE_HZ, handle, serving
 from test_studio import model_dir as model_dir  # A fixture.
 
@@ -273,17 +274,11 @@ def test_wrong_flags_are_named_before_the_model_is_loaded(tmp_path, monkeypatch,
     values(["studio", flag])
     with pytest.raises((ValueError, OSError)) as error:
         studio.main()
-    assert command_line._message(error.value).startswith(message)
+    assert command_line.message(error.value).startswith(message)
 
 
 def test_a_full_disk_is_a_sentence_for_users(model_dir, tmp_path):
-    disk = tmp_path / "temporary"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=70m", "tmpfs", str(disk)]
-    mounted = subprocess.run(mount, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no right to mount a file system here: {mounted.stderr.strip()}")
-    try:
+    with mounted(tmp_path / "temporary", megabytes=70) as disk:
         with serving(model_dir, tmp_path, "--max_megabytes=1") as (_, url, folder):
             write_tone(tmp_path / "a.wav", seconds=0.2)
             sound = upload(url, tmp_path / "a.wav")
@@ -297,5 +292,3 @@ def test_a_full_disk_is_a_sentence_for_users(model_dir, tmp_path):
             (disk / "filler").unlink()
             assert outcome(url, join(url, [sound, ["Cello"], 1.0, 0]))[0] == "complete"
         assert (folder / "errors.log").read_text() == "Interrupted.\n"
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)

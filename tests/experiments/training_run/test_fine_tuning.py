@@ -2,14 +2,13 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import optax
 import pytest
 from conftest import PREPARED, random_parameters, write_domain
+from test_train import command
 
 import umt_jax
 from experiments import train
@@ -193,15 +192,6 @@ def test_a_model_takes_over_what_another_has_for_the_same_domains(tiny_config):
             )
     for name in ("layer_00", "layer_01", "layer_02"):
         assert_same_bytes(taken.classifier[name], source.classifier[name])
-
-
-def command(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.train", *flags],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def fine_tune(trained_dir, data_dir, workdir, *flags):

@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from small_disk import mounted
 from test_train import as_flags, metrics, restored_state, run, schedule, untimed
 
 from umt_jax.checkpoints import checkpoint, integrity
@@ -19,15 +20,8 @@ def resumed_dir(tmp_path, trained_dir):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 8 MB in memory."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no right to mount a file system here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk", megabytes=8) as disk:
+        yield disk
 
 
 def fill(disk, *, leaving):
