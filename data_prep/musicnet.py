@@ -14,8 +14,7 @@ from typing import Literal
 
 from absl import flags
 
-from umt_jax import command_line, path_flags
-from umt_jax.processes import leftovers
+from umt_jax import command_line, path_flags, storage
 
 DOMAINS = {
     ("Bach", "Solo Cello"): "Bach_Solo_Cello",
@@ -105,7 +104,7 @@ def place(recording: Path, target: Path, *, link: Link) -> None:
             return
         raise FileExistsError(f"{target} exists and is not {recording}. Remove it.")
     # Under another name first, so that a copy that is interrupted does not look like a recording.
-    with leftovers.hidden_file(target) as incomplete:
+    with storage.whole_file(target) as incomplete:
         if link == "hard":
             try:
                 os.link(recording, incomplete)
@@ -118,7 +117,6 @@ def place(recording: Path, target: Path, *, link: Link) -> None:
             incomplete.symlink_to(recording.resolve())
         else:
             shutil.copyfile(recording, incomplete)
-        incomplete.replace(target)
 
 
 def main() -> None:

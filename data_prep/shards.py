@@ -14,7 +14,6 @@ from data_prep import segments, tfds_files
 from data_prep.segments import Example
 from data_prep.settings import Recipe
 from data_prep.tracks import SPLITS, Domain, Stretch
-from umt_jax import storage
 
 _MIN_BYTES, _MAX_BYTES = 2**24, 2**30
 _NUM_SHARDS = 64
@@ -90,9 +89,8 @@ def write(shard: Shard, *, recipe: Recipe, folder: epath.Path) -> int:
         OSError: It could not be written.
         ValueError: A sound file is no longer what it was when it was scanned.
     """
-    with storage.whole_file(folder / shard.filename) as path:
-        tfds_files.write_records(path, _examples(shard, recipe), recipe)
-        return path.stat().st_size
+    path = folder / shard.filename
+    return tfds_files.write_records(path, _examples(shard, recipe), recipe)
 
 
 def _examples(shard: Shard, recipe: Recipe) -> Iterator[Example]:

@@ -23,6 +23,7 @@ from data_prep import augment
 from data_prep.segments import Example
 from data_prep.settings import Recipe
 from data_prep.tracks import SPLIT_VERSION, SPLITS, Domain
+from umt_jax import storage
 from umt_jax.config import DATASET_NAME
 
 _FILE_FORMAT = "array_record"
@@ -33,25 +34,29 @@ def shard_filename(split: str, index: int, num_shards: int) -> str:
     return f"{DATASET_NAME}-{split}.{_FILE_FORMAT}-{index:05d}-of-{num_shards:05d}"
 
 
-def write_records(path: Path, examples: Iterable[Example], recipe: Recipe) -> None:
-    """Writes a shard, one record in memory at a time.
+def write_records(shard: epath.Path | Path, examples: Iterable[Example], recipe: Recipe) -> int:
+    """Writes a shard, one record in memory at a time, and returns its bytes.
+
+    It appears as a whole.
 
     Raises:
         OSError: It could not be written.
     """
     features = _features(recipe.num_augmented, recipe.segment_samples)
-    try:
-        # One record a group: readers want records one by one, in any order.
-        writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
+    with storage.whole_file(shard) as path:
         try:
-            for example in examples:
-                writer.write(_sorted_by_name(features.serialize_example(example)))
-        finally:
-            writer.close()
-    except RuntimeError as error:
-        # What the writer raises when the disk is full; it goes on to name the file twice.
-        reason = str(error).partition(";")[0]
-        raise OSError(f"{path} could not be written: {reason}") from error
+            # One record a group: readers want records one by one, in any order.
+            writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
+            try:
+                for example in examples:
+                    writer.write(_sorted_by_name(features.serialize_example(example)))
+            finally:
+                writer.close()
+        except RuntimeError as error:
+            # What the writer raises when the disk is full; it goes on to name the file twice.
+            reason = str(error).partition(";")[0]
+            raise OSError(f"{shard} could not be written: {reason}") from error
+        return path.stat().st_size
 
 
 def write_small_dataset(

@@ -15,7 +15,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags
-from etils import epath
 from matplotlib.figure import Figure
 
 from experiments.evaluation import checkpoint_scores
@@ -151,7 +150,7 @@ def save(figure: Figure, path: Path, args: flags.FlagValues) -> None:
     if path.exists() and not args.overwrite:
         raise FileExistsError(f"{path} exists already. Pass --overwrite, or another --output.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with storage.whole_file(epath.Path(path)) as incomplete:
+    with storage.whole_file(path) as incomplete:
         incomplete.write_bytes(spectrograms.to_png(figure))
     print(path)
 

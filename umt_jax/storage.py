@@ -129,7 +129,7 @@ def local_copy(original: epath.Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_file(target: epath.Path) -> Iterator[Path]:
+def whole_file(target: epath.Path | Path) -> Iterator[Path]:
     """Gives the name of a local file to write; at the end it appears at `target`, as a whole."""
     if is_local(target):
         with leftovers.hidden_file(Path(target)) as incomplete:
@@ -161,7 +161,7 @@ def copy_files(originals: Sequence[epath.Path], folder: Path) -> None:
     if wanted:
         logging.info("Copying %.3f GB to %s.", num_bytes / 1e9, folder)
     for original in wanted:
-        with whole_file(epath.Path(folder, original.name)) as incomplete:
+        with whole_file(folder / original.name) as incomplete:
             _copy(original, incomplete)
 
 

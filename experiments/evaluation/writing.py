@@ -7,8 +7,8 @@ from typing import Any
 
 from experiments.evaluation import decoys, page, run, tables
 from experiments.evaluation.run import Evaluation, Options
+from umt_jax import storage
 from umt_jax.audio import sound_files
-from umt_jax.processes import leftovers
 
 
 def write(
@@ -110,6 +110,5 @@ def _metrics(checkpoint: str | None) -> list[dict[str, float]]:
 
 def _replace(path: pathlib.Path, text: str) -> None:
     """Writes a file that appears when it is whole."""
-    with leftovers.hidden_file(path) as hidden:
+    with storage.whole_file(path) as hidden:
         hidden.write_text(text, encoding="utf-8")
-        hidden.replace(path)

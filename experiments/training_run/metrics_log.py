@@ -16,9 +16,9 @@ from tensorboardX.proto import event_pb2, summary_pb2
 
 from experiments.training_run import distributed, run_folder
 from experiments.training_run.sample_translations import Translation
+from umt_jax import storage
 from umt_jax.config import Config
 from umt_jax.plots import spectrograms
-from umt_jax.processes import leftovers
 
 
 class MetricsLog:
@@ -213,9 +213,8 @@ def _classifier(prefix: str, means: dict[str, float]) -> str:
 
 def _write_whole(path: Path, text: str) -> None:
     """Writes a file that is there in full or, if that is interrupted, as it was before."""
-    with leftovers.hidden_file(path) as incomplete:
+    with storage.whole_file(path) as incomplete:
         incomplete.write_text(text)
-        incomplete.replace(path)
 
 
 def _step_of(line: str) -> float:

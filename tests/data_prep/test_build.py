@@ -330,7 +330,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(music, tmp_path):
 
     finished = run_command(music, tmp_path / "data", preexec_fn=limit_files)
     assert finished.returncode == 1
-    line = r"error: \S+ could not be written: write\(\) failed: File too large"
+    line = r"error: \S+-train\S+ could not be written: write\(\) failed: File too large"
     assert re.fullmatch(line, last_line(finished.stderr))
     assert "Traceback" not in finished.stderr
     assert not os.listdir(tmp_path / "data")

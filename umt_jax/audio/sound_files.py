@@ -271,10 +271,7 @@ class SoundFileWriter:
         return self
 
     def _open(self) -> None:
-        try:
-            self._incomplete.touch()
-        except OSError as error:
-            raise self._as_own(error) from error
+        self._incomplete.touch()
         # By descriptor, since soundfile takes no name that is not UTF-8.
         with self._incomplete.open("w+b", buffering=0) as file:
             self._file = soundfile.SoundFile(
@@ -315,18 +312,14 @@ class SoundFileWriter:
         traceback: TracebackType | None,
     ) -> None:
         """Completes the file and gives it its name, or removes it if there was an error."""
-        try:
-            self._file.close()
-            if error_type is None:
-                self._check_written()
-                try:
+        with self._hidden:
+            try:
+                self._file.close()
+                if error_type is None:
+                    self._check_written()
                     self._incomplete.replace(self._path)
-                except OSError as replace_error:
-                    raise self._as_own(replace_error) from replace_error
-        except soundfile.LibsndfileError as close_error:
-            raise self._not_written(close_error) from close_error
-        finally:
-            self._hidden.close()
+            except soundfile.LibsndfileError as close_error:
+                raise self._not_written(close_error) from close_error
 
     def _check_written(self) -> None:
         # A full disk is not always an error to libsndfile when it writes its last buffer.
@@ -340,10 +333,6 @@ class SoundFileWriter:
         if storage.is_full(self._path.parent):
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         return OSError(f"{self._path} could not be written ({reason}).")
-
-    def _as_own(self, error: OSError) -> OSError:
-        """Returns an error that names the file, not the hidden one."""
-        return OSError(error.errno, error.strerror, str(self._path))
 
 
 def write(path: str | os.PathLike[str], waveform: Waveform, *, sample_rate_hz: int) -> None:

@@ -35,11 +35,18 @@ def hidden_file(target: Path) -> Iterator[Path]:
     """Gives a hidden name beside `target`, whose file is gone at the end if it was not renamed.
 
     The name is short, however long the target's is.
+
+    Raises:
+        OSError: What the system raised of the hidden file; it names `target`.
     """
     remove_from(target.parent)
     path = target.with_name(f"{_own_prefix()}{uuid.uuid4().hex[:8]}")
     try:
         yield path
+    except OSError as error:
+        if error.filename is None or os.fspath(error.filename) != os.fspath(path):
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(target)) from error
     finally:
         path.unlink(missing_ok=True)
 

@@ -20,12 +20,12 @@ import jaxlib
 import numpy as np
 from flax import struct
 
+from umt_jax import storage
 from umt_jax.config import ModelConfig
 from umt_jax.generation import generate
 from umt_jax.generation.generate import Cache, Conditioning
 from umt_jax.generation.sampling import Nucleus
 from umt_jax.model import networks
-from umt_jax.processes import leftovers
 from umt_jax.shapes import Array, Float, Leaf, Parameters, UInt8
 
 _SOURCE = Path(__file__).with_suffix(".cc")
@@ -221,7 +221,7 @@ def _compile(compiler: str, path: Path) -> None:
     """Compiles the source to `path`; other processes see it whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     command = [compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o"]
-    with leftovers.hidden_file(path) as unfinished:
+    with storage.whole_file(path) as unfinished:
         finished = subprocess.run(
             [*command, str(unfinished)], capture_output=True, text=True, check=False
         )
@@ -229,4 +229,3 @@ def _compile(compiler: str, path: Path) -> None:
             lines = [line for line in finished.stderr.splitlines() if "error" in line]
             reason = (lines or ["no reason given"])[0]
             raise OSError(f"{compiler} cannot compile {_SOURCE}: {reason}")
-        unfinished.replace(path)
