@@ -101,6 +101,7 @@ def main() -> None:
     args = flags.FLAGS
     started = time.monotonic()
     _check_flags(args)
+    choices = {name: _numbers(name, getattr(args, name)) for name in _CHOOSE_FLAGS}
     check_extra()
     output = pathlib.Path(args.output)
     if (output / "evaluation.json").exists() and not args.overwrite:
@@ -115,8 +116,7 @@ def main() -> None:
     }
     for name in ("pairs", "audio_dir", "choose_on"):
         values[name] = pathlib.Path(values[name]) if values[name] else None
-    for name in _CHOOSE_FLAGS:
-        values[name] = _numbers(name, values[name])
+    values |= choices
     options = run.Options(**values)
     evaluation = run.run(options)
     for place in evaluation.left_out:
@@ -160,8 +160,6 @@ def _check_flags(args: flags.FlagValues) -> None:
         )
     if args.choose_on and not (args.checkpoint and args.pairs):
         raise ValueError("--choose_on chooses how a --checkpoint plays --pairs: name both.")
-    for name in _CHOOSE_FLAGS:
-        _numbers(name, args[name].value or ())
     for name in ("temperature", "top_p"):
         if args[name].value is not None and args[f"choose_{name}"].value:
             raise ValueError(f"--choose_{name} chooses --{name}: give one of them.")

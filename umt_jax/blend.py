@@ -78,8 +78,7 @@ def main() -> None:
     mixtures = mix(sounds, model.frame_rate_hz, args)
     labels = ["-to-".join(domains)] if args.morph else model.domains
     jobs = places.plan([(None, Path(name)) for name in mixtures], labels, args.output, args.format)
-    for path in places.files_of(jobs):
-        sound_files.check_format(path, config.model.sample_rate_hz)
+    places.check_formats(jobs, config.model.sample_rate_hz)
     _, unwritten = places.writable(jobs)
     if unwritten:
         raise ValueError(unwritten[0])

@@ -47,7 +47,7 @@ def run(
         try:
             rewritten = arguments(argv) if arguments else argv
         except (ValueError, OSError, flags.Error) as error:
-            sys.exit(f"error: {printable(' '.join(message(error).split()))}")
+            sys.exit(_error_line(error))
         return app.parse_flags_with_usage(rewritten)
 
     def checked_main(argv: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ def run(
             sys.exit("Interrupted.")
         except (ValueError, OSError) as error:
             logging.debug("Traceback:", exc_info=True)
-            sys.exit(f"error: {printable(' '.join(message(error).split()))}")
+            sys.exit(_error_line(error))
 
     app.run(checked_main, flags_parser=parse)
 
@@ -96,6 +96,10 @@ def _help(main: Callable[[], None]) -> str:
         lines.append(flags.text_wrap(f"({notes})", indent="    "))
     lines += ["", "--flagfile=FILE reads flags from a file. --helpfull adds those of libraries."]
     return "\n".join(lines)
+
+
+def _error_line(error: Exception) -> str:
+    return f"error: {printable(' '.join(message(error).split()))}"
 
 
 def message(error: Exception) -> str:

@@ -38,7 +38,9 @@ _MOST = {
     "samples": 2**30,
     "taps": 1024,
 }
-_MOST_DOMAINS = 10_000
+MOST_DOMAINS = 10_000
+"""Domains that a model may have, each with a decoder."""
+
 _MOST_CHARACTERS = 4096
 _MOST_SEGMENTS = 2**20
 _MOST_CONTEXT_FRAMES = 2**14
@@ -347,9 +349,9 @@ class Config:
         if not self.domains:
             raise ValueError("No domains given. Name at least one.")
         for names in (self.domains, self.train_domains):
-            if len(names) > _MOST_DOMAINS:
+            if len(names) > MOST_DOMAINS:
                 raise ValueError(
-                    f"{len(names)} domains are more than a model can have, {_MOST_DOMAINS}."
+                    f"{len(names)} domains are more than a model can have, {MOST_DOMAINS}."
                 )
             if len(set(names)) != len(names):
                 raise ValueError(f"A domain is named twice in {', '.join(names)}.")

@@ -48,8 +48,7 @@ def main() -> None:
     config = checkpoint.read_config(workdir, args.step)
     sampling = generation_flags.sampling(config.sampling)
     jobs, unwritten = _plan(args, config.domains)
-    for path in (path for job in jobs for path in job.outputs.values() if path):
-        sound_files.check_format(path, config.model.sample_rate_hz)
+    places.check_formats(jobs, config.model.sample_rate_hz)
     if not jobs and not unwritten:
         print("Nothing is left to do: all outputs exist.")
         return

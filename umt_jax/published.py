@@ -23,7 +23,7 @@ from absl import flags
 from umt_jax import command_line, path_flags
 from umt_jax.checkpoints import checkpoint, folder_lock, pytorch_arrays
 from umt_jax.checkpoints.pytorch_arrays import Arrays
-from umt_jax.config import Config
+from umt_jax.config import MOST_DOMAINS, Config
 from umt_jax.model.networks import NetworkParameters
 from umt_jax.training import train_state
 
@@ -39,9 +39,6 @@ MUSICNET_DOMAINS = (
 
 _PATHS = {"Posix": pathlib.PurePosixPath, "Windows": pathlib.PureWindowsPath}
 """What stands here for the paths of either system, which have a file system of theirs there."""
-
-# One decoder for each; a file that says more is damaged.
-_MOST_DOMAINS = 10_000
 
 # Missing files that a message names.
 _NUM_NAMED = 10
@@ -113,10 +110,10 @@ def _find_files(folder: Path, which: str, num_domains: Any) -> list[Path]:
     pattern = re.compile(rf"{re.escape(which)}_.*\.pth", re.DOTALL)
     there = {path.name for path in folder.iterdir() if pattern.fullmatch(path.name)}
     is_count = isinstance(num_domains, int) and not isinstance(num_domains, bool)
-    if not is_count or not 1 <= num_domains <= _MOST_DOMAINS:
+    if not is_count or not 1 <= num_domains <= MOST_DOMAINS:
         raise ValueError(
             f"{folder / 'args.pth'}: n_datasets is {reprlib.repr(num_domains)}, not a number of "
-            f"domains, 1 to {_MOST_DOMAINS}."
+            f"domains, 1 to {MOST_DOMAINS}."
         )
     needed = [f"{which}_{index}.pth" for index in range(num_domains)]
     missing = [name for name in needed if name not in there]

@@ -116,7 +116,7 @@ class Translator:
         Each recording is brought to the model's level first (see `level`). A last, incomplete
         latent frame is filled up with silence.
         """
-        return self._encode(self.level(self._at_own_rate(waveform, sample_rate_hz)))
+        return self._encode(self._levelled(self._at_own_rate(waveform, sample_rate_hz)))
 
     def level(self, waveform: Waveform) -> Waveform:
         """Returns recordings at `self.sample_rate_hz`, [*B, T], as the encoder hears them.
@@ -125,8 +125,7 @@ class Translator:
         `config.model.rms_dbfs`, peaks beyond full scale left to be clipped; silence stays as it is,
         and so does everything where that is None.
         """
-        waveform = validation.checked_waveform(waveform)
-        return level.bring_to(waveform, self.config.model.rms_dbfs)
+        return self._levelled(validation.checked_waveform(waveform))
 
     def generate(
         self,
@@ -227,7 +226,7 @@ class Translator:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
         (domain,) = validation.checked_domains([domain], self.domains)
         resampled = self._at_own_rate(waveform, sample_rate_hz)
-        latents = self._encode(self.level(resampled))
+        latents = self._encode(self._levelled(resampled))
         audio_out = self.generate(
             latents, domain=domain, temperature=temperature, top_p=top_p, seed=seed
         )
@@ -268,7 +267,7 @@ class Translator:
             waveforms = validation.checked_recordings(waveforms)
         wanted = tuple(domains or self.domains)
         parts: list[list[np.ndarray]] = [[] for _ in waveforms]
-        for piece in self.translate_recordings(
+        pieces = self.translate_recordings(
             ([waveform] for waveform in waveforms),
             domains=wanted,
             temperature=temperature,
@@ -276,9 +275,8 @@ class Translator:
             seed=seed,
             num_streams=max(1, min(num_streams, len(waveforms) * parallel_segments)),
             parallel_segments=parallel_segments,
-        ):
-            if piece.error:
-                raise piece.error
+        )
+        for piece in scheduler.raising(pieces):
             parts[piece.recording].append(piece.waveforms)
         return [
             dict(zip(wanted, np.concatenate(of_recording, axis=-1), strict=True))
@@ -323,9 +321,7 @@ class Translator:
         )
         output.parent.mkdir(parents=True, exist_ok=True)
         with writer:
-            for piece in pieces:
-                if piece.error:
-                    raise piece.error
+            for piece in scheduler.raising(pieces):
                 writer.write(piece.waveforms[0])
         return output
 
@@ -495,6 +491,10 @@ class Translator:
         """Returns the latents of a waveform at the model's rate, [*B, F, Z]."""
         windows = self._encoder.encode([waveform])
         return np.concatenate([latents for latents, _ in windows], axis=-2)
+
+    def _levelled(self, waveform):
+        """Returns checked recordings at the model's rate, [*B, T], as `level` does."""
+        return level.bring_to(waveform, self.config.model.rms_dbfs)
 
     def _sampling(self, temperature, top_p) -> SamplingConfig:
         """Returns how codes are drawn: as is asked for, else as the model says."""

@@ -106,6 +106,10 @@ class View(io.RawIOBase):
         return len(content)
 
 
+_Reader = Callable[[mmap.mmap, int], Iterator[Part]]
+"""Finds the parts of a file of one kind, from a byte on."""
+
+
 def find(descriptor: int) -> list[Part]:
     """Returns the parts of an open file that is not empty, one after the other.
 
@@ -125,17 +129,12 @@ def find(descriptor: int) -> list[Part]:
 def is_sound_file(content: bytes) -> bool:
     """Whether a file that begins with these 12 bytes or more is one that tells what it is."""
     return (
-        content[:4] in (b"fLaC", b"OggS", b".snd", b"caff")
-        or content[:3] == b"ID3"
-        or (content[:4] in _RIFF and content[8:12] == b"WAVE")
-        or (content[:4] == b"FORM" and content[8:12] in _AIFF)
-        or content[4:8] == b"ftyp"
-        or content.startswith(tuple(_AMR_FRAME_BYTES))
+        content[:4] == b"caff" or content[:3] == b"ID3" or _named_reader(content[:12]) is not None
     )
 
 
-def _reader(data: mmap.mmap, start: int) -> Callable[[mmap.mmap, int], Iterator[Part]] | None:
-    magic = data[start : start + 12]
+def _named_reader(magic: bytes) -> _Reader | None:
+    """Returns what reads files whose first 12 bytes name their kind."""
     if magic[:4] in _RIFF and magic[8:] == b"WAVE":
         return _wav
     if magic[:4] == b"FORM" and magic[8:] in _AIFF:
@@ -146,10 +145,20 @@ def _reader(data: mmap.mmap, start: int) -> Callable[[mmap.mmap, int], Iterator[
         return _ogg
     if magic[:4] == b"fLaC":
         return _flac
-    if magic[4:8] in (b"ftyp", b"moov", b"mdat"):
+    if magic[4:8] == b"ftyp":
         return _mp4
     if magic.startswith(tuple(_AMR_FRAME_BYTES)):
         return _amr
+    return None
+
+
+def _reader(data: mmap.mmap, start: int) -> _Reader | None:
+    magic = data[start : start + 12]
+    named = _named_reader(magic)
+    if named:
+        return named
+    if magic[4:8] in (b"moov", b"mdat"):
+        return _mp4
     if magic[:2] == b"\x0b\x77":
         return _ac3
     if _adts_bytes(data, start):

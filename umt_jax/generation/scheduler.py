@@ -28,6 +28,14 @@ class Piece:
     error: ValueError | OSError | None = None
 
 
+def raising(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yields pieces as they come, and raises the error that ends a recording early."""
+    for piece in pieces:
+        if piece.error:
+            raise piece.error
+        yield piece
+
+
 def generate(
     recordings: Iterable[Iterable[segments.Window]],
     generator: streams.Streams,

@@ -123,6 +123,12 @@ def files_of(jobs: Sequence[Job]) -> list[Path]:
     return [path for job in jobs for path in (job.latents, *job.outputs.values()) if path]
 
 
+def check_formats(jobs: Sequence[Job], sample_rate_hz: int) -> None:
+    """Raises `ValueError` if sound of this rate cannot be written to one of the outputs."""
+    for path in (path for job in jobs for path in job.outputs.values() if path):
+        sound_files.check_format(path, sample_rate_hz)
+
+
 def from_latents(job: Job) -> Job:
     """Returns the job when its latents are there."""
     return Job(job.latents, job.outputs)

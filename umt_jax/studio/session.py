@@ -10,7 +10,7 @@ import numpy as np
 
 from umt_jax import translator
 from umt_jax.audio import sound_files
-from umt_jax.generation import blending
+from umt_jax.generation import blending, scheduler
 from umt_jax.plots import spectrograms
 from umt_jax.shapes import Float, Waveform
 from umt_jax.studio import uploads
@@ -113,9 +113,7 @@ class Studio:
 
 def _waveforms(pieces):
     """Yields the waveforms of one recording's pieces, [K, any]; raises what ends it early."""
-    for piece in pieces:
-        if piece.error:
-            raise piece.error
+    for piece in scheduler.raising(pieces):
         if piece.waveforms.size:
             yield piece.waveforms
 
