@@ -11,11 +11,9 @@ from absl import logging
 from etils import epath
 from tqdm import tqdm
 
-from data_prep import augment, shards, tfds_files, tracks
-from data_prep import staging as datasets
+from data_prep import augment, shards, staging, tfds_files, tracks
 from data_prep.process_workers import RunAll
 from data_prep.settings import Recipe
-from data_prep.staging import Staging
 from data_prep.tracks import SPLITS, Domain, SoundFile
 from umt_jax import command_line
 from umt_jax.audio import sound_files
@@ -67,7 +65,7 @@ def _name(folder: epath.Path) -> str:
 
 
 def named_as_built(
-    folders: Mapping[str, epath.Path], existing: Mapping[str, datasets.Metadata]
+    folders: Mapping[str, epath.Path], existing: Mapping[str, staging.Metadata]
 ) -> dict[str, epath.Path]:
     """Returns the folders, those under their older names whose domains were built under them.
 
@@ -159,16 +157,18 @@ def scan(run_all: RunAll, files: Mapping[str, Sequence[SoundFile]], recipe: Reci
     return [tracks.plan_domain(name, scanned[name], recipe) for name in files]
 
 
-def write(run_all: RunAll, domains: Sequence[Domain], recipe: Recipe, staging: Staging) -> None:
+def write(
+    run_all: RunAll, domains: Sequence[Domain], recipe: Recipe, staged: staging.Staging
+) -> None:
     """Writes the shards of all domains, and installs each domain when its last one is there."""
     planned = {domain.name: shards.plan(domain, recipe) for domain in domains}
     for name in planned:
-        staging.folder(name).mkdir(parents=True, exist_ok=True)
+        staged.folder(name).mkdir(parents=True, exist_ok=True)
     # One line of work for all domains, in which the workers go on to the next domain while the
     # last shard of one is still in the making.
     results = run_all(
         [
-            functools.partial(shards.write, shard, recipe=recipe, folder=staging.folder(name))
+            functools.partial(shards.write, shard, recipe=recipe, folder=staged.folder(name))
             for name, of_domain in planned.items()
             for shard in of_domain
         ]
@@ -182,9 +182,9 @@ def write(run_all: RunAll, domains: Sequence[Domain], recipe: Recipe, staging: S
                 num_bytes[shard.split] += next(results)
                 lengths[shard.split].append(shard.num_examples)
                 progress.update(shard.num_examples)
-            folder = staging.folder(domain.name)
+            folder = staged.folder(domain.name)
             tfds_files.write_information(domain, lengths, num_bytes, recipe, folder=folder)
-            staging.install(domain.name)
+            staged.install(domain.name)
 
 
 def build(
@@ -207,18 +207,18 @@ def build(
     Returns:
         The domains that were built.
     """
-    existing = datasets.read_metadata(data_dir)
+    existing = staging.read_metadata(data_dir)
     folders = named_as_built(find_domains(audio_dir, data_dir=data_dir), existing)
-    datasets.check_settings(existing, recipe, rebuilt=folders if overwrite else ())
+    staging.check_settings(existing, recipe, rebuilt=folders if overwrite else ())
     files = {
         name: of_domain
         for name, of_domain in identify_files(run_all, folders).items()
-        if not datasets.is_up_to_date(existing.get(name), of_domain, recipe)
+        if not staging.is_up_to_date(existing.get(name), of_domain, recipe)
     }
     if files:
-        with datasets.staging(data_dir) as staging:
+        with staging.staging(data_dir) as staged:
             domains = scan(run_all, files, recipe)
             logging.info("Compiling librosa's effects: up to a minute, once in an installation.")
             augment.compile_effects()
-            write(run_all, domains, recipe, staging)
+            write(run_all, domains, recipe, staged)
     return list(files)

@@ -23,7 +23,7 @@ from umt_jax.audio import mu_law, sound_files
 from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import Config
 from umt_jax.data import dataset
-from umt_jax.inference import generation_flags, jobs
+from umt_jax.inference import generation_flags, planning
 from umt_jax.model import networks
 from umt_jax.plots import latent_map, rainbowgram, spectrograms
 from umt_jax.shapes import Waveform
@@ -62,7 +62,7 @@ def main() -> None:
     if args.data_dir is not None:
         prepared = dataset.Dataset(args.data_dir, config.trained_domains)
         prepared.check(config)
-    inputs = jobs.find_inputs(args.input, [args.output])
+    inputs = planning.find_inputs(args.input, [args.output])
     domains = None if args.domain == ["all"] else args.domain
     model = translator.load(workdir, domains=domains, step=args.step, engine=args.engine)
     for path, place in inputs:

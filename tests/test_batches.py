@@ -18,7 +18,7 @@ from data_prep.settings import Recipe
 from umt_jax import command_line, infer, translator
 from umt_jax.audio import sound_files
 from umt_jax.config import SamplingConfig
-from umt_jax.inference import jobs as places
+from umt_jax.inference import planning
 from umt_jax.studio import uploads
 
 RATE_HZ = 8000
@@ -62,8 +62,8 @@ def names(folder):
 def translate(model, paths, output):
     output.mkdir(exist_ok=True)
     sources = [(path, Path(path.stem)) for path in paths]
-    jobs = places.plan(sources, model.domains, str(output), "wav")
-    jobs, unwritten = places.writable(jobs)
+    jobs = planning.plan(sources, model.domains, str(output), "wav")
+    jobs, unwritten = planning.writable(jobs)
     sampling = SamplingConfig(temperature=0.0)
     failures = infer.translate(model, jobs, sampling=sampling, seed=0, num_streams=2)
     return failures, unwritten
@@ -195,8 +195,8 @@ def test_a_full_disk_ends_a_batch(tmp_path, recordings, model, monkeypatch):
 def test_names_that_are_too_long_are_found_before_any_work(tmp_path):
     longest = "音" * 81 + "ab"  # 245 bytes, and 10 of .Piano.wav.
     sources = [(Path("x"), Path(longest)), (Path("y"), Path(longest + "c")), (Path("z"), Path("z"))]
-    jobs = places.plan(sources, ["Piano"], str(tmp_path / "out"), "wav")
-    left, (unwritten,) = places.writable(jobs)
+    jobs = planning.plan(sources, ["Piano"], str(tmp_path / "out"), "wav")
+    left, (unwritten,) = planning.writable(jobs)
     assert [job.source for job in left] == [Path("x"), Path("z")]
     assert unwritten.endswith(
         "has a name of 256 bytes, but the file system takes 255: shorten that of the input."
@@ -205,14 +205,14 @@ def test_names_that_are_too_long_are_found_before_any_work(tmp_path):
 
 def test_a_file_in_the_place_of_an_output_s_folder_leaves_the_others(tmp_path):
     sources = [(Path("x"), Path("disc 1/x")), (Path("y"), Path("y"))]
-    jobs = places.plan(sources, ["Piano"], str(tmp_path / "out"), "wav")
+    jobs = planning.plan(sources, ["Piano"], str(tmp_path / "out"), "wav")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "disc 1").touch()
-    left, (unwritten,) = places.make_folders(jobs)
+    left, (unwritten,) = planning.make_folders(jobs)
     assert [job.source for job in left] == [Path("y")]
     assert unwritten.startswith(f"{tmp_path}/out/disc 1/x.Piano.wav could not be written: ")
     with pytest.raises(OSError):
-        places.make_folders(jobs[:1])
+        planning.make_folders(jobs[:1])
 
 
 def test_names_that_are_no_utf_8_are_read_and_written_and_shown_escaped(
@@ -258,4 +258,4 @@ def test_a_comma_in_a_name_separates_no_input_that_exists(tmp_path):
     values(["", f"--input={whole}", "--input=a.wav,b.wav", f'--input="{whole}",c.wav'])
     assert values["input"].value == [str(whole), "a.wav", "b.wav", str(whole), "c.wav"]
     with pytest.raises(FileNotFoundError, match="Commas separate inputs: a name that has one is"):
-        places.find_inputs([str(tmp_path / "Suite No. 2"), " BWV 1008.wav"], [])
+        planning.find_inputs([str(tmp_path / "Suite No. 2"), " BWV 1008.wav"], [])

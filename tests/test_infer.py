@@ -15,7 +15,7 @@ from umt_jax import infer
 from umt_jax.audio import sound_files
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import SamplingConfig
-from umt_jax.inference import jobs as places
+from umt_jax.inference import planning
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def names(folder):
 def translate_files(model, files, output, *, extension="wav", seed=0, num_streams=2):
     output.mkdir(exist_ok=True)
     sources = [(file, Path(file.stem)) for file in files]
-    jobs = places.plan(sources, model.domains, str(output), extension)
+    jobs = planning.plan(sources, model.domains, str(output), extension)
     infer.translate(model, jobs, sampling=SamplingConfig(), seed=seed, num_streams=num_streams)
 
 
@@ -213,19 +213,19 @@ def test_saved_latents_translate_as_the_sound_they_come_from(tmp_path, music, tr
 
 
 def test_a_resumed_run_goes_on_from_latents_that_are_there(tmp_path, music):
-    sources = places.find_inputs([str(music)], [])
-    jobs = places.plan(sources, ["Piano"], str(tmp_path), "wav", latents=str(tmp_path))
-    assert places.unfinished(jobs) == jobs
+    sources = planning.find_inputs([str(music)], [])
+    jobs = planning.plan(sources, ["Piano"], str(tmp_path), "wav", latents=str(tmp_path))
+    assert planning.unfinished(jobs) == jobs
     (tmp_path / "a.npz").touch()
     (tmp_path / "disc 1").mkdir()
     (tmp_path / "disc 1" / "b.Piano.wav").touch()
-    assert places.unfinished(jobs) == [
-        places.Job(tmp_path / "a.npz", {"Piano": tmp_path / "a.Piano.wav"}),
-        places.Job(music / "disc 1" / "b.ogg", {}, tmp_path / "disc 1" / "b.npz"),
+    assert planning.unfinished(jobs) == [
+        planning.Job(tmp_path / "a.npz", {"Piano": tmp_path / "a.Piano.wav"}),
+        planning.Job(music / "disc 1" / "b.ogg", {}, tmp_path / "disc 1" / "b.npz"),
     ]
     (tmp_path / "a.Piano.wav").touch()
     (tmp_path / "disc 1" / "b.npz").touch()
-    assert places.unfinished(jobs) == []
+    assert planning.unfinished(jobs) == []
 
 
 def test_latents_of_another_encoder_are_named_and_others_translated(tmp_path, rng, model):
@@ -234,8 +234,8 @@ def test_latents_of_another_encoder_are_named_and_others_translated(tmp_path, rn
     model.save_latents(tmp_path / "bad.npz", latents)
     with np.load(tmp_path / "bad.npz") as arrays:
         np.savez(tmp_path / "bad.npz", **(dict(arrays) | {"encoder": "0123456789abcdef"}))
-    sources = places.find_inputs([str(tmp_path)], [])
-    jobs = places.plan(sources, model.domains, str(tmp_path), "wav")
+    sources = planning.find_inputs([str(tmp_path)], [])
+    jobs = planning.plan(sources, model.domains, str(tmp_path), "wav")
     failures = infer.translate(model, jobs, sampling=SamplingConfig(), seed=0, num_streams=2)
     (failure,) = failures.inputs
     assert failures.outputs == [] and failure.startswith(
@@ -251,14 +251,14 @@ def test_latents_of_another_encoder_are_named_and_others_translated(tmp_path, rn
 
 
 def test_outputs_within_the_folder_of_inputs_are_no_inputs(tmp_path, music):
-    found = places.find_inputs([str(music)], [str(music / "out")])
+    found = planning.find_inputs([str(music)], [str(music / "out")])
     for place in ("a.Piano.wav", "disc 1/b.Piano.wav"):
         (music / "out" / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(music / "a.wav", music / "out" / place)
-    assert places.find_inputs([str(music)], [str(music / "out")]) == found
-    assert len(places.find_inputs([str(music)], [str(tmp_path / "elsewhere")])) == 4
+    assert planning.find_inputs([str(music)], [str(music / "out")]) == found
+    assert len(planning.find_inputs([str(music)], [str(tmp_path / "elsewhere")])) == 4
     # What is named is meant.
-    assert len(places.find_inputs([str(music / "out")], [str(music / "out")])) == 2
+    assert len(planning.find_inputs([str(music / "out")], [str(music / "out")])) == 2
 
 
 def unknown_domain(arguments, folder):
@@ -390,11 +390,11 @@ def test_inputs_of_one_name_do_not_collide(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     inputs = [tmp_path / "x", tmp_path / "y", tmp_path / "z", tmp_path / "x" / "a.wav"]
-    found = places.find_inputs([str(path) for path in inputs], [str(tmp_path / "out")])
+    found = planning.find_inputs([str(path) for path in inputs], [str(tmp_path / "out")])
     taken = [place.as_posix() for _, place in found]
     assert len(set(taken)) == len(taken) == 7
     assert taken[0] == "a.mp3"  # Sorted within a folder.
-    paths = places.files_of(places.plan(found, ["A", "B"], str(tmp_path / "out"), "wav"))
+    paths = planning.files_of(planning.plan(found, ["A", "B"], str(tmp_path / "out"), "wav"))
     assert len(set(paths)) == 14
     assert {path.parent for path in paths} == {tmp_path / "out"}
 
@@ -428,7 +428,7 @@ def test_what_is_no_sound_has_no_length(tmp_path):
 def test_a_folder_without_sound_is_an_error(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match="is a folder without any sound file"):
-        places.find_inputs([str(tmp_path)], ["out"])
+        planning.find_inputs([str(tmp_path)], ["out"])
 
 
 def test_ogg_files_are_as_long_as_their_source(tmp_path, music, model):

@@ -24,8 +24,7 @@ from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import SamplingConfig
 from umt_jax.data import latent_file
 from umt_jax.generation import blending, validation
-from umt_jax.inference import generation_flags, writers
-from umt_jax.inference import jobs as places
+from umt_jax.inference import generation_flags, planning, writers
 from umt_jax.shapes import Array, Float
 
 
@@ -77,19 +76,21 @@ def main() -> None:
     sounds = read_latents(args.input, model)
     mixtures = mix(sounds, model.frame_rate_hz, args)
     labels = ["-to-".join(domains)] if args.morph else model.domains
-    jobs = places.plan([(None, Path(name)) for name in mixtures], labels, args.output, args.format)
-    places.check_formats(jobs, config.model.sample_rate_hz)
-    _, unwritten = places.writable(jobs)
+    jobs = planning.plan(
+        [(None, Path(name)) for name in mixtures], labels, args.output, args.format
+    )
+    planning.check_formats(jobs, config.model.sample_rate_hz)
+    _, unwritten = planning.writable(jobs)
     if unwritten:
         raise ValueError(unwritten[0])
     if not args.overwrite:
-        places.check_absent(jobs)
+        planning.check_absent(jobs)
     Path(args.output).mkdir(parents=True, exist_ok=True)
     if args.morph:
         write_morph(model, sounds, jobs[0], sampling, args)
     else:
         unwritten = write_mixtures(model, list(mixtures.values()), jobs, sampling, args)
-    for path in places.files_of(jobs):
+    for path in planning.files_of(jobs):
         if path.exists():
             command_line.say(str(path))
     if unwritten:
@@ -138,7 +139,7 @@ def read_latents(
     waveforms = [sound_files.read(names[index], sample_rate_hz=rate_hz) for index in sounds]
     for index, waveform in zip(sounds, blending.match_levels(waveforms), strict=True):
         latents[index] = model.encode(waveform, rate_hz)
-    found = places.without_collisions([(Path(name), Path(Path(name).name)) for name in names])
+    found = planning.without_collisions([(Path(name), Path(Path(name).name)) for name in names])
     return {str(place): latents[index] for index, (_, place) in enumerate(found)}
 
 
@@ -166,7 +167,7 @@ def mix(
 def write_mixtures(
     model: translator.Translator,
     mixtures: Sequence[Float[Array, "_ Z"]],
-    jobs: Sequence[places.Job],
+    jobs: Sequence[planning.Job],
     sampling: SamplingConfig,
     args: flags.FlagValues,
 ) -> list[str]:
@@ -196,12 +197,12 @@ def write_mixtures(
 def write_morph(
     model: translator.Translator,
     sounds: Mapping[str, Float[Array, "_ Z"]],
-    job: places.Job,
+    job: planning.Job,
     sampling: SamplingConfig,
     args: flags.FlagValues,
 ) -> None:
     """Generates the one sound that goes from the first decoder to the second."""
-    (latents,), (path,) = sounds.values(), places.files_of([job])
+    (latents,), (path,) = sounds.values(), planning.files_of([job])
     weights = blending.schedule_weights(
         args.schedule,
         len(latents),

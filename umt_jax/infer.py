@@ -32,8 +32,7 @@ from umt_jax.data import latent_file
 from umt_jax.generation import validation
 from umt_jax.generation.segments import Window
 from umt_jax.inference import flags as infer_flags
-from umt_jax.inference import generation_flags, writers
-from umt_jax.inference import jobs as places
+from umt_jax.inference import generation_flags, planning, writers
 
 # Without the total: it is a guess from the files' headers, and tqdm drops it once it is exceeded.
 _BAR_FORMAT = "{l_bar}{bar}| {n:.1f} s of sound [{elapsed}<{remaining}]"
@@ -48,7 +47,7 @@ def main() -> None:
     config = checkpoint.read_config(workdir, args.step)
     sampling = generation_flags.sampling(config.sampling)
     jobs, unwritten = _plan(args, config.domains)
-    places.check_formats(jobs, config.model.sample_rate_hz)
+    planning.check_formats(jobs, config.model.sample_rate_hz)
     if not jobs and not unwritten:
         print("Nothing is left to do: all outputs exist.")
         return
@@ -64,7 +63,7 @@ def main() -> None:
         engine=args.engine if domains else "scan",
         weights=args.weights,
     )
-    jobs, dropped = places.make_folders(jobs)
+    jobs, dropped = planning.make_folders(jobs)
     unwritten += dropped
     left, failures = save_latents(model, jobs)
     try:
@@ -82,7 +81,7 @@ def main() -> None:
         print("Ended: whatever read --output=- has closed it.", file=sys.stderr)
     for line in filter(None, passed_over):
         command_line.say(line)
-    _say_what_was_written([path for path in places.files_of(jobs) if path.exists()])
+    _say_what_was_written([path for path in planning.files_of(jobs) if path.exists()])
     unwritten += failures.outputs
     if failures.inputs or unwritten:
         done = "translated" if domains else "encoded"
@@ -121,13 +120,15 @@ def _summary(unread: Sequence[str], unwritten: Sequence[str], done: str, num_inp
     return ". ".join(sentences)
 
 
-def _plan(args: flags.FlagValues, all_domains: Sequence[str]) -> tuple[list[places.Job], list[str]]:
+def _plan(
+    args: flags.FlagValues, all_domains: Sequence[str]
+) -> tuple[list[planning.Job], list[str]]:
     """Returns what to translate and to write, by the flags, and what cannot be written."""
     wanted = all_domains if args.domain == ["all"] else args.domain or ()
     domains = tuple(dict.fromkeys(validation.checked_domains(wanted, all_domains)))
     sources: list[tuple[Path | None, Path]] = [(None, Path("stdin"))]
     if args.input != ["-"]:
-        sources = list(places.find_inputs(args.input, [args.output, args.save_latents]))
+        sources = list(planning.find_inputs(args.input, [args.output, args.save_latents]))
     if args.output == "-" and (len(sources) > 1 or len(domains) > 1):
         raise ValueError(
             f"--output=- takes one translation, not {len(sources)} inputs in {len(domains)} "
@@ -142,20 +143,20 @@ def _plan(args: flags.FlagValues, all_domains: Sequence[str]) -> tuple[list[plac
             f"--output={file} is one file, not enough for {len(sources)} inputs in {len(domains)} "
             "domains. Name a folder, or one --input and one --domain."
         )
-    jobs = places.plan(sources, domains, args.output, args.format, latents=args.save_latents)
+    jobs = planning.plan(sources, domains, args.output, args.format, latents=args.save_latents)
     if file is not None:
         jobs = [dataclasses.replace(job, outputs={domains[0]: file}) for job in jobs]
-    jobs, unwritten = places.writable(jobs)
+    jobs, unwritten = planning.writable(jobs)
     if args.resume:
-        return places.unfinished(jobs), unwritten
+        return planning.unfinished(jobs), unwritten
     if not args.overwrite:
-        places.check_absent(jobs)
+        planning.check_absent(jobs)
     return jobs, unwritten
 
 
 def save_latents(
-    model: translator.Translator, jobs: Sequence[places.Job]
-) -> tuple[list[places.Job], Failures]:
+    model: translator.Translator, jobs: Sequence[planning.Job]
+) -> tuple[list[planning.Job], Failures]:
     """Writes the latents that jobs ask for.
 
     Returns:
@@ -198,13 +199,13 @@ def save_latents(
                 )
                 left.append(dataclasses.replace(job, latents=None))
                 continue
-            left.append(places.from_latents(job))
+            left.append(planning.from_latents(job))
     return [job for job in left if job.outputs], failures
 
 
 def translate(
     model: translator.Translator,
-    jobs: Sequence[places.Job],
+    jobs: Sequence[planning.Job],
     *,
     sampling: SamplingConfig,
     seed: int,

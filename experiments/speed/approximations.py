@@ -20,8 +20,7 @@ from umt_jax import path_flags
 from umt_jax.audio import mu_law, sound_files
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import ModelConfig
-from umt_jax.generation import generate, streams
-from umt_jax.generation import segments as parallel_segments
+from umt_jax.generation import generate, segments, streams
 from umt_jax.model import layers, networks
 from umt_jax.plots import spectrograms
 from umt_jax.shapes import Array, CodeLogits, Codes, Float, Latents, Parameters, Waveform
@@ -206,13 +205,13 @@ def measure_seams(
             "longer --input or more --seconds."
         )
 
-    def translate(seed, segments=1):
+    def translate(seed, num_segments=1):
         (by_domain,) = translator.translate_many(
             [waveform],
             domains=[domain],
             seed=seed,
-            num_streams=segments,
-            parallel_segments=segments,
+            num_streams=num_segments,
+            parallel_segments=num_segments,
         )
         return by_domain[domain]
 
@@ -233,8 +232,8 @@ def measure_seams(
 
 def seam_samples(config: ModelConfig, num_samples: int, num_segments: int) -> list[int]:
     """Returns the samples at which a recording's parallel segments meet."""
-    shortest = max(streams.window_frames(config), parallel_segments.warm_up_frames(config))
-    bounds = parallel_segments.segment_bounds(
+    shortest = max(streams.window_frames(config), segments.warm_up_frames(config))
+    bounds = segments.segment_bounds(
         -(-num_samples // config.pool_samples), num_segments=num_segments, shortest=shortest
     )
     return [frame * config.pool_samples for frame in bounds[1:-1]]

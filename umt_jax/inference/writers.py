@@ -7,7 +7,7 @@ from pathlib import Path
 from umt_jax import command_line, storage, translator
 from umt_jax.audio import pcm, sound_files
 from umt_jax.generation import scheduler
-from umt_jax.inference import jobs as places
+from umt_jax.inference import planning
 
 Writer = sound_files.SoundFileWriter | pcm.Writer
 
@@ -21,7 +21,7 @@ class Outputs:
 
     def __init__(
         self,
-        jobs: Sequence[places.Job],
+        jobs: Sequence[planning.Job],
         model: translator.Translator,
         standard_output: int | None,
     ) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_train import as_flags, metrics, restored_state, untimed
 
-from experiments.training_run import distributed as hosts
+from experiments.training_run import distributed
 from umt_jax.checkpoints import folder_lock
 
 
@@ -178,7 +178,7 @@ def test_a_process_that_is_killed_ends_the_other(tmp_path, prepared_dir, run_con
             time.sleep(0.1)
         processes[victim].send_signal(signal.SIGKILL)
         other = processes[1 - victim]
-        _, said = other.communicate(timeout=hosts.HEARTBEAT_TIMEOUT_SECONDS + 30)
+        _, said = other.communicate(timeout=distributed.HEARTBEAT_TIMEOUT_SECONDS + 30)
     finally:
         end(processes)
     ours = f"error: Process {1 - victim} of 2 lost the others"
@@ -250,7 +250,7 @@ def test_distributed_outside_a_cluster_says_which_flags_it_needs(tmp_path):
 )
 def test_flags_of_a_cluster_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        with hosts.joined(*arguments):
+        with distributed.joined(*arguments):
             pass
 
 
@@ -261,20 +261,22 @@ def test_processes_agree_only_where_all_facts_are_the_same(monkeypatch, num_proc
     def check(*others):
         """Gathers the digests of this process and of others with facts of their own."""
         if not others:
-            monkeypatch.setattr(hosts.jax, "process_count", lambda: 1)
-            return hosts.check_agreement(facts)
+            monkeypatch.setattr(distributed.jax, "process_count", lambda: 1)
+            return distributed.check_agreement(facts)
         digests = []
-        monkeypatch.setattr(hosts.jax, "process_count", lambda: 1 + len(others))
+        monkeypatch.setattr(distributed.jax, "process_count", lambda: 1 + len(others))
         with monkeypatch.context() as patch:
             patch.setattr(
-                hosts.multihost_utils,
+                distributed.multihost_utils,
                 "process_allgather",
                 lambda mine: digests.append(mine) or mine[None],
             )
             for theirs in (facts, *others):
-                hosts.check_agreement(theirs)
-        monkeypatch.setattr(hosts.multihost_utils, "process_allgather", lambda _: np.stack(digests))
-        return hosts.check_agreement(facts)
+                distributed.check_agreement(theirs)
+        monkeypatch.setattr(
+            distributed.multihost_utils, "process_allgather", lambda _: np.stack(digests)
+        )
+        return distributed.check_agreement(facts)
 
     check(*[dict(facts)] * (num_processes - 1))
     if num_processes > 1:
