@@ -2,7 +2,7 @@
 
 import collections
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,6 +137,12 @@ def _one_key_per_pitch(strokes: list[Note]) -> list[Note]:
         (note for notes in by_pitch.values() for note in notes),
         key=lambda note: (note.onset_s, note.pitch),
     )
+
+
+def is_one_line(notes: Sequence[Note]) -> bool:
+    """Whether no two notes sound together (for more than the rounding of a table)."""
+    ordered = sorted(notes)
+    return all(a.offset_s <= b.onset_s + 1e-3 for a, b in zip(ordered, ordered[1:], strict=False))
 
 
 def melody(notes: list[Note]) -> list[Note]:

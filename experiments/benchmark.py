@@ -7,6 +7,7 @@ PyTorch needs `pip install torch`; --notorch leaves it out. --helpfull lists eac
 """
 
 import importlib
+import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -50,6 +51,12 @@ def define_flags() -> None:
 def main() -> None:
     """Measures as the flags say."""
     args = flags.FLAGS
+    timed = [stage for stage in args.stage if stage in ("generate", "train")]
+    if args.torch and timed and importlib.util.find_spec("torch") is None:
+        raise ValueError(
+            f"--stage={','.join(timed)} times plain PyTorch beside this project, and torch is not "
+            "installed. Type: pip install torch, or leave it out with --notorch."
+        )
     sections = [_module(stage).report() for stage in args.stage]
     text = "\n\n".join(["# Speed", machine.describe(), *sections]) + "\n"
     print(text)

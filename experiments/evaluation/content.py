@@ -151,12 +151,6 @@ def note_f1(found: Sequence[midi.Note], expected: Sequence[midi.Note]) -> float:
     return float(f1)
 
 
-def is_one_line(notes: Sequence[midi.Note]) -> bool:
-    """Whether no two notes sound together (for more than the rounding of a table)."""
-    ordered = sorted(notes)
-    return all(a.offset_s <= b.onset_s + 1e-3 for a, b in zip(ordered, ordered[1:], strict=False))
-
-
 def pitch_offsets(
     pitch: transcription.PitchTrack, notes: Sequence[midi.Note]
 ) -> Float[np.ndarray, "N"]:

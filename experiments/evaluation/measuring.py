@@ -193,7 +193,7 @@ class Measuring:
 
     def _is_one_line(self, piece: str) -> bool:
         notes = self._music.notes.get(piece)
-        return notes is not None and content.is_one_line(notes)
+        return notes is not None and midi.is_one_line(notes)
 
 
 def align(output: Waveform, reference: Waveform, sample_rate_hz: int) -> Waveform:

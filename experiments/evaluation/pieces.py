@@ -13,7 +13,6 @@ import numpy as np
 import soundfile
 
 from data_prep import midi
-from experiments.evaluation import content
 from umt_jax.audio import level, mu_law, sound_files
 from umt_jax.config import domain_name
 from umt_jax.data import dataset
@@ -51,7 +50,7 @@ class Music:
     @property
     def is_one_line(self) -> bool:
         """Whether the notes are known, and all pieces are single lines."""
-        return bool(self.notes) and all(map(content.is_one_line, self.notes.values()))
+        return bool(self.notes) and all(map(midi.is_one_line, self.notes.values()))
 
     @property
     def num_clips(self) -> int:

@@ -125,6 +125,12 @@ def test_two_files_of_one_piece_are_refused(tmp_path):
         midi.find(tmp_path)
 
 
+def test_one_line_has_no_two_notes_at_once():
+    first = midi.Note(0, 1, 60, 80)
+    assert midi.is_one_line([midi.Note(1, 2, 61, 80), first])
+    assert not midi.is_one_line([midi.Note(0.9, 2, 61, 80), first])
+
+
 @pytest.mark.parametrize("piece", sorted(midi.find(midi.EMBEDDED)))
 def test_excerpts_divide_a_score_and_leave_its_notes_whole(piece):
     notes = midi.read(midi.find(midi.EMBEDDED)[piece])

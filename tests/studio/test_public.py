@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -21,6 +20,7 @@ from test_studio import model_dir as model_dir  # A fixture.
 
 from umt_jax.processes import owner
 
+httpx = pytest.importorskip("httpx", reason="It comes with Gradio: make test-studio")
 pytestmark = pytest.mark.studio
 
 MAX_WAITING = 32

@@ -96,11 +96,6 @@ def test_the_median_offset_is_of_frames_where_both_have_a_pitch(rng):
     assert np.isnan(content.median_offset(pitch, []))
 
 
-def test_one_line_has_no_two_notes_at_once():
-    assert content.is_one_line([note(0, 1, 60), note(1, 2, 61)])
-    assert not content.is_one_line([note(0, 1.1, 60), note(1, 2, 61)])
-
-
 @pytest.mark.parametrize("name", ["Piano", "Flute"])
 def test_a_scale_is_heard_as_it_was_written(name):
     waveform = played(name)
