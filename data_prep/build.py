@@ -74,6 +74,11 @@ def define_flags() -> None:
     # What it was called in earlier versions.
     flags.DEFINE_alias("loudness_dbfs", "rms_dbfs")
     flags.DEFINE_integer("seed", defaults.seed, "Decides how the pitch is modulated.")
+    flags.DEFINE_list(
+        "splits",
+        [f"{share:g}" for share in defaults.splits],
+        "Shares of each domain's music for training, validation and test. Their sum is 1.",
+    )
     flags.DEFINE_integer(
         "num_workers", os.cpu_count() or 1, "Worker processes; all cores by default.", lower_bound=1
     )
@@ -96,6 +101,13 @@ def recipe_from_flags() -> Recipe:
         ValueError: A value is out of range.
     """
     values = flags.FLAGS.flag_values_dict()
+    try:
+        values["splits"] = tuple(map(float, values["splits"]))
+    except ValueError as error:
+        raise ValueError(
+            f"--splits={','.join(values['splits'])} are not numbers. Give shares, such as "
+            "--splits=0.8,0.1,0.1."
+        ) from error
     return Recipe(**{field.name: values[field.name] for field in dataclasses.fields(Recipe)})
 
 
@@ -138,6 +150,8 @@ def little_to_train_on(name: str, domain: staging.Metadata) -> Iterator[str]:
         return
     share = num_train / total
     advice = "as its tracks are few or short: add more of them."
+    if domain.get("splits", Recipe.splits)[0] < LEAST_TRAIN:
+        advice = "as --splits asked for."
     if domain.get("split_version", 1) < SPLIT_VERSION:
         advice = (
             "as an earlier version counted tracks, not minutes. It can be trained on as it is; "

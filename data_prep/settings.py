@@ -21,6 +21,7 @@ class Recipe:
         rms_dbfs: RMS that each track is brought to, in decibels relative to full scale; None
             leaves levels as they are.
         seed: Decides slices and shifts of the pitch modulation, and the timbres.
+        splits: Shares of a domain's music that training, validation and test get.
     """
 
     sample_rate_hz: int = ModelConfig.sample_rate_hz
@@ -30,6 +31,7 @@ class Recipe:
     timbre_variants: int = 0
     rms_dbfs: float | None = None
     seed: int = 0
+    splits: tuple[float, ...] = (0.8, 0.1, 0.1)
 
     def __post_init__(self) -> None:
         """Checks each value's range."""
@@ -46,6 +48,16 @@ class Recipe:
         if self.timbre_variants < 0:
             raise ValueError(f"--timbre_variants={self.timbre_variants} must be 0 or more.")
         check_rms(self.rms_dbfs)
+        shares = self.splits
+        if (
+            len(shares) != 3
+            or not all(share > 0 for share in shares)
+            or abs(sum(shares) - 1) > 1e-6
+        ):
+            raise ValueError(
+                f"splits={','.join(f'{share:g}' for share in shares)} must be three shares above 0 "
+                "whose sum is 1: of training, validation and test, such as 0.8,0.1,0.1."
+            )
 
     @property
     def num_augmented(self) -> int:

@@ -89,7 +89,11 @@ def is_up_to_date(metadata: Metadata | None, files: Sequence[SoundFile], recipe:
 
 
 def _setting(metadata: Metadata, name: str) -> Any:
-    return catalog.rms_dbfs(metadata) if name == "rms_dbfs" else metadata.get(name)
+    """Returns a setting as in `Recipe`; what an earlier version did not record is the default."""
+    if name == "rms_dbfs":
+        return catalog.rms_dbfs(metadata)
+    value = metadata.get(name, getattr(Recipe, name))
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _augmentation_version(metadata: Metadata) -> int:

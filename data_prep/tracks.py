@@ -14,11 +14,13 @@ from umt_jax.audio.level import Loudness
 
 SPLITS = ("train", "validation", "test")
 
-_HELD_OUT = 0.1
-_LEAST_HELD_OUT = 0.05
+# Whole tracks are held out if that leaves each split so much of its share, training at most
+# `LEAST_TRAIN` of all.
+_LEAST_HELD_OUT = 0.5
+_LEAST_OF_TRAIN = 0.875
 
 LEAST_TRAIN = 0.7
-"""Share of the music that is left to train on, if whole tracks are to be held out."""
+"""Share of the music that should be left to train on."""
 
 SPLIT_VERSION = 2
 """Grows when the same tracks are divided in another way; 1 counted tracks, not their lengths."""
@@ -176,11 +178,12 @@ def plan_domain(name: str, scanned: Iterable[Track | LeftOut], recipe: Recipe) -
 
 
 def split(tracks: Sequence[Track], recipe: Recipe) -> dict[str, list[Stretch]]:
-    """Divides a domain's tracks into the splits, a tenth of its segments each for two of them.
+    """Divides a domain's tracks into the splits, which get `recipe.splits` of its segments.
 
     Whole tracks are held out, by a hash of their names, where some have about the length: at least
-    half of a tenth each, and enough is left to train on. Otherwise tracks are cut in time, with a
-    gap between the parts. Where neither can be done, what comes closest is taken.
+    half of the share of validation and test, and enough is left to train on. Otherwise tracks are
+    cut in time, with a gap between the parts. Where neither can be done, what comes closest is
+    taken.
 
     Raises:
         ValueError: A split would be empty.
@@ -195,12 +198,15 @@ def split(tracks: Sequence[Track], recipe: Recipe) -> dict[str, list[Stretch]]:
             f"{', '.join(SPLITS)}; it has {len(tracks)}"
         )
     total = sum(track.num_samples // recipe.segment_samples for track in tracks)
+    wanted = dict(zip(SPLITS, recipe.splits, strict=True))
 
     def rank(stretches):
         """Whether enough is held out, and how much of what is enough is left to train on."""
         shares = {name: _count(parts) / total for name, parts in stretches.items()}
-        is_tested = min(shares["validation"], shares["test"]) >= _LEAST_HELD_OUT
-        return is_tested, min(shares["train"], LEAST_TRAIN)
+        is_tested = all(
+            shares[name] >= _LEAST_HELD_OUT * wanted[name] for name in ("validation", "test")
+        )
+        return is_tested, min(shares["train"], LEAST_TRAIN, _LEAST_OF_TRAIN * wanted["train"])
 
     stretches = max(possible, key=rank)  # Of equals the first.
     return {
@@ -214,14 +220,19 @@ def _count(stretches: Sequence[Stretch]) -> int:
 
 
 def _split_by_tracks(tracks: Sequence[Track], recipe: Recipe) -> dict[str, list[Stretch]]:
-    """Holds out whole tracks, each if that brings its split closer to a tenth of the segments."""
+    """Holds out whole tracks, each if that brings its split closer to its share of the segments."""
     stretches: dict[str, list[Stretch]] = {name: [] for name in SPLITS}
     ordered = sorted(tracks, key=lambda track: _hash(track.file.name))
     whole = [_stretch(track, 0, track.num_samples, recipe) for track in ordered]
-    target = _HELD_OUT * _count(whole)
+    _, *held_out_shares = recipe.splits
+    targets = {
+        name: share * _count(whole) for name, share in zip(SPLITS[1:], held_out_shares, strict=True)
+    }
     for stretch in whole:
-        held_out = min(("test", "validation"), key=lambda name: _count(stretches[name]))
-        before = _count(stretches[held_out])
+        held_out = min(
+            ("test", "validation"), key=lambda name: _count(stretches[name]) / targets[name]
+        )
+        before, target = _count(stretches[held_out]), targets[held_out]
         is_closer = abs(before + stretch.num_segments - target) < abs(before - target)
         stretches[held_out if is_closer else "train"].append(stretch)
     return stretches
@@ -237,29 +248,27 @@ def _split_off_the_shortest(tracks: Sequence[Track], recipe: Recipe) -> dict[str
 def _split_in_time(tracks: Sequence[Track], recipe: Recipe) -> dict[str, list[Stretch]]:
     """Cuts tracks into train, validation and test, in this order, the longest tracks first.
 
-    Of each track a tenth of its segments goes to either, until these have a tenth of all.
+    Validation and test get their shares of each track's segments, until they have those of all.
     """
     stretches: dict[str, list[Stretch]] = {name: [] for name in SPLITS}
     guard = round(_GUARD_SECONDS * recipe.sample_rate_hz)
     counts = {track: (track.num_samples - 2 * guard) // recipe.segment_samples for track in tracks}
     total = sum(track.num_samples // recipe.segment_samples for track in tracks)
-    missing = max(1, round(_HELD_OUT * total))
+    shares = dict(zip(SPLITS, recipe.splits, strict=True))
+    missing = {name: max(1, round(shares[name] * total)) for name in ("test", "validation")}
     for track in sorted(tracks, key=lambda track: (-track.num_samples, _hash(track.file.name))):
-        held_out = min(max(1, round(_HELD_OUT * counts[track])), missing)
-        if counts[track] < len(SPLITS) or not held_out:
-            # Too short to be cut, or there is enough: what the other splits have decides.
-            stretches["train"].append(_stretch(track, 0, track.num_samples, recipe))
-            continue
-        missing -= held_out
-        held_out *= recipe.segment_samples
-        test_start = track.num_samples - held_out
-        validation_start = test_start - guard - held_out
-        train_end = validation_start - guard
-        stretches["train"].append(_stretch(track, 0, train_end, recipe))
-        stretches["validation"].append(
-            _stretch(track, validation_start, validation_start + held_out, recipe)
-        )
-        stretches["test"].append(_stretch(track, test_start, track.num_samples, recipe))
+        end, left = track.num_samples, counts[track]
+        for name, others in (("test", 2), ("validation", 1)):
+            if counts[track] < len(SPLITS):
+                break  # Too short to be cut: what the other splits have decides.
+            # At least one for each of the others.
+            share = min(max(1, round(shares[name] * counts[track])), left - others)
+            held_out = min(share, missing[name])
+            if held_out:
+                start = end - held_out * recipe.segment_samples
+                stretches[name].append(_stretch(track, start, end, recipe))
+                missing[name], left, end = missing[name] - held_out, left - held_out, start - guard
+        stretches["train"].append(_stretch(track, 0, end, recipe))
     return stretches
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+import math
 import re
 
 import numpy as np
@@ -93,10 +95,12 @@ def test_one_or_two_tracks_are_cut_in_time_with_a_gap(lengths):
     assert_apart([track(f"{i}.wav", length) for i, length in enumerate(lengths)])
 
 
-def assert_apart(given):
+def assert_apart(given, recipe=RECIPE):
     """Splits tracks, and checks that each has some of them and no two meet."""
-    stretches = tracks.split(given, RECIPE)
-    assert all(stretches.values())
+    stretches = tracks.split(given, recipe)
+    assert all(part.num_segments for part in sum(stretches.values(), [])) and all(
+        stretches.values()
+    )
     lengths = {item.file.name: item.num_samples for item in given}
     cut = sorted((name, start, end, split) for name, split, start, end in spans(stretches))
     for (name, _, end, split), (next_name, next_start, _, next_split) in zip(
@@ -108,13 +112,42 @@ def assert_apart(given):
     for name, start, end, _ in cut:
         assert 0 <= start < end <= lengths[name]
     # The same whatever the order in which they come.
-    assert tracks.split(given[::-1], RECIPE) == stretches
+    assert tracks.split(given[::-1], recipe) == stretches
 
 
 def test_a_long_track_is_cut_eight_to_one_to_one():
     stretches = tracks.split([track("a.wav", 1000 * T + 4000)], RECIPE)
     counts = {split: parts[0].num_segments for split, parts in stretches.items()}
     assert counts == {"train": 800, "validation": 100, "test": 100}
+
+
+@pytest.mark.parametrize(
+    "splits", [(0.5, 0.25, 0.25), (0.9, 0.05, 0.05), (0.6, 0.1, 0.3), (0.1, 0.8, 0.1)], ids=str
+)
+def test_splits_have_the_shares_that_are_asked_for(splits):
+    recipe = dataclasses.replace(RECIPE, splits=splits)
+    for minutes in ([60], [47, 31], [5] * 40):
+        given = [track(str(i), 60 * 2000 * length) for i, length in enumerate(minutes)]
+        assert list(seconds(tracks.split(given, recipe)).values()) == pytest.approx(
+            splits, abs=0.02
+        )
+
+
+def test_of_every_cut_track_something_is_left_whatever_the_shares():
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        splits = tuple(rng.dirichlet([0.5] * 3) * 0.97 + 0.01)
+        recipe = dataclasses.replace(RECIPE, splits=splits)
+        given = [
+            track(str(i), int(n)) for i, n in enumerate(rng.integers(3.5 * T + 4000, 30 * T, 2))
+        ]
+        assert_apart(given, recipe)
+
+
+@pytest.mark.parametrize("splits", [(0.8, 0.2), (0.8, 0.2, 0.0), (0.8, 0.1, 0.2), (math.nan,) * 3])
+def test_shares_that_are_no_whole_are_refused(splits):
+    with pytest.raises(ValueError, match=r"splits=.* must be three shares above 0 whose sum is 1"):
+        Recipe(splits=splits)
 
 
 @pytest.mark.parametrize("lengths", [[], [2 * T], [3 * T], [3 * T + 3999], [2 * T, 2 * T]])
