@@ -37,16 +37,16 @@ class Recipe:
         """Checks each value's range."""
         check_mu_law(self.mu_law)
         if self.sample_rate_hz < 1000:
-            raise ValueError(f"--sample_rate_hz={self.sample_rate_hz} must be at least 1000.")
+            raise ValueError(f"sample_rate_hz={self.sample_rate_hz} must be at least 1000.")
         if self.segment_samples < _MIN_SEGMENT_SAMPLES:
             raise ValueError(
-                f"--segment_samples={self.segment_samples} must be at least "
+                f"segment_samples={self.segment_samples} must be at least "
                 f"{_MIN_SEGMENT_SAMPLES}, so that a part of it has a pitch to modulate."
             )
         if self.num_variants < 1:
-            raise ValueError(f"--num_variants={self.num_variants} must be at least 1.")
+            raise ValueError(f"num_variants={self.num_variants} must be at least 1.")
         if self.timbre_variants < 0:
-            raise ValueError(f"--timbre_variants={self.timbre_variants} must be 0 or more.")
+            raise ValueError(f"timbre_variants={self.timbre_variants} must be 0 or more.")
         check_rms(self.rms_dbfs)
         shares = self.splits
         if (

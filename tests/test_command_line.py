@@ -50,6 +50,8 @@ def test_memory_that_was_freed_is_not_asked_of_the_system_again():
     ("body", "line"),
     [
         ("raise ValueError('--count=1 is\\n    too few.')", "error: --count=1 is too few."),
+        ("raise ValueError('count=1 is below lower=2')", "error: --count=1 is below lower=2"),
+        ("open('/nowhere/count=1')", "error: /nowhere/count=1: No such file or directory."),
         ("open('/nowhere/at/all')", "error: /nowhere/at/all: No such file or directory."),
         ("raise KeyboardInterrupt", "Interrupted."),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "Interrupted."),

@@ -274,7 +274,7 @@ def no_domain(arguments, folder):
 def missing_checkpoint(arguments, folder):
     arguments["checkpoint"] = folder
     return (
-        f"--checkpoint={folder} is not the folder of a training run: it has no folder "
+        f"{folder} is not the folder of a training run: it has no folder "
         "'checkpoints'. Give what was --workdir in training."
     )
 

@@ -3,6 +3,7 @@
 import ctypes
 import logging as pylogging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -18,6 +19,9 @@ from umt_jax import own_packages
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _NEVER = 2**31 - 1  # A size that no allocation is compared with as too large.
 
+
+# Not what is part of a path or of a flag.
+_FIELD = re.compile(r"(?<![\w/.=-])([a-z_]+)=")
 
 _HELP = ("--help", "-help", "-h", "-?")
 
@@ -103,10 +107,15 @@ def _error_line(error: Exception) -> str:
 
 
 def message(error: Exception) -> str:
-    """Returns what an error says; of the system's own ones without their number."""
+    """Returns what an error says, fields as flags; the system's own ones without their number."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}."
-    return str(error)
+    return _FIELD.sub(_as_flag, str(error))
+
+
+def _as_flag(field: re.Match[str]) -> str:
+    """Returns `field=`, as errors of the library name what was given, as a flag of this command."""
+    return f"--{field[0]}" if field[1] in flags.FLAGS else field[0]
 
 
 def printable(text: str) -> str:

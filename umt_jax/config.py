@@ -54,7 +54,7 @@ def check_mu_law(convention: str) -> None:
     """Raises `ValueError` if there is no such convention."""
     if convention not in MU_LAW_CONVENTIONS:
         raise ValueError(
-            f"--mu_law={convention} is not known. Use {' or '.join(MU_LAW_CONVENTIONS)}."
+            f"mu_law={convention} is not known. Use {' or '.join(MU_LAW_CONVENTIONS)}."
         )
 
 
@@ -62,7 +62,7 @@ def check_rms(rms_dbfs: float | None) -> None:
     """Raises `ValueError` for a level that no recording has."""
     if rms_dbfs is not None and not -60 <= rms_dbfs <= 0:
         raise ValueError(
-            f"--rms_dbfs={rms_dbfs:g} must lie between -60 and 0; music is often near -20."
+            f"rms_dbfs={rms_dbfs:g} must lie between -60 and 0; music is often near -20."
         )
 
 
@@ -119,19 +119,19 @@ class ModelConfig:
         check_mu_law(self.mu_law)
         if self.encoder_activation not in ENCODER_ACTIVATIONS:
             raise ValueError(
-                f"--encoder_activation={self.encoder_activation} is not known. Use "
+                f"encoder_activation={self.encoder_activation} is not known. Use "
                 f"{' or '.join(ENCODER_ACTIVATIONS)}."
             )
         check_rms(self.rms_dbfs)
         for name, value in dataclasses.asdict(self).items():
             most = next((most for end, most in _MOST.items() if name.endswith(f"_{end}")), None)
             if most is not None and value < 1:
-                raise ValueError(f"--{name}={value} must be at least 1.")
+                raise ValueError(f"{name}={value} must be at least 1.")
             if most is not None and value > most:
-                raise ValueError(f"--{name}={reprlib.repr(value)} must be at most {most}.")
+                raise ValueError(f"{name}={reprlib.repr(value)} must be at most {most}.")
         if self.decoder_taps < 2:
             raise ValueError(
-                f"--decoder_taps={self.decoder_taps} must be at least 2, so that there is a past."
+                f"decoder_taps={self.decoder_taps} must be at least 2, so that there is a past."
             )
 
 
@@ -221,19 +221,19 @@ class TrainingConfig:
             "classifier_memory_steps",
         ):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name}={getattr(self, name)} must be at least 1.")
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         for name, most in (
             ("domain_batch", _MOST_SEGMENTS),
             ("classifier_context_frames", _MOST_CONTEXT_FRAMES),
         ):
             if getattr(self, name) > most:
-                raise ValueError(f"--{name}={getattr(self, name)} must be at most {most}.")
+                raise ValueError(f"{name}={getattr(self, name)} must be at most {most}.")
         for name in ("learning_rate", "classifier_learning_rate"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"--{name}={getattr(self, name)} must be above 0.")
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0.")
         for name in ("learning_rate_decay", "classifier_learning_rate_decay"):
             if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"--{name}={getattr(self, name)} must lie in (0, 1].")
+                raise ValueError(f"{name}={getattr(self, name)} must lie in (0, 1].")
         for name in (
             "gradient_clip",
             "confusion_weight",
@@ -243,43 +243,43 @@ class TrainingConfig:
             "classifier_context_frames",
         ):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"--{name}={getattr(self, name)} must be 0 or more.")
+                raise ValueError(f"{name}={getattr(self, name)} must be 0 or more.")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"--ema_decay={self.ema_decay} must be 0 or more, and below 1.")
+            raise ValueError(f"ema_decay={self.ema_decay} must be 0 or more, and below 1.")
         self._check_past()
         if self.freeze_encoder and not self.init_from:
             raise ValueError(
-                "--freeze_encoder keeps the encoder as it is, but this run begins with a random "
-                "one. Name a trained one with --init_from=CHECKPOINT."
+                "freeze_encoder=True keeps the encoder as it is, but this run begins with a random "
+                "one. Name a trained one with init_from=CHECKPOINT."
             )
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"--seed={self.seed} must lie in 0..{2**32 - 1}.")
+            raise ValueError(f"seed={self.seed} must lie in 0..{2**32 - 1}.")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(
-                f"--compute_dtype={self.compute_dtype} is not known. Use float32 or bfloat16."
+                f"compute_dtype={self.compute_dtype} is not known. Use float32 or bfloat16."
             )
         if self.domain_batch % self.microbatches:
             divisors = [n for n in range(1, self.domain_batch + 1) if self.domain_batch % n == 0]
             raise ValueError(
-                f"--microbatches={self.microbatches} must divide --domain_batch="
+                f"microbatches={self.microbatches} must divide domain_batch="
                 f"{self.domain_batch} evenly. Use one of {', '.join(map(str, divisors))}."
             )
         if self.remat not in ("none", "layer", "block"):
-            raise ValueError(f"--remat={self.remat} is not known. Use none, layer or block.")
+            raise ValueError(f"remat={self.remat} is not known. Use none, layer or block.")
 
     def _check_past(self) -> None:
         if not 0 <= self.past_detune_semitones <= 12:
             raise ValueError(
-                f"--past_detune_semitones={self.past_detune_semitones} must lie in 0..12."
+                f"past_detune_semitones={self.past_detune_semitones} must lie in 0..12."
             )
         for name in ("past_detune_share", "past_noise"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--{name}={getattr(self, name)} must lie in 0..1.")
+                raise ValueError(f"{name}={getattr(self, name)} must lie in 0..1.")
         longest = self.segment_samples if self.past_detune_semitones else math.inf
         if not 1 <= self.past_detune_samples <= longest:
             raise ValueError(
-                f"--past_detune_samples={self.past_detune_samples} must be at least 1 and at most "
-                f"--segment_samples={self.segment_samples}, so that the detuning of a segment "
+                f"past_detune_samples={self.past_detune_samples} must be at least 1 and at most "
+                f"segment_samples={self.segment_samples}, so that the detuning of a segment "
                 "comes back."
             )
 
@@ -360,18 +360,18 @@ class Config:
         if len(self.domains) == 1 and has_confusion:
             raise ValueError(
                 f"One domain ({self.domains[0]}) leaves the classifier nothing to tell apart, but "
-                f"--confusion_weight={self.training.confusion_weight}. Add a second domain, or "
-                "train a single-domain autoencoder with --confusion_weight=0 "
-                "(--preset=nsynth sets it)."
+                f"confusion_weight={self.training.confusion_weight}. Add a second domain, or "
+                "train a single-domain autoencoder with confusion_weight=0 "
+                "(preset=nsynth sets it)."
             )
         segment, pool = self.training.segment_samples, self.model.pool_samples
         if segment % pool:
             lower = segment // pool * pool
             nearest = [str(n) for n in (lower, lower + pool) if n > 0]
             raise ValueError(
-                f"--segment_samples={segment} must be a multiple of --pool_samples={pool}, so "
+                f"segment_samples={segment} must be a multiple of pool_samples={pool}, so "
                 "that latent frames cover whole segments. Nearest: "
-                f"--segment_samples={' or '.join(nearest)}."
+                f"segment_samples={' or '.join(nearest)}."
             )
 
     def _check_train_domains(self) -> None:
@@ -379,16 +379,16 @@ class Config:
         unknown = [domain for domain in self.train_domains if domain not in known]
         if unknown:
             raise ValueError(
-                f"--train_domains={','.join(unknown)} is not among the model's domains: "
+                f"train_domains={','.join(unknown)} is not among the model's domains: "
                 f"{', '.join(self.domains)}."
             )
         trained = set(self.trained_domains)
         left_out = [domain for domain in self.domains if domain not in trained]
         if left_out and not self.training.freeze_encoder:
             raise ValueError(
-                f"--train_domains leaves out {', '.join(left_out)}, whose decoders would no longer "
-                "fit an encoder that changes. Add --freeze_encoder, or leave them out of the model "
-                f"with --domains={','.join(self.train_domains)}."
+                f"train_domains={','.join(self.train_domains)} leaves out {', '.join(left_out)}, "
+                "whose decoders would no longer fit an encoder that changes. Add freeze_encoder=True, or "
+                f"leave them out of the model with domains={','.join(self.train_domains)}."
             )
 
     @property
@@ -455,7 +455,7 @@ def _check_type(field: dataclasses.Field[Any], value: Any) -> None:
     if is_one and kind is str:
         is_one = len(value) <= _MOST_CHARACTERS
     if not is_one:
-        raise ValueError(f"--{field.name}={reprlib.repr(value)} must be {_KINDS[kind]}.")
+        raise ValueError(f"{field.name}={reprlib.repr(value)} must be {_KINDS[kind]}.")
 
 
 def _section(value: Any, name: str = "it") -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_a_configuration_keeps_the_level_and_older_ones_have_none():
     assert Config.from_json(fields) == config
     del fields["model"]["rms_dbfs"]
     assert Config.from_json(fields).model.rms_dbfs is None
-    with pytest.raises(ValueError, match="--rms_dbfs=3 must lie between -60 and 0"):
+    with pytest.raises(ValueError, match="rms_dbfs=3 must lie between -60 and 0"):
         ModelConfig(rms_dbfs=3.0)
 
 

@@ -140,7 +140,7 @@ def test_an_export_is_the_best_checkpoint_in_float16(tmp_path, saved, run_config
         assert here.dtype == np.float32
         np.testing.assert_array_equal(here, np.asarray(there, np.float16).astype(np.float32))
     assert checkpoint.read_config(output) == run_config
-    with pytest.raises(ValueError, match="weights alone.*--init_from"):
+    with pytest.raises(ValueError, match="weights alone.*init_from"):
         integrity.set_aside(output)
     with pytest.raises(FileExistsError, match="holds a run already"):
         checkpoint.export(str(saved), output)
@@ -194,27 +194,27 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_on_one_line(
 
 
 def missing(folder):
-    return FileNotFoundError, "--checkpoint=.* is not the folder of a training run"
+    return FileNotFoundError, ".* is not the folder of a training run"
 
 
 def file_instead_of_folder(folder):
     folder.touch()
-    return FileNotFoundError, "--checkpoint=.* is not the folder of a training run"
+    return FileNotFoundError, ".* is not the folder of a training run"
 
 
 def empty(folder):
     (folder / "checkpoints").mkdir(parents=True)
-    return FileNotFoundError, "--checkpoint=.* holds no finished checkpoint yet"
+    return FileNotFoundError, ".* holds no finished checkpoint yet"
 
 
 def interrupted_in_its_first_checkpoint(folder):
     (folder / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)
-    return FileNotFoundError, "--checkpoint=.* holds no finished checkpoint yet"
+    return FileNotFoundError, ".* holds no finished checkpoint yet"
 
 
 def empty_folder_named_as_a_step(folder):
     (folder / "checkpoints" / "5").mkdir(parents=True)
-    return FileNotFoundError, "--checkpoint=.* holds no finished checkpoint yet"
+    return FileNotFoundError, ".* holds no finished checkpoint yet"
 
 
 def random_folder(folder):

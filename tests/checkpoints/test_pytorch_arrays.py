@@ -140,8 +140,8 @@ def test_options_that_were_not_set_or_not_there_yet_have_their_defaults():
     ("changed", "message"),
     [
         ({"encoder_func": "glu"}, "encoder_func is 'glu'; runs of the .* have relu or tanh"),
-        ({"kernel_size": 1}, "--decoder_taps=1 must be at least 2"),
-        ({"d_layers": 0}, "--classifier_layers=0 must be at least 1"),
+        ({"kernel_size": 1}, "decoder_taps=1 must be at least 2"),
+        ({"d_layers": 0}, "classifier_layers=0 must be at least 1"),
         ({"layers": None}, "layers is None instead of a whole number"),
         ({"blocks": 2.5}, r"blocks is 2\.5 instead of a whole number"),
         ({"lr": "fast"}, "lr is 'fast' instead of a number"),

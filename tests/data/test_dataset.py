@@ -192,23 +192,23 @@ def test_an_unknown_domain_lists_those_there_are(prepared_dir):
         (
             "training",
             {"segment_samples": 2000},
-            "Cello .* 1024 samples, fewer than --segment_samples=2000",
+            "Cello .* 1024 samples, fewer than segment_samples=2000",
         ),
         (
             "model",
             {"sample_rate_hz": 16_000},
-            "Cello was prepared with --sample_rate_hz=8000, but the model needs 16000",
+            "Cello was prepared with sample_rate_hz=8000, but the model needs 16000",
         ),
         (
             "model",
             {"mu_law": "truncated"},
-            "Cello was prepared with --mu_law=rounded, but the model needs truncated. Prepare it "
+            "Cello was prepared with mu_law=rounded, but the model needs truncated. Prepare it "
             "with data_prep.build --mu_law=truncated",
         ),
         (
             "model",
             {"rms_dbfs": -20.0},
-            "Cello was prepared with no --rms_dbfs, but the model needs -20.0. Prepare it with "
+            "Cello was prepared with no rms_dbfs, but the model needs -20.0. Prepare it with "
             "data_prep.build --rms_dbfs=-20.0",
         ),
     ],

@@ -311,7 +311,7 @@ def test_segments_longer_than_prepared_are_refused_before_anything_is_written(
 ):
     training = dataclasses.replace(run_config.training, segment_samples=2000)
     config = dataclasses.replace(run_config, training=training)
-    with pytest.raises(ValueError, match="1024 samples, fewer than --segment_samples=2000"):
+    with pytest.raises(ValueError, match="1024 samples, fewer than segment_samples=2000"):
         run(config, schedule(8), prepared_dir, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

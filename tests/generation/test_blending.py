@@ -113,14 +113,14 @@ def test_levels_are_the_loudest_ones_unless_that_clips(rng):
         ),
         (
             lambda: blend(latents_of(1, 3), latents_of(2, 3), "constant", 1.5),
-            r"--weight=1.5 must lie in \[0, 1\]",
+            r"weight=1.5 must lie in \[0, 1\]",
         ),
         (
             lambda: blend(latents_of(1, 3), latents_of(2, 3), "cubic"),
-            "--schedule=cubic is not known. Use paper, ramp, constant",
+            "schedule=cubic is not known. Use paper, ramp, constant",
         ),
         (lambda: blending.grid([latents_of(1, 3)] * 3, 3), "has four sounds"),
-        (lambda: blending.grid([latents_of(1, 3)] * 4, 1), "--grid=1 must be 2 or more"),
+        (lambda: blending.grid([latents_of(1, 3)] * 4, 1), "grid=1 must be 2 or more"),
     ],
 )
 def test_bad_values_are_named(call, message):

@@ -277,5 +277,5 @@ def test_decoders_with_more_taps_generate_the_likeliest_codes_of_the_teacher_for
 @pytest.mark.parametrize("engine", ["native", "pallas"])
 def test_engines_that_know_two_taps_say_which_one_knows_more(tiny_parameters, engine):
     config = dataclasses.replace(TINY_MODEL, decoder_taps=3)
-    with pytest.raises(ValueError, match=f"{engine} plays .* two taps; .* 3 .* --engine=scan"):
+    with pytest.raises(ValueError, match=f"{engine} plays .* two taps; .* 3 .* engine=scan"):
         generate.pack(tiny_parameters.decoders, config, ENGINES[engine])

@@ -155,9 +155,9 @@ def test_confusion_grows_over_its_ramp():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"classifier_updates": 0}, "--classifier_updates=0 must be at least 1"),
-        ({"classifier_memory_steps": 0}, "--classifier_memory_steps=0 must be at least 1"),
-        ({"latent_noise": -0.1}, "--latent_noise=-0.1 must be 0 or more"),
+        ({"classifier_updates": 0}, "classifier_updates=0 must be at least 1"),
+        ({"classifier_memory_steps": 0}, "classifier_memory_steps=0 must be at least 1"),
+        ({"latent_noise": -0.1}, "latent_noise=-0.1 must be 0 or more"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_in_a_sentence(fields, message):

@@ -156,5 +156,5 @@ def test_microbatches_on_many_devices_have_the_gradients_of_one_device(name):
 
 
 def test_pmap_cannot_split_domains():
-    with pytest.raises(ValueError, match="--mesh=4x2 does. Use --mesh=1x8, or --partitioning=jit"):
+    with pytest.raises(ValueError, match="mesh=4x2 does. Use mesh=1x8, or partitioning=jit"):
         train("pmap", 4, jax.devices(), (4, 2))

@@ -68,10 +68,10 @@ def test_a_layout_may_be_asked_for(layout):
     [
         (
             (2, 2),
-            "--mesh=2x2 is a layout of 4 devices, but there are 8. Use --mesh=2x4, or leave it",
+            "mesh=2x2 is a layout of 4 devices, but there are 8. Use mesh=2x4, or leave it",
         ),
-        ((4, 2), "--mesh=4x2 cannot split 6 decoders over 4 .* Use --mesh=2x4, or leave it out"),
-        ((1, 8), "cannot split --domain_batch=12 segments over 8 .* Use --mesh=2x4, or leave it"),
+        ((4, 2), "mesh=4x2 cannot split 6 decoders over 4 .* Use mesh=2x4, or leave it out"),
+        ((1, 8), "cannot split domain_batch=12 segments over 8 .* Use mesh=2x4, or leave it"),
     ],
 )
 def test_a_layout_that_does_not_divide_is_told_what_does(layout, message):

@@ -158,7 +158,7 @@ class Checkpoints:
             raise ValueError(
                 f"{folder} does not hold the arrays of this model ({reason}): it was written by "
                 "another version of umt_jax, or by another program. Start anew in another "
-                "--workdir."
+                "workdir."
             ) from error
         optimizers = restored["optimizers"]
         if target.average is None:
@@ -356,7 +356,7 @@ def export(
         ValueError: It cannot be read, or float16 cannot hold a weight of it.
     """
     if has_checkpoint(output):
-        raise FileExistsError(f"--output={output} holds a run already. Name another folder.")
+        raise FileExistsError(f"output={output} holds a run already. Name another folder.")
     config = read_config(workdir, step)  # Says what is wrong, if anything is.
     config = dataclasses.replace(config, sampling=sampling or config.sampling)
     with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
@@ -366,7 +366,7 @@ def export(
         lambda leaf: np.asarray(leaf, np.float16), restore_parameters(workdir, step)
     )
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)):
-        raise ValueError(f"--checkpoint={workdir} has weights beyond float16, step {step}.")
+        raise ValueError(f"{workdir} has weights beyond float16, step {step}.")
     dataset = read_dataset(workdir, step)
     if not recordings:
         dataset = {name: _without_recordings(domain) for name, domain in dataset.items()}
@@ -443,15 +443,15 @@ def _read(workdir, step, **parts):
     folder = folder_of(workdir)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"--checkpoint={workdir} is not the folder of a training run: it has no folder "
-            "'checkpoints'. Give what was --workdir in training."
+            f"{workdir} is not the folder of a training run: it has no folder "
+            "'checkpoints'. Give the folder that training wrote, its workdir."
         )
     there = steps(folder)
     if not there:
-        raise FileNotFoundError(f"--checkpoint={workdir} holds no finished checkpoint yet.")
+        raise FileNotFoundError(f"{workdir} holds no finished checkpoint yet.")
     if step is not None and step not in there:
         raise FileNotFoundError(
-            f"--checkpoint={workdir} has no step {step}. There are: {', '.join(map(str, there))}."
+            f"{workdir} has no step {step}. There are: {', '.join(map(str, there))}."
         )
     try:
         for number in there:  # The manager reads the losses of all, to know the best.

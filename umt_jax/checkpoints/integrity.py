@@ -54,7 +54,7 @@ def _set_aside(folder: epath.Path) -> None:
         named = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
         raise ValueError(
             f"No checkpoint in {folder} can be loaded ({named}). Bring one back from a backup, or "
-            "start anew in another --workdir."
+            "start anew in another workdir."
         )
     for step, reason in damaged.items():
         kept = folder / f"{step}.damaged"
@@ -69,7 +69,7 @@ def _damage(checkpoint_folder: epath.Path) -> str | None:
     if (checkpoint_folder / "parameters").is_dir() and not (
         checkpoint_folder / "optimizers"
     ).is_dir():
-        return "weights alone, as umt_jax.export writes them; give them as --init_from"
+        return "weights alone, as umt_jax.export writes them; give them as init_from"
     try:
         checkpoint.check_files(checkpoint_folder)
         for part in checkpoint.ARRAYS:

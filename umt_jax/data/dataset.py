@@ -49,7 +49,7 @@ def find_domains(data_dir: str) -> tuple[str, ...]:
     domains = tuple(catalog.find(storage.path(data_dir)))
     if not domains:
         raise FileNotFoundError(
-            f"--data_dir={data_dir} holds no prepared domain. Prepare it first: "
+            f"data_dir={data_dir} holds no prepared domain. Prepare it first: "
             f"python -m data_prep.build --audio_dir=MUSIC --data_dir={data_dir}"
         )
     return domains
@@ -75,7 +75,7 @@ class Dataset:
         missing = [domain for domain in domains if domain not in there]
         if missing:
             raise FileNotFoundError(
-                f"--data_dir={data_dir} has no domain {', '.join(missing)}. "
+                f"data_dir={data_dir} has no domain {', '.join(missing)}. "
                 f"There are: {', '.join(there)}."
             )
         self._folders = [there[domain] for domain in domains]
@@ -110,16 +110,16 @@ class Dataset:
                 ("rms_dbfs", catalog.rms_dbfs(recipe), rms_dbfs),
             ):
                 if there != needed:
-                    way = f"--{flag}={there}" if there is not None else f"no --{flag}"
+                    way = f"{flag}={there}" if there is not None else f"no {flag}"
                     raise ValueError(
                         f"{domain} was prepared with {way}, but the model needs {needed}. Prepare "
-                        f"it with data_prep.build --{flag}={needed}, in another --data_dir or with "
+                        f"it with data_prep.build --{flag}={needed}, in another folder or with "
                         "--overwrite."
                     )
             if recipe["segment_samples"] < segment_samples:
                 raise ValueError(
                     f"{domain} was prepared in segments of {recipe['segment_samples']} samples, "
-                    f"fewer than --segment_samples={segment_samples}. Use at most "
+                    f"fewer than segment_samples={segment_samples}. Use at most "
                     f"{recipe['segment_samples']}, or prepare longer ones with data_prep.build "
                     f"--segment_samples={segment_samples} --overwrite."
                 )

@@ -70,9 +70,9 @@ def schedule_weights(
         ValueError: There is no such schedule, or the weight is not in [0, 1].
     """
     if schedule not in SCHEDULES:
-        raise ValueError(f"--schedule={schedule} is not known. Use {', '.join(SCHEDULES)}.")
+        raise ValueError(f"schedule={schedule} is not known. Use {', '.join(SCHEDULES)}.")
     if not 0 <= weight <= 1:
-        raise ValueError(f"--weight={weight} must lie in [0, 1]: 0 is the first, 1 the second.")
+        raise ValueError(f"weight={weight} must lie in [0, 1]: 0 is the first, 1 the second.")
     if schedule == "constant":
         return np.full(num_frames, weight, np.float32)
     if schedule == "ramp":
@@ -145,7 +145,7 @@ def grid(corners: Sequence[Float[Array, "_ Z"]], size: int) -> Float[np.ndarray,
     if len(corners) != 4:
         raise ValueError(f"A grid has four sounds at its corners, not {len(corners)}.")
     if size < 2:
-        raise ValueError(f"--grid={size} must be 2 or more, which is the four sounds themselves.")
+        raise ValueError(f"grid={size} must be 2 or more, which is the four sounds themselves.")
     validation.check_mixable(*corners)
     num_frames = min(map(len, corners))
     latents = np.stack([np.asarray(corner[:num_frames], np.float32) for corner in corners])

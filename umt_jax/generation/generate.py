@@ -243,8 +243,8 @@ def check_two_taps(config: ModelConfig, engine: str) -> None:
     """Raises `ValueError` if a decoder's convolutions have more taps than most engines know."""
     if config.decoder_taps != 2:
         raise ValueError(
-            f"--engine={engine} plays models whose convolutions have two taps; this one's have "
-            f"{config.decoder_taps} (decoder_taps). Use --engine=scan."
+            f"engine={engine} plays models whose convolutions have two taps; this one's have "
+            f"{config.decoder_taps} (decoder_taps). Use engine=scan."
         )
 
 

@@ -57,8 +57,4 @@ def sampling(own: SamplingConfig | None = None) -> SamplingConfig:
         ValueError: A flag's value is not allowed.
     """
     args = flags.FLAGS
-    try:
-        own = own or SamplingConfig()
-        return own.override(temperature=args.temperature, top_p=args.top_p)
-    except ValueError as error:
-        raise ValueError(f"--{error}") from error
+    return (own or SamplingConfig()).override(temperature=args.temperature, top_p=args.top_p)

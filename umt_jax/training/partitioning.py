@@ -80,8 +80,8 @@ class Pmap:
         """
         if mesh.shape["domain"] != 1:
             raise ValueError(
-                f"--partitioning=pmap cannot split domains, but --mesh={mesh.shape['domain']}x"
-                f"{mesh.shape['data']} does. Use --mesh=1x{mesh.size}, or --partitioning=jit."
+                f"partitioning=pmap cannot split domains, but mesh={mesh.shape['domain']}x"
+                f"{mesh.shape['data']} does. Use mesh=1x{mesh.size}, or partitioning=jit."
             )
         config = nets.config
         self._shape = (len(config.trained_domains), config.training.domain_batch)
@@ -167,7 +167,7 @@ class Pmap:
 Partitioning = Jit | Pmap
 
 NAMES = ("jit", "pmap")
-"""Values of --partitioning."""
+"""Values of `partitioning`."""
 
 
 def make(

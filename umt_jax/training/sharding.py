@@ -55,16 +55,16 @@ def _layouts(num_domains, domain_batch, num_devices):
     nearest = -(-domain_batch // multiple) * multiple
     counts = {d * b for d in _divisors(num_domains) for b in _divisors(domain_batch)}
     raise ValueError(
-        f"{num_devices} devices cannot share --domain_batch={domain_batch} segments of each domain "
-        f"evenly. Use --domain_batch={nearest} or another multiple of {multiple}, or "
+        f"{num_devices} devices cannot share domain_batch={domain_batch} segments of each domain "
+        f"evenly. Use domain_batch={nearest} or another multiple of {multiple}, or "
         f"{_one_of(count for count in counts if count < num_devices)} devices."
     )
 
 
 def _refuse(layout, num_domains, domain_batch, num_devices, possible):
     domain_axis, data_axis = layout
-    given = f"--mesh={domain_axis}x{data_axis}"
-    advice = f"Use --mesh={_one_of(f'{d}x{b}' for d, b in possible)}, or leave it out."
+    given = f"mesh={domain_axis}x{data_axis}"
+    advice = f"Use mesh={_one_of(f'{d}x{b}' for d, b in possible)}, or leave it out."
     if domain_axis * data_axis != num_devices:
         raise ValueError(
             f"{given} is a layout of {domain_axis * data_axis} devices, but there are "
@@ -76,7 +76,7 @@ def _refuse(layout, num_domains, domain_batch, num_devices, possible):
             f"{advice}"
         )
     raise ValueError(
-        f"{given} cannot split --domain_batch={domain_batch} segments over {data_axis} devices "
+        f"{given} cannot split domain_batch={domain_batch} segments over {data_axis} devices "
         f"evenly. {advice}"
     )
 

@@ -38,10 +38,10 @@ def test_a_compiler_that_fails_is_named_with_its_reason(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"name": "cuda"}, "--engine=cuda is not known. Use one of auto, scan, native, pallas"),
-        ({"weights": "int8"}, "--weights=int8 is not known. Use float32 or bfloat16"),
-        ({"name": "pallas"}, "--engine=pallas needs a tpu; this is a cpu. Use auto"),
-        ({"name": "scan", "weights": "bfloat16"}, "--weights=bfloat16 needs --engine=native"),
+        ({"name": "cuda"}, "engine=cuda is not known. Use one of auto, scan, native, pallas"),
+        ({"weights": "int8"}, "weights=int8 is not known. Use float32 or bfloat16"),
+        ({"name": "pallas"}, "engine=pallas needs a tpu; this is a cpu. Use auto"),
+        ({"name": "scan", "weights": "bfloat16"}, "weights=bfloat16 needs engine=native"),
     ],
 )
 def test_engines_that_are_not_there_are_named_with_those_that_are(flags, message):

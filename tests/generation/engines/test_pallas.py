@@ -83,15 +83,15 @@ def test_bfloat16_weights_give_the_codes_and_the_cache_of_scan_with_rounded_kern
 
 
 def test_streams_beyond_vmem_are_refused_with_how_many_fit():
-    with pytest.raises(ValueError, match="Use --streams=2 or fewer, or --engine=scan"):
+    with pytest.raises(ValueError, match="Use 2 streams or fewer, or engine=scan"):
         _lower(MUSICNET, pallas.PallasEngine(), 3)
     huge = dataclasses.replace(PAPER, decoder_blocks=1, decoder_layers=18)
-    with pytest.raises(ValueError, match="Not even one fits. Use --engine=scan"):
+    with pytest.raises(ValueError, match="Not even one fits. Use engine=scan"):
         _lower(huge, pallas.PallasEngine(), 1)
 
 
 def test_pallas_is_chosen_on_tpus_alone(monkeypatch):
-    with pytest.raises(ValueError, match="--engine=pallas needs a tpu; this is a cpu"):
+    with pytest.raises(ValueError, match="engine=pallas needs a tpu; this is a cpu"):
         choose.choose("pallas")
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert choose.choose("pallas", "bfloat16") == pallas.PallasEngine("bfloat16")

@@ -25,22 +25,22 @@ def choose(name: str = "auto", weights: str = "float32", *, taps: int = 2) -> En
         ValueError: There is no such engine or type, or it does not run here.
     """
     if name not in NAMES:
-        raise ValueError(f"--engine={name} is not known. Use one of {', '.join(NAMES)}.")
+        raise ValueError(f"engine={name} is not known. Use one of {', '.join(NAMES)}.")
     if weights not in WEIGHT_TYPES:
-        raise ValueError(f"--weights={weights} is not known. Use {' or '.join(WEIGHT_TYPES)}.")
+        raise ValueError(f"weights={weights} is not known. Use {' or '.join(WEIGHT_TYPES)}.")
     platform = jax.default_backend()
     if name == "auto":
         name = _automatic(platform) if taps == 2 else "scan"
     if name == "scan":
         if weights != "float32":
             raise ValueError(
-                f"--weights={weights} needs --engine=native (a CPU with a C++ compiler) or "
+                f"weights={weights} needs engine=native (a CPU with a C++ compiler) or "
                 "pallas; this is scan, which has float32 alone."
             )
         return scan.ScanEngine()
     needed = {"native": "cpu", "pallas": "tpu"}[name]
     if platform != needed:
-        raise ValueError(f"--engine={name} needs a {needed}; this is a {platform}. Use auto.")
+        raise ValueError(f"engine={name} needs a {needed}; this is a {platform}. Use auto.")
     if name == "native":
         native.library()
         return native.NativeEngine(weights)
@@ -55,6 +55,6 @@ def _automatic(platform: str) -> str:
     try:
         native.library()
     except OSError as error:
-        logging.warning("Generating with --engine=scan, a few times slower than native: %s", error)
+        logging.warning("Generating with engine=scan, a few times slower than native: %s", error)
         return "scan"
     return "native"

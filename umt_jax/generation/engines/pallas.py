@@ -230,11 +230,11 @@ def _check_fits(packed, config, num_streams, block_samples):
     if needed(num_streams) <= VMEM_BYTES:
         return needed(num_streams)
     fitting = max((n for n in range(num_streams) if needed(n) <= VMEM_BYTES), default=0)
-    advice = f"Use --streams={fitting} or fewer, or" if fitting else "Not even one fits. Use"
+    advice = f"Use {fitting} streams or fewer, or" if fitting else "Not even one fits. Use"
     raise ValueError(
-        f"--engine=pallas keeps weights and streams in VMEM: with {num_streams} streams "
+        f"engine=pallas keeps weights and streams in VMEM: with {num_streams} streams "
         f"{needed(num_streams) / 2**20:.0f} MiB, of which {kept / 2**20:.0f} MiB are weights, "
-        f"where {VMEM_BYTES // 2**20} MiB fit. {advice} --engine=scan."
+        f"where {VMEM_BYTES // 2**20} MiB fit. {advice} engine=scan."
     )
 
 
