@@ -56,13 +56,22 @@ def main() -> None:
         if not train_flags.ACCEPT_CHANGED_DATA.value:
             initial_state.check_data(prepared.description, workdir)
 
+        newest_step = checkpoint.newest_step(workdir)
+        schedule = train_flags.schedule_from_flags(newest_step)
+        if train_flags.MORE_STEPS.value is not None:
+            logging.info(
+                "Training on to step %d. Should it be stopped, --num_steps=%d in place of "
+                "--more_steps resumes it.",
+                *(schedule.num_steps, schedule.num_steps),
+            )
+
         def asked_to_stop(step: int) -> bool:
             check_alone()
             return stop.reached(step)
 
         done = run(
             config,
-            train_flags.schedule_from_flags(),
+            schedule,
             prepared,
             workdir=workdir,
             layout=train_flags.layout_from_flags(),
@@ -142,7 +151,10 @@ def run(
             unlogged = checkpoints.unlogged(newest_step)
             logging.info("Going on from step %d in %s.", newest_step, workdir)
         if first_step >= schedule.num_steps:
-            logging.info("That is all that --num_steps=%d asks for.", schedule.num_steps)
+            logging.info(
+                "That is all that --num_steps=%d asks for; --more_steps=N trains on.",
+                schedule.num_steps,
+            )
         _log_sizes(state, mesh)
 
         part = sharding.local_part(mesh, len(config.trained_domains), config.training.domain_batch)

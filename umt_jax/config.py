@@ -387,8 +387,9 @@ class Config:
         if left_out and not self.training.freeze_encoder:
             raise ValueError(
                 f"train_domains={','.join(self.train_domains)} leaves out {', '.join(left_out)}, "
-                "whose decoders would no longer fit an encoder that changes. Add freeze_encoder=True, or "
-                f"leave them out of the model with domains={','.join(self.train_domains)}."
+                "whose decoders would no longer fit an encoder that changes. Add "
+                "freeze_encoder=True, or leave them out of the model with "
+                f"domains={','.join(self.train_domains)}."
             )
 
     @property

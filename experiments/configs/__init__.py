@@ -14,6 +14,11 @@ def flagfile(name: str) -> Path:
     return _FOLDER / f"{name}.flags"
 
 
+def chosen(argv: Sequence[str]) -> str:
+    """Returns the value of --preset on a command line, or "" where it is not given."""
+    return (_values(argv, "preset") or [""])[-1]
+
+
 def with_preset(argv: Sequence[str], known: str = "") -> list[str]:
     """Returns a command line in which --preset=NAME has become the flags of that preset.
 
@@ -27,10 +32,9 @@ def with_preset(argv: Sequence[str], known: str = "") -> list[str]:
     Raises:
         ValueError: There is no preset of that name.
     """
-    names = _values(argv, "preset")
-    if not names or not names[-1]:
+    name = chosen(argv)
+    if not name:
         return list(argv)
-    name = names[-1]
     if name in NAMES:
         return [argv[0], f"--flagfile={flagfile(name)}", *argv[1:]]
     if name == known:

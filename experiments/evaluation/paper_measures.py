@@ -7,6 +7,7 @@ import dataclasses
 
 import librosa
 import numpy as np
+from sklearn import metrics
 
 from umt_jax.shapes import Array, Float, Int
 
@@ -30,10 +31,8 @@ def pitch_correlation(
         moved = found[max(0, lag) : len(found) + min(0, lag)]
         still = expected[max(0, -lag) : len(expected) + min(0, -lag)]
         both = np.isfinite(moved) & np.isfinite(still)
-        if both.sum() > 1:
-            a, b = (contour[both] - contour[both].mean() for contour in (moved, still))
-            length = np.linalg.norm(a) * np.linalg.norm(b)
-            values += [float(a @ b / length)] if length > 1e-9 else []
+        if both.any() and min(np.ptp(moved[both]), np.ptp(still[both])) > 1e-9:
+            values.append(float(np.corrcoef(moved[both], still[both])[0, 1]))
     return max(values, default=float("nan"))
 
 
@@ -74,8 +73,7 @@ def confusion(
     Returns:
         Shares, each row's sum 1, or NaN where a domain has no line-up.
     """
-    counts = np.zeros((num_domains, num_domains))
-    np.add.at(counts, (np.asarray(domains), np.asarray(chosen)), 1)
+    counts = metrics.confusion_matrix(domains, chosen, labels=np.arange(num_domains))
     with np.errstate(invalid="ignore"):
         return counts / counts.sum(axis=1, keepdims=True)
 
@@ -112,8 +110,5 @@ def pitch_correlations(latents: Float[Array, "P I Z"]) -> PitchCorrelations:
 
 def _mean_correlation(groups: Float[np.ndarray, "G M Z"]) -> float:
     """Returns the mean correlation of two members of one group."""
-    deviations = groups - groups.mean(axis=-1, keepdims=True)
-    deviations /= np.maximum(np.linalg.norm(deviations, axis=-1, keepdims=True), 1e-12)
-    products = np.einsum("gmz,gnz->gmn", deviations, deviations)
-    first, second = np.triu_indices(groups.shape[1], k=1)
-    return float(products[:, first, second].mean())
+    pairs = np.triu_indices(groups.shape[1], k=1)
+    return float(np.mean([np.corrcoef(members)[pairs] for members in groups]))

@@ -82,6 +82,13 @@ PROCESS_ID = flags.DEFINE_integer(
 NUM_STEPS = flags.DEFINE_integer(
     "num_steps", 250_000, "Training steps in all, counted from the run's beginning.", 1
 )
+MORE_STEPS = flags.DEFINE_integer(
+    "more_steps",
+    None,
+    "Trains the run in --workdir for so many steps more than its newest checkpoint has, whatever "
+    "--num_steps says.",
+    lower_bound=1,
+)
 LOG_EVERY = flags.DEFINE_integer("log_every", 50, "Steps between two lines of progress.", 1)
 EVAL_EVERY = flags.DEFINE_integer(
     "eval_every", 2_000, "Steps between two evaluations, each of which saves a checkpoint.", 1
@@ -272,10 +279,25 @@ def layout_from_flags() -> Layout:
     return Layout(PARTITIONING.value, (int(domain_axis), int(data_axis)) if mesh else None)
 
 
-def schedule_from_flags() -> Schedule:
-    """Returns the schedule that the flags describe."""
+def schedule_from_flags(newest_step: int | None) -> Schedule:
+    """Returns the schedule that the flags describe.
+
+    Args:
+        newest_step: That of the newest checkpoint in --workdir, if there is one.
+
+    Raises:
+        ValueError: --more_steps has no run to train on.
+    """
+    num_steps = NUM_STEPS.value
+    if MORE_STEPS.value is not None:
+        if newest_step is None:
+            raise ValueError(
+                f"--more_steps={MORE_STEPS.value} trains a run on, but --workdir={WORKDIR.value} "
+                "has no checkpoint yet. For a new run --num_steps says how long."
+            )
+        num_steps = newest_step + MORE_STEPS.value
     return Schedule(
-        num_steps=NUM_STEPS.value,
+        num_steps=num_steps,
         log_every=LOG_EVERY.value,
         eval_every=EVAL_EVERY.value,
         eval_batches=EVAL_BATCHES.value,

@@ -1,5 +1,6 @@
 """What a run starts from: the weights of another one, or its own newest checkpoint."""
 
+import copy
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from umt_jax.model import networks
 def with_preset(argv: Sequence[str]) -> list[str]:
     """Returns the command line with the flags of its --preset; see `configs.with_preset`.
 
-    A run whose --preset was a name alone, as it once was for all, is resumed by the same words.
+    A run whose --preset was a name alone, as it once was for all, is resumed by the same words:
+    neither has a new name to be that of a preset, nor do its sizes have to be those of a preset.
     """
     configs.check_flagfiles(argv)
     given = flags.FlagValues()
@@ -28,8 +30,23 @@ def with_preset(argv: Sequence[str]) -> list[str]:
     given(argv, known_only=True)
     # Not from a checkpoint: reading one starts a device, and hosts are joined before that.
     record = storage.path(workdir.value or ".") / "config.json"
-    known = json.loads(record.read_text()).get("preset", "") if record.exists() else ""
-    return configs.with_preset(argv, known)
+    run = json.loads(record.read_text()) if record.exists() else {}
+    expanded = configs.with_preset(argv, run.get("preset", ""))
+    if not run or configs.chosen(argv) != run.get("preset"):
+        return expanded
+    try:
+        # What fits the run, the preset if both do.
+        return min((expanded, list(argv)), key=lambda words: _num_contradictions(words, run))
+    except flags.Error:  # Reported when the command line itself is parsed.
+        return expanded
+
+
+def _num_contradictions(argv: Sequence[str], run: dict[str, Any]) -> int:
+    """Returns how many fields of a run have other values by a command line."""
+    values = copy.deepcopy(flags.FLAGS)
+    values(argv, known_only=True)
+    fields = run["model"] | run["training"]
+    return sum(name in values and values[name].value != fields[name] for name in fields)
 
 
 def base_config(workdir: str) -> Config | None:
@@ -88,8 +105,8 @@ def check_config(config: Config, workdir: str) -> None:
                 )
             raise ValueError(
                 f"--{flag}={value} contradicts the run in --workdir={workdir}, which has "
-                f"--{flag}={before[flag]}. Use that value to go on with it, of which --num_steps "
-                f"says how long, or another --workdir to start anew.{way}"
+                f"--{flag}={before[flag]}. Use that value to go on with it (--more_steps=N for N "
+                f"more steps), or another --workdir to start anew.{way}"
             )
 
 
@@ -103,9 +120,9 @@ def check_data(description: dict[str, Any], workdir: str) -> None:
     Raises:
         ValueError: The data were built anew, out of other recordings or with other settings.
     """
-    if not checkpoint.has_checkpoint(workdir):
+    newest = checkpoint.newest_step(workdir)
+    if newest is None:
         return
-    newest = checkpoint.steps(checkpoint.folder_of(workdir))[-1]
     changes = data_changes.between(checkpoint.read_dataset(workdir, newest), description)
     if changes:
         raise ValueError(

@@ -266,6 +266,11 @@ def has_checkpoint(workdir: str) -> bool:
     return bool(steps(folder_of(workdir)))
 
 
+def newest_step(workdir: str) -> int | None:
+    """Returns the step of a run's newest checkpoint; None if it has none."""
+    return max(steps(folder_of(workdir)), default=None)
+
+
 def read_config(workdir: str, step: int | None = None) -> Config:
     """Returns the configuration that a run was trained with.
 

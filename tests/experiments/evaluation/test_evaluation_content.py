@@ -80,6 +80,27 @@ def test_pitch_accuracy_is_the_share_of_frames_within_50_cents():
     assert np.isnan(content.pitch_accuracy(pitch, []))
 
 
+def test_pitch_accuracy_counts_frames_without_a_voice_too(rng):
+    semitones = rng.normal(0, 1, 300)
+    pitch = track(semitones, rng.random(300) < 0.5)
+    notes = [note(0.2, 0.8, 69), note(0.8, 1.3, 70)]
+    hits = [
+        abs(semitones[frame] - (sounding.pitch - 69)) <= 0.5
+        for frame in range(300)
+        for sounding in notes
+        if sounding.onset_s <= frame / 100 < sounding.offset_s
+    ]
+    assert content.pitch_accuracy(pitch, notes) == pytest.approx(np.mean(hits))
+
+
+def test_correlation_of_curves_is_the_definition_and_0_of_a_constant(rng):
+    found, expected = rng.normal(size=50), rng.normal(size=60)
+    a, b = found - found.mean(), expected[:50] - expected[:50].mean()
+    by_hand = sum(a * b) / np.sqrt(sum(a * a) * sum(b * b))
+    assert content.correlation(found, expected) == pytest.approx(by_hand)
+    assert content.correlation(found, np.full(50, 3.0)) == 0
+
+
 def test_the_median_offset_is_of_frames_where_both_have_a_pitch(rng):
     semitones = rng.normal(0.8, 2.0, 200)
     voiced = rng.random(200) < 0.6

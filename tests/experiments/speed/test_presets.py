@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -63,3 +65,37 @@ def test_a_run_whose_preset_was_a_name_alone_is_resumed_by_the_same_words(traine
     assert run_config.preset == "small" and initial_state.with_preset(argv) == argv
     with pytest.raises(ValueError, match="no preset 'smaller'"):
         initial_state.with_preset([*argv, "--preset=smaller"])
+
+
+def run_of(workdir, *arguments):
+    """Records a run of these flags in a folder, as training does; returns flags that name it."""
+    config = config_of(*arguments)
+    (workdir / "config.json").write_text(json.dumps(config.to_json()))
+    return [f"--workdir={workdir}", "--data_dir=data"]
+
+
+def test_a_run_of_other_sizes_that_a_preset_s_name_only_labelled_is_resumed(tmp_path):
+    (tmp_path / "old.flags").write_text("--preset=demo\n--skip_channels=7\n--num_steps=5\n")
+    workdir = run_of(tmp_path, f"--flagfile={tmp_path / 'old.flags'}")
+    argv = ["train", "--preset=demo", "--skip_channels=7", "--num_steps=9", *workdir]
+    assert initial_state.with_preset(argv) == argv
+    # A mistake at one flag does not make it another preset's run.
+    assert initial_state.with_preset([*argv, "--seed=3"]) == [*argv, "--seed=3"]
+    # Nor does the name of a preset that the run never had.
+    assert initial_state.with_preset([*argv, "--preset=paper"]) != [*argv, "--preset=paper"]
+
+
+def test_a_run_of_a_preset_and_flags_of_its_own_is_resumed_as_that(tmp_path):
+    workdir = run_of(tmp_path, "--preset=demo", "--skip_channels=7")
+    for more in ([], ["--learning_rate=1"]):
+        argv = ["train", "--preset=demo", "--skip_channels=7", *more, *workdir]
+        assert initial_state.with_preset(argv) == configs.with_preset(argv) != argv
+
+
+def test_more_steps_count_from_the_newest_checkpoint(tmp_path):
+    with flagsaver.flagsaver(num_steps=8, more_steps=5, workdir=str(tmp_path)):
+        assert train_flags.schedule_from_flags(8).num_steps == 13
+        with pytest.raises(ValueError, match=r"--more_steps=5 .* has no checkpoint yet"):
+            train_flags.schedule_from_flags(None)
+    with flagsaver.flagsaver(num_steps=8, more_steps=None):
+        assert train_flags.schedule_from_flags(6).num_steps == 8
