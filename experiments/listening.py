@@ -11,12 +11,12 @@ in the target's domain is the true pair: what a perfect translation would sound 
 import pathlib
 import shlex
 import sys
-import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
 from data_prep import instruments
+from experiments.pages import parts
 from umt_jax import command_line, path_flags, translator
 from umt_jax.audio import sound_files
 from umt_jax.checkpoints import demo_model
@@ -102,37 +102,8 @@ def table(piece: str, domains: Sequence[str], arguments: Sequence[str]) -> str:
 
     Each player has a link above it, for pages that do not show players, as those of repositories.
     """
-
-    def cell(source, target):
-        title, name = "as recorded", source
-        if source != target:
-            title, name = f"{words[source]} to {words[target]}", f"{source}_to_{target}"
-        file = f"{urllib.parse.quote(name)}.ogg"
-        return f'[{title}]({file}) <audio controls preload="metadata" src="{file}"></audio>'
-
-    words: Mapping[str, str] = {domain: domain.replace("_", " ") for domain in domains}
-    rows = [
-        f"| **{words[source]}** | {' | '.join(cell(source, target) for target in domains)} |"
-        for source in domains
-    ]
-    return "\n".join(
-        [
-            f"# How it sounds: {piece}",
-            "",
-            "Each row has one recording and its translations. A column should sound alike from top",
-            "to bottom: its other sounds should match the true recording, `as recorded`.",
-            "",
-            f"| from \\ to | {' | '.join(words[domain] for domain in domains)} |",
-            f"|{'---|' * (len(domains) + 1)}",
-            *rows,
-            "",
-            "This page was written by",
-            "",
-            "```bash",
-            f"python -m experiments.listening {shlex.join(arguments)}",
-            "```",
-            "",
-        ]
+    return parts.render(
+        "listening.md", piece=piece, domains=domains, arguments=shlex.join(arguments)
     )
 
 

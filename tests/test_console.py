@@ -1,4 +1,5 @@
 import configparser
+import glob
 import importlib.util
 import subprocess
 import sys
@@ -33,6 +34,21 @@ def test_every_console_command_is_installed_and_has_a_module():
     assert installed == dict.fromkeys(console.MODULES, "umt_jax.console:main")
     for module in console.MODULES.values():
         assert importlib.util.find_spec(module) is not None
+
+
+def test_every_file_that_is_no_python_is_in_the_wheel_too():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packed = {
+        path
+        for package, patterns in setup["options.package_data"].items()
+        for pattern in patterns.split()
+        for path in glob.glob(str(ROOT.joinpath(*package.split("."), pattern)), recursive=True)
+    }
+    for package in own_packages.NAMES:
+        for path in (ROOT / package).rglob("*"):
+            if path.is_file() and path.suffix not in (".py", ".pyc"):
+                assert str(path) in packed
 
 
 def test_every_module_that_can_be_run_has_a_console_command():

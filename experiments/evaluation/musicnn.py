@@ -1,11 +1,11 @@
 """Embeddings of sounds by musicnn (Pons and Serra, 2019), a network that tags music.
 
-The weights are those inside the package `musicnn`, MTT_musicnn; the network is written out here,
+`musicnn.npz` holds the weights MTT_musicnn of the package `musicnn` 0.1.0, without those
+of the optimizer; `musicnn.LICENSE.md` is their licence (ISC). The network is written out here,
 since the package itself needs an old TensorFlow.
 """
 
 import functools
-import importlib.util
 import pathlib
 from collections.abc import Sequence
 
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 
-from experiments.evaluation import tensorflow_checkpoint
 from umt_jax.audio import sound_files
 from umt_jax.shapes import Array, Float, Waveform
 
@@ -75,12 +74,8 @@ def _log_mels(waveform: Waveform, sample_rate_hz: int) -> Float[np.ndarray, "N M
 
 @functools.cache
 def _weights() -> dict[str, Array]:
-    spec = importlib.util.find_spec("musicnn")
-    assert spec is not None and spec.submodule_search_locations is not None
-    # Its files have no name before the extension.
-    prefix = pathlib.Path(spec.submodule_search_locations[0], "MTT_musicnn", "")
-    arrays = tensorflow_checkpoint.read(f"{prefix}/")
-    return {name: jnp.asarray(array) for name, array in arrays.items() if "Adam" not in name}
+    with np.load(pathlib.Path(__file__).with_suffix(".npz"), allow_pickle=False) as arrays:
+        return {name: jnp.asarray(array) for name, array in arrays.items()}
 
 
 @jax.jit

@@ -1,34 +1,25 @@
-"""What the pages of this project share: their look, and sounds and pictures inside them."""
+"""What the pages of this project share: Jinja2 templates, and sounds and pictures inside them.
+
+A template lies beside the module that fills it, and is named by its path in `experiments`.
+"""
 
 import base64
-import html
 import io
+import math
+import pathlib
 
+import jinja2
 import numpy as np
 import soundfile
+from matplotlib.figure import Figure
 
+from umt_jax.plots import spectrograms
 from umt_jax.shapes import Waveform
 
 
-def player(sound: Waveform, rate_hz: int, label: str) -> str:
-    """Returns a sound [T] and what plays it, as HTML."""
-    file = io.BytesIO()
-    # MP3, which every browser plays, at the finest of its variable bit rates: a fifth of a wav.
-    with soundfile.SoundFile(
-        file, "w", rate_hz, 1, format="MP3", bitrate_mode="VARIABLE", compression_level=0.0
-    ) as writer:
-        writer.write(np.clip(sound, -1, 1))
-    data = base64.b64encode(file.getvalue()).decode()
-    return (
-        f'<audio controls preload="metadata" aria-label="{html.escape(label)}" '
-        f'src="data:audio/mpeg;base64,{data}"></audio>'
-    )
-
-
-def image(png: bytes, description: str) -> str:
-    """Returns a picture as HTML."""
-    data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">'
+def render(template: str, **values: object) -> str:
+    """Returns a page; a value that the template needs and does not get is an error."""
+    return _ENVIRONMENT.get_template(template).render(**values)
 
 
 def words(name: str) -> str:
@@ -37,31 +28,33 @@ def words(name: str) -> str:
     return spaced[:1].upper() + spaced[1:]
 
 
-STYLE = """:root { color-scheme: light dark; --card: #f4f3f0; --ink: #1d1d1f; --quiet: #5a5a60;
-  --page: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --card: #26262a; --ink: #ececee; --quiet: #b0b0b8; --page: #17171a; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1rem 4rem; background: var(--page);
-  color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: clamp(1.6rem, 5vw, 2.4rem); line-height: 1.2; margin: 0 0 .5rem; }
-h2 { margin: 2.5rem 0 .75rem; }
-h3 { font-size: 1.05rem; margin: 0; }
-p, pre, .curves { max-width: 44rem; }
-.card p { color: var(--quiet); }
-.cards { display: grid; gap: 1rem; }
-.card { background: var(--card); border-radius: .75rem; padding: 1rem; min-width: 0; }
-.card p { font-size: .9rem; margin: .15rem 0 .75rem; }
-audio { display: block; width: 100%; margin-bottom: .75rem; }
-img { display: block; width: 100%; height: auto; background: #fff; border-radius: .5rem; }
-.curves { margin-top: 1.5rem; }
-table { border-collapse: collapse; min-width: min(100%, 24rem); margin-bottom: 1.5rem;
-  font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--quiet); padding-bottom: .4rem; }
-th, td { padding: .3rem 1rem .3rem 0; text-align: right; border-bottom: 1px solid #8885; }
-th:first-child { text-align: left; }
-pre { background: var(--card); border-radius: .5rem; padding: .75rem 1rem;
-  white-space: pre-wrap; word-break: break-all; font-size: .8rem; }
-p code { white-space: nowrap; }
-"""
+def _mp3(sound: Waveform, rate_hz: int) -> str:
+    """Returns a sound [T] as a file, in base 64."""
+    file = io.BytesIO()
+    # MP3, which every browser plays, at the finest of its variable bit rates: a fifth of a wav.
+    with soundfile.SoundFile(
+        file, "w", rate_hz, 1, format="MP3", bitrate_mode="VARIABLE", compression_level=0.0
+    ) as writer:
+        writer.write(np.clip(sound, -1, 1))
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _png(figure: Figure, dots_per_inch: int) -> str:
+    """Returns a picture as a file, in base 64."""
+    return base64.b64encode(spectrograms.to_png(figure, dots_per_inch=dots_per_inch)).decode()
+
+
+def _number(value: float | None, form: str) -> str:
+    """Returns a number in a form of `str.format`; a dash for None and NaN."""
+    return "–" if value is None or math.isnan(value) else form.format(value)
+
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parents[1]),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_ENVIRONMENT.filters |= {"words": words, "mp3": _mp3, "png": _png, "number": _number}

@@ -36,9 +36,9 @@ def test_a_missing_evaluator_is_said_with_the_command_that_installs_it(monkeypat
     monkeypatch.setattr(
         evaluate.importlib.util,
         "find_spec",
-        lambda name: None if name in ("musicnn", "sklearn") else find_spec(name),
+        lambda name: None if name in ("basic_pitch", "sklearn") else find_spec(name),
     )
-    with pytest.raises(ValueError, match=r"needs .*scikit-learn, .*musicnn.*pip install --no-deps"):
+    with pytest.raises(ValueError, match=r"needs .*scikit-learn, .*basic-pitch.*pip .*--no-deps"):
         evaluate.check_extra()
 
 
