@@ -28,7 +28,7 @@ from data_prep import domains, process_workers, staging
 from data_prep.process_workers import RunAll
 from data_prep.settings import Recipe
 from data_prep.tracks import LEAST_TRAIN, SPLIT_VERSION, SPLITS
-from umt_jax import command_line, path_flags, storage
+from umt_jax import command_line, config_flags, path_flags, storage
 from umt_jax.config import DATASET_NAME
 
 
@@ -39,45 +39,13 @@ def define_flags() -> None:
         "audio_dir", None, "Folder with one folder of sound files for each domain.", required=True
     )
     path_flags.define("data_dir", None, "Folder of the datasets.", required=True)
-    flags.DEFINE_integer(
-        "sample_rate_hz", defaults.sample_rate_hz, "Sample rate of the segments, in hertz."
-    )
-    flags.DEFINE_string(
-        "mu_law",
-        defaults.mu_law,
-        "How waveforms become codes: 'rounded', or 'truncated' for training that goes on from the "
-        "published weights (umt_jax.published).",
-    )
-    flags.DEFINE_integer(
-        "segment_samples",
-        defaults.segment_samples,
-        "Audio samples in one segment. Training crops shorter ones out of it at random.",
-    )
-    flags.DEFINE_integer(
-        "num_variants",
-        defaults.num_variants,
-        "Versions of each segment with modulated pitch; training draws one of them each time.",
-    )
-    flags.DEFINE_integer(
-        "timbre_variants",
-        defaults.timbre_variants,
-        "Further versions of each segment whose timbre is changed as well, by a random waveshaper "
-        "and equalizer; training draws one of all.",
-    )
-    flags.DEFINE_float(
-        "rms_dbfs",
-        defaults.rms_dbfs,
-        "RMS to which each track is brought, in decibels relative to full scale; peaks beyond full "
-        "scale are clipped. A model trained on them brings what it translates to it as well. Left "
-        "out: levels stay as they are.",
-    )
+    config_flags.define(defaults, leave_out=("splits",))
     # What it was called in earlier versions.
     flags.DEFINE_alias("loudness_dbfs", "rms_dbfs")
-    flags.DEFINE_integer("seed", defaults.seed, "Decides how the pitch is modulated.")
     flags.DEFINE_list(
         "splits",
         [f"{share:g}" for share in defaults.splits],
-        "Shares of each domain's music for training, validation and test. Their sum is 1.",
+        config_flags.help_by_field(Recipe)["splits"],
     )
     flags.DEFINE_integer(
         "num_workers", os.cpu_count() or 1, "Worker processes; all cores by default.", lower_bound=1

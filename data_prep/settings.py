@@ -13,15 +13,20 @@ class Recipe:
     """Settings that all domains of a dataset share. Each is a flag of `data_prep.build`.
 
     Attributes:
-        sample_rate_hz: Rate of the segments.
-        mu_law: How waveforms become codes, `rounded` or `truncated` (see `umt_jax.audio.mu_law`).
-        segment_samples: Audio samples T in one segment.
-        num_variants: Versions of each segment whose pitch is modulated.
-        timbre_variants: Further versions whose timbre is changed as well.
-        rms_dbfs: RMS that each track is brought to, in decibels relative to full scale; None
-            leaves levels as they are.
+        sample_rate_hz: Rate of the segments, in hertz.
+        mu_law: How waveforms become codes: `rounded`, or `truncated` for training that continues
+            from the published weights (see `umt_jax.audio.mu_law`).
+        segment_samples: Audio samples T in one segment. Training crops shorter ones out of it at
+            random.
+        num_variants: Versions of each segment with modulated pitch; training draws one of them
+            each time.
+        timbre_variants: Further versions of each segment whose timbre is changed as well, by a
+            random waveshaper and equalizer; training draws one of all.
+        rms_dbfs: RMS to which each track is brought, in decibels relative to full scale; peaks
+            beyond full scale are clipped. A model trained on them brings what it translates to it
+            as well. None leaves levels as they are.
         seed: Decides slices and shifts of the pitch modulation, and the timbres.
-        splits: Shares of a domain's music that training, validation and test get.
+        splits: Shares of a domain's music that training, validation and test get; their sum is 1.
     """
 
     sample_rate_hz: int = ModelConfig.sample_rate_hz

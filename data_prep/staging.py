@@ -65,9 +65,9 @@ def check_settings(
             before = _setting(metadata, flag)
             if before != value:
                 raise ValueError(
-                    f"--{flag}={value}, but domain {name} was built with {before}. Use "
-                    f"that value, another --data_dir, or --overwrite to rebuild the domains that "
-                    "--audio_dir has."
+                    f"--{flag}={_shown(value)}, but domain {name} was built with {_shown(before)}. "
+                    "Use that value, another --data_dir, or --overwrite to rebuild the domains "
+                    "that --audio_dir has."
                 )
 
 
@@ -94,6 +94,11 @@ def _setting(metadata: Metadata, name: str) -> Any:
         return catalog.rms_dbfs(metadata)
     value = metadata.get(name, getattr(Recipe, name))
     return tuple(value) if isinstance(value, list) else value
+
+
+def _shown(value: Any) -> str:
+    """Returns a setting as a command line has it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _augmentation_version(metadata: Metadata) -> int:

@@ -15,8 +15,9 @@ PACKAGES = ("umt_jax", "experiments", "data_prep")
 
 # Modules of umt_jax, or packages of them, by floor. A package may import itself.
 FLOORS = {
-    -1: ["processes", "own_packages"],
-    0: ["config", "shapes", "storage", "command_line", "path_flags", "numba_cache"],
+    -2: ["processes", "own_packages", "path_flags"],
+    -1: ["storage"],
+    0: ["config", "shapes", "command_line", "config_flags", "numba_cache"],
     1: ["audio", "data", "plots"],
     2: ["model"],
     3: ["training", "generation"],

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from umt_jax import own_packages
+from umt_jax import own_packages, storage
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -156,14 +156,14 @@ def keep_freed_memory() -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs for the next start, in JAX_COMPILATION_CACHE_DIR or ~/.cache/umt_jax.
+    """Keeps compiled programs for the next start: JAX_COMPILATION_CACHE_DIR, or the cache folder.
 
     Where that cannot be written, they are compiled at every start.
     """
     import jax  # Here, since not every command needs it.
 
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(caches, "umt_jax", "xla"))
+    own = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    folder = Path(own) if own else storage.cache_folder() / "xla"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -79,7 +79,7 @@ class ModelConfig:
             are encoded, as those of the training data were (see `umt_jax.audio.level`); None
             leaves them as they are.
         encoder_blocks: Repetitions of the encoder's series of dilations 1, 2, 4, ...
-        encoder_layers: Length of that series.
+        encoder_layers: Number of dilations in each of `encoder_blocks`.
         encoder_channels: Width C of the encoder's residual stream.
         encoder_preactivation: One more ReLU before each dilated convolution, as in NSynth.
         encoder_activation: Between the two convolutions of each of the encoder's layers, `relu`, or
@@ -87,13 +87,14 @@ class ModelConfig:
         latent_channels: Width Z of a latent frame.
         pool_samples: Audio samples averaged into one latent frame.
         decoder_blocks: Repetitions of the decoder's series of dilations 1, 2, 4, ...
-        decoder_layers: Length of that series.
+        decoder_layers: Number of dilations in each of `decoder_blocks`.
         decoder_taps: Samples that each of the decoder's convolutions along time reads, the newest
-            and those one dilation before each other.
+            and those one dilation before each other. With more than two the engine scan alone
+            generates.
         residual_channels: Width C of the decoder's residual stream.
         skip_channels: Width S of the decoder's skip sum and head.
         classifier_channels: Width of the classifier's hidden layers.
-        classifier_layers: Number of its hidden layers.
+        classifier_layers: Number of the classifier's hidden layers.
     """
 
     sample_rate_hz: int = 16_000
@@ -143,12 +144,13 @@ class TrainingConfig:
         segment_samples: Audio samples in one training segment; a multiple of `pool_samples`.
         domain_batch: Segments of each domain in one step.
         learning_rate: Adam's step size for encoder and decoders at step 0.
-        learning_rate_decay: Factor on that step size every `decay_steps` steps.
+        learning_rate_decay: Factor on `learning_rate` every `decay_steps` steps.
         classifier_learning_rate: Adam's step size for the classifier at step 0.
-        classifier_learning_rate_decay: Factor on that one every `decay_steps` steps.
+        classifier_learning_rate_decay: Factor on `classifier_learning_rate` every
+            `decay_steps` steps.
         classifier_updates: Updates of the classifier in one step: the first with the step's own
             latents, the others with those of recent steps.
-        classifier_memory_steps: How many recent steps those are drawn from.
+        classifier_memory_steps: How many recent steps `classifier_updates` draws on.
         classifier_standardised: Whether the classifier sees latents of mean 0 and variance 1, by
             running statistics.
         classifier_context_frames: Frames on either side that each layer of a second head of the
@@ -157,21 +159,26 @@ class TrainingConfig:
         gradient_clip: Bound on the absolute value of each gradient of encoder and decoders; 0
             for none.
         confusion_weight: Lambda, the weight of the confusion loss; 0 trains plain autoencoders.
-        confusion_ramp_steps: Steps in which that weight grows from 0; 0 has all of it at once.
+        confusion_ramp_steps: Steps in which `confusion_weight` grows from 0 to its value; 0 has
+            all of it at once.
         latent_noise: Standard deviation of the noise that decoders and classifier find on the
             latents in training.
         latent_range_weight: Weight of the mean square by which latents leave [-1, 1].
-        init_from: Folder of a run whose weights this one starts from; empty for fresh ones.
-        freeze_encoder: Trains decoders alone: encoder and classifier stay as they are.
+        init_from: Folder of a run, or of imported weights, that this one starts from: its sizes,
+            encoder, classifier and decoders. Optimizers start afresh. Empty for fresh weights.
+        freeze_encoder: Trains decoders alone: encoder and classifier stay as they are, which is a
+            way to add a domain.
         ema_decay: How much of the running average of all parameters stays at each step (exponential
             moving average); 0 for none. Where there is one, evaluation, checkpoints and inference
             take it instead of the newest parameters.
         past_detune_semitones: How far the past that decoders read in training may be out of tune
-            (see `umt_jax.training.detuning`); 0 for the true past.
+            (see `umt_jax.training.detuning`), so that they learn the pitch from the latents; 2.5
+            is a good value, 0 leaves the past as it is.
         past_detune_share: Share of the segments whose past is detuned.
         past_detune_samples: About how many samples the detuning takes to come back to where it was.
-        past_noise: Most of the noise on that past, as a share of full scale in mu-law; each
-            segment has a strength of its own, from a thirtieth of it up. 0 for none.
+        past_noise: Most of the noise on the past that decoders read in training, as a share of
+            full scale in mu-law; each segment has a strength of its own, from a thirtieth of it up.
+            0.03 is a good value, 0 for none.
         compute_dtype: Type of activations, float32 or bfloat16; parameters, logits and losses stay
             float32.
         remat: What the backward pass computes once more instead of keeping it. `none`: nothing.

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import fsspec
+import platformdirs
 from absl import logging
 from etils import epath
 
@@ -166,8 +167,8 @@ def copy_files(originals: Sequence[epath.Path], folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Returns where copies and compiled programs are kept: XDG_CACHE_HOME or ~/.cache, umt_jax."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "umt_jax")
+    """Returns where copies and compiled programs are kept; on Linux ~/.cache/umt_jax."""
+    return platformdirs.user_cache_path("umt_jax", appauthor=False)
 
 
 def _copy(original: epath.Path | Path, copy: epath.Path | Path) -> None:

@@ -1,18 +1,14 @@
 """The presets in experiments/configs as configurations, for benchmarks."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from absl import flags
 
 from experiments import configs
+from umt_jax import config_flags
 from umt_jax.config import ModelConfig, TrainingConfig
 
-_PARSERS: dict[type, Callable[[str], Any]] = {
-    int: int,
-    float: float,
-    str: str,
-    bool: lambda text: text == "true",
-}
 _Section = TypeVar("_Section", ModelConfig, TrainingConfig)
 
 NAMES = configs.NAMES
@@ -30,11 +26,7 @@ def training(name: str) -> TrainingConfig:
 
 
 def _with_flags_of(name: str, section: _Section) -> _Section:
-    lines = flagfile(name).read_text().splitlines()
-    given = dict(line[2:].partition("=")[::2] for line in lines if line.startswith("--"))
-    changes: dict[str, Any] = {}
-    for field, default in dataclasses.asdict(section).items():
-        if field in given:
-            # A flag without a value, as in --encoder_preactivation, is true.
-            changes[field] = _PARSERS[type(default)](given[field] or "true")
-    return dataclasses.replace(section, **changes)
+    values = flags.FlagValues()
+    config_flags.define(section, leave_out=("rms_dbfs",), flag_values=values)
+    values(["", f"--flagfile={flagfile(name)}"], known_only=True)
+    return dataclasses.replace(section, **values.flag_values_dict())

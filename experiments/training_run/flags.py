@@ -6,15 +6,17 @@ field there. The others only say where, how long and how often.
 
 import dataclasses
 import re
-from collections.abc import Callable
 
 from absl import flags
 
 from experiments import configs
-from umt_jax import path_flags
+from umt_jax import config_flags, path_flags
 from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig, domain_name
 from umt_jax.data import dataset
 from umt_jax.training import partitioning
+
+OF_DATA = ("sample_rate_hz", "mu_law", "rms_dbfs")
+"""Fields of the model that have no flag, since the prepared segments decide them."""
 
 _MODEL = ModelConfig()
 _TRAINING = TrainingConfig()
@@ -109,107 +111,6 @@ EVAL_AUDIO_SECONDS = flags.DEFINE_float(
     lower_bound=0.0,
 )
 
-# Decided by the prepared segments, so these fields have no flag.
-_OF_DATA = ("sample_rate_hz", "mu_law", "rms_dbfs")
-
-# Fields that are paths.
-_PATHS = ("init_from",)
-
-_HELP = {
-    "encoder_blocks": "Repetitions of the encoder's dilations 1, 2, 4, ...",
-    "encoder_layers": "Number of dilations in one of those blocks.",
-    "encoder_channels": "Width of the encoder's residual stream.",
-    "encoder_preactivation": "One more ReLU before each dilated convolution, as in NSynth.",
-    "encoder_activation": "Between the convolutions of each layer of the encoder: relu or tanh.",
-    "latent_channels": "Width of a latent frame.",
-    "pool_samples": "Audio samples averaged into one latent frame.",
-    "decoder_blocks": "Repetitions of the decoder's dilations 1, 2, 4, ...",
-    "decoder_layers": "Number of dilations in one of those blocks.",
-    "decoder_taps": (
-        "Samples that each of the decoder's convolutions reads, one dilation apart. With more than "
-        "2, --engine=scan alone generates."
-    ),
-    "residual_channels": "Width of the decoder's residual stream.",
-    "skip_channels": "Width of the decoder's skip sum.",
-    "classifier_channels": "Width of the classifier's hidden layers.",
-    "classifier_layers": "Number of the classifier's hidden layers.",
-    "segment_samples": "Audio samples in one training segment; a multiple of --pool_samples.",
-    "domain_batch": "Segments of each domain in one step.",
-    "learning_rate": "Adam's step size for encoder and decoders at step 0.",
-    "learning_rate_decay": "Factor on --learning_rate every --decay_steps steps.",
-    "classifier_learning_rate": "Adam's step size for the classifier at step 0.",
-    "classifier_learning_rate_decay": (
-        "Factor on --classifier_learning_rate every --decay_steps steps."
-    ),
-    "classifier_updates": "Updates of the classifier in one step; those after the first draw on "
-    "the latents of recent steps.",
-    "classifier_memory_steps": "How many recent steps --classifier_updates draws on.",
-    "classifier_standardised": "Shows the classifier latents of mean 0 and variance 1.",
-    "classifier_context_frames": (
-        "Latent frames on either side that each layer of a second head of the classifier sees; 0 "
-        "for the paper's head alone."
-    ),
-    "decay_steps": "Steps from one decay to the next.",
-    "gradient_clip": (
-        "Bound on the absolute value of each gradient of encoder and decoders; 0 for none."
-    ),
-    "confusion_weight": "Weight (lambda) of the confusion loss; 0 for a single domain.",
-    "confusion_ramp_steps": "Steps in which --confusion_weight grows from 0 to its value.",
-    "latent_noise": "Standard deviation of noise on the latents in training.",
-    "latent_range_weight": "Weight of the mean square by which latents leave [-1, 1].",
-    "init_from": (
-        "Folder of a run, or of imported weights, to start from: its sizes, encoder, classifier, "
-        "decoders. Optimizers start afresh."
-    ),
-    "freeze_encoder": (
-        "Trains decoders alone, so that nothing else of --init_from changes: a way to add a domain."
-    ),
-    "ema_decay": (
-        "Evaluates and saves a running average of the parameters, of which so much stays at each "
-        "step, as 0.999; 0 takes the newest ones."
-    ),
-    "past_detune_semitones": (
-        "How far the past that decoders read in training may be out of tune, so that they learn "
-        "the pitch from the latents; 2.5 is a good value, 0 leaves the past as it is."
-    ),
-    "past_detune_share": "Share of the segments whose past is detuned.",
-    "past_detune_samples": (
-        "About how many samples the detuning takes to come back; at most --segment_samples."
-    ),
-    "past_noise": (
-        "Most of the noise on the past that decoders read in training, as a share of full scale in "
-        "mu-law; 0.03 is a good value."
-    ),
-    "compute_dtype": "Type of activations: float32 or bfloat16.",
-    "remat": (
-        "What the backward pass computes once more instead of keeping it: none; layer (all but the "
-        "inputs of layers); block (all but those of blocks of layers)."
-    ),
-    "microbatches": (
-        "Equal parts of --domain_batch computed one after the other, in the memory of one; the "
-        "step takes the mean of their gradients."
-    ),
-    "seed": "Decides initial parameters, order of segments, crops and augmented variants.",
-}
-
-
-def _define(section: ModelConfig | TrainingConfig) -> dict[str, flags.FlagHolder]:
-    """Defines one flag for each field."""
-    define: dict[type, Callable[..., flags.FlagHolder]] = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-    }
-    return {
-        name: (path_flags.define if name in _PATHS else define[type(default)])(
-            name, default, _HELP[name]
-        )
-        for name, default in dataclasses.asdict(section).items()
-        if name not in _OF_DATA
-    }
-
-
 ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "accept_changed_data",
     False,
@@ -217,8 +118,8 @@ ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "other settings.",
 )
 
-_MODEL_FLAGS = _define(_MODEL)
-_TRAINING_FLAGS = _define(_TRAINING)
+_MODEL_FLAGS = config_flags.define(_MODEL, leave_out=OF_DATA)
+_TRAINING_FLAGS = config_flags.define(_TRAINING, paths=("init_from",))
 INIT_FROM = _TRAINING_FLAGS["init_from"]
 
 

@@ -6,6 +6,7 @@ sound files that are written.
 
 from absl import flags
 
+from umt_jax import config_flags
 from umt_jax.audio import sound_files
 from umt_jax.config import SamplingConfig
 
@@ -14,18 +15,9 @@ flags.disclaim_key_flags()  # They are flags of the command, whose --help lists 
 
 def define_sampling() -> None:
     """Declares --temperature and --top_p, which `sampling` reads."""
-    flags.DEFINE_float(
-        "temperature",
-        None,
-        "Scale of the randomness; 0 takes the likeliest code every time. Default: the model's own, "
-        "which umt_jax.export records; 1 where it has none.",
-    )
-    flags.DEFINE_float(
-        "top_p",
-        None,
-        "Draw from the likeliest codes alone, as few as have so much of the probability together, "
-        "in (0, 1]; 1 draws from all. Default: the model's own; 1 where it has none.",
-    )
+    for name, text in config_flags.help_by_field(SamplingConfig).items():
+        default = "the model's own, which umt_jax.export records; 1 where it has none"
+        flags.DEFINE_float(name, None, f"{text} Default: {default}.")
 
 
 def define_seed() -> None:

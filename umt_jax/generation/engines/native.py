@@ -45,7 +45,7 @@ def library() -> ctypes.CDLL:
     compiler = compiler or shutil.which("clang++")
     if compiler is None:
         raise OSError("there is no C++ compiler. Install g++ (Debian: apt install g++).")
-    path = _cache_folder() / f"native_engine-{_fingerprint(compiler)}.so"
+    path = storage.cache_folder() / f"native_engine-{_fingerprint(compiler)}.so"
     if not path.exists():
         _compile(compiler, path)
     loaded = ctypes.CDLL(str(path))
@@ -199,11 +199,6 @@ def _pad_columns(array):
     """Fills the last panel of columns up with zeros."""
     missing = -array.shape[-1] % library().umt_panel_columns()
     return array.__array_namespace__().pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
-
-
-def _cache_folder() -> Path:
-    """Returns where compiled engines are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "umt_jax"
 
 
 def _fingerprint(compiler: str) -> str:
