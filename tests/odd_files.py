@@ -10,21 +10,9 @@ import struct
 
 import av
 import numpy as np
-import soundfile
+from tones import RATE_HZ, encoded, tone
 
 SECONDS = 1.0
-_RATE_HZ = 16_000
-
-
-def tone(seconds, rate_hz=_RATE_HZ, frequency_hz=440.0):
-    t = np.arange(round(seconds * rate_hz)) / rate_hz
-    return (0.4 * np.sin(2 * np.pi * frequency_hz * t)).astype(np.float32)
-
-
-def encoded(samples, rate_hz=_RATE_HZ, **options):
-    target = io.BytesIO()
-    soundfile.write(target, samples, rate_hz, **options)
-    return bytearray(target.getvalue())
 
 
 def by_pyav(samples, rate_hz, kind, codec):
@@ -113,7 +101,7 @@ def bad():
         "zeros.mp3": bytes(20_000),
         "playlist.mp3": b"#EXTM3U\n/etc/hostname\n",
         "cut_off.wav": wav(tone(SECONDS))[:-1001],
-        "not_finite.wav": wav(np.full(_RATE_HZ, np.nan, np.float32), "FLOAT"),
+        "not_finite.wav": wav(np.full(RATE_HZ, np.nan, np.float32), "FLOAT"),
         "scale_of_16_bits.wav": wav(tone(SECONDS) * 32_767, "FLOAT"),
         "cancelling.wav": wav(cancelling),
         "one_hertz.wav": with_rate(wav(tone(SECONDS)), 1),

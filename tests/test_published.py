@@ -247,7 +247,7 @@ def cut_short(path):
         (
             lambda folder: torch.save(args_content(seq_len=250), folder / "args.pth"),
             ValueError,
-            r"args\.pth: --segment_samples=250 must be a multiple",
+            r"args\.pth: segment_samples=250 must be a multiple",
         ),
         (
             lambda folder: torch.save(args_content(data=["a/x", "b/x", "c"]), folder / "args.pth"),

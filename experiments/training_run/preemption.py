@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import threading
-from types import TracebackType
 
 import jax
 from absl import logging
@@ -49,12 +48,7 @@ class StopRequest:
         threading.Thread(target=self._listen, name="stop_request", daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Hears no more."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)

@@ -6,22 +6,9 @@ import struct
 
 import numpy as np
 import pytest
-import soundfile
+from tones import RATE_HZ, encoded, tone
 
 from umt_jax.audio import decoding, sound_files, sound_parts
-
-RATE_HZ = 16_000
-
-
-def tone(seconds, rate_hz=RATE_HZ, frequency_hz=440.0):
-    t = np.arange(round(seconds * rate_hz)) / rate_hz
-    return (0.4 * np.sin(2 * np.pi * frequency_hz * t)).astype(np.float32)
-
-
-def encoded(samples, rate_hz=RATE_HZ, **options):
-    target = io.BytesIO()
-    soundfile.write(target, samples, rate_hz, **options)
-    return bytearray(target.getvalue())
 
 
 def wav(seconds, subtype="PCM_16"):

@@ -92,12 +92,12 @@ def test_effects_compile_without_a_warning():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"segment_samples": 1000}, "--segment_samples=1000 must be at least 1024"),
-        ({"num_variants": 0}, "--num_variants=0 must be at least 1"),
-        ({"timbre_variants": -1}, "--timbre_variants=-1 must be 0 or more"),
-        ({"sample_rate_hz": 16}, "--sample_rate_hz=16 must be at least 1000"),
-        ({"rms_dbfs": 3.0}, "--rms_dbfs=3 must lie between -60 and 0"),
-        ({"rms_dbfs": float("nan")}, "--rms_dbfs=nan must lie"),
+        ({"segment_samples": 1000}, "segment_samples=1000 must be at least 1024"),
+        ({"num_variants": 0}, "num_variants=0 must be at least 1"),
+        ({"timbre_variants": -1}, "timbre_variants=-1 must be 0 or more"),
+        ({"sample_rate_hz": 16}, "sample_rate_hz=16 must be at least 1000"),
+        ({"rms_dbfs": 3.0}, "rms_dbfs=3 must lie between -60 and 0"),
+        ({"rms_dbfs": float("nan")}, "rms_dbfs=nan must lie"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from types import TracebackType
 
 import numpy as np
 
@@ -30,12 +29,7 @@ class Joiner:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Throws away the sound that waits."""
         for recording in self._recordings.values():
             recording.close()

@@ -133,27 +133,16 @@ def two_process_dirs(tmp_path_factory, prepared_dir, run_config):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_is_resumed_by_two_bit_for_bit(
-    tmp_path, two_process_dirs, prepared_dir, run_config
+@pytest.mark.parametrize("num_processes, assert_same", [(2, assert_equal), (1, assert_close)])
+def test_a_run_of_two_processes_is_resumed_by_two_bit_for_bit_and_by_one(
+    tmp_path, two_process_dirs, prepared_dir, run_config, num_processes, assert_same
 ):
     whole, half = two_process_dirs
     workdir = tmp_path / "resumed"
     shutil.copytree(half, workdir)
-    said = train(workdir, prepared_dir, run_config, 8)
+    said = train(workdir, prepared_dir, run_config, 8, num_processes=num_processes)
     assert said[0][0].startswith("Going on from step 4")
-    assert_equal(workdir, whole, 8, run_config)
-
-
-@pytest.mark.slow
-def test_a_run_of_two_processes_is_resumed_by_one(
-    tmp_path, two_process_dirs, prepared_dir, run_config
-):
-    whole, half = two_process_dirs
-    workdir = tmp_path / "resumed"
-    shutil.copytree(half, workdir)
-    (said,) = train(workdir, prepared_dir, run_config, 8, num_processes=1)
-    assert said[0].startswith("Going on from step 4")
-    assert_close(workdir, whole, 8, run_config)
+    assert_same(workdir, whole, 8, run_config)
 
 
 @pytest.mark.slow

@@ -27,14 +27,7 @@ SHORT = Schedule(
     eval_audio_seconds=0.0,
     checkpoint_every=4,
 )
-LONG = Schedule(
-    num_steps=900,
-    log_every=7,
-    eval_every=50,
-    eval_batches=1,
-    eval_audio_seconds=0.0,
-    checkpoint_every=18,
-)
+LONG = dataclasses.replace(SHORT, num_steps=900, log_every=7, eval_every=50, checkpoint_every=18)
 
 
 class Command:
