@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from data_prep import instruments
-from umt_jax import command_line, path_flags
+from umt_jax import command_line
 from umt_jax.audio import sound_files
 from umt_jax.shapes import Waveform
 
@@ -226,7 +226,7 @@ def _fault(cents: float | None) -> str:
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    path_flags.define("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
+    instruments.define_soundfont()
     flags.DEFINE_list("instruments", list(instruments.PROGRAMS), "Which to measure.")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_prep import midi
+from umt_jax import path_flags
 from umt_jax.audio import level, sound_files
 from umt_jax.shapes import Waveform
 
@@ -70,6 +71,11 @@ def check_names(names: Sequence[str]) -> list[str]:
     if len(set(instruments)) < len(instruments):
         raise ValueError(f"--instruments={','.join(names)} names an instrument twice.")
     return instruments
+
+
+def define_soundfont() -> None:
+    """Declares --soundfont, which `find_soundfont` takes, for commands that render."""
+    path_flags.define("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
 
 
 def find_soundfont(soundfont: str | None) -> pathlib.Path:

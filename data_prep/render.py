@@ -272,7 +272,7 @@ def define_flags() -> None:
         f"Instruments, one for each domain: {', '.join(instruments.PROGRAMS)}.",
     )
     flags.DEFINE_bool("melody", False, "Play the top line of each score alone.")
-    path_flags.define("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
+    instruments.define_soundfont()
     flags.DEFINE_enum(
         "false_notes",
         "refuse",

@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import flags
 from etils import epath
 
+from data_prep import instruments
 from experiments import evaluate
 from umt_jax import command_line, path_flags, storage, translator
 from umt_jax.audio import sound_files
@@ -38,7 +39,7 @@ def define_flags() -> None:
     path_flags.define("data_dir", None, "Folder of its prepared domains.", required=True)
     path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_integer("clips", 8, "Clips of each domain, at most.", lower_bound=2)
-    path_flags.define("soundfont", None, "An .sf2 file; TimGM6mb of pretty_midi if not given.")
+    instruments.define_soundfont()
     generation_flags.define_sampling()
     generation_flags.define_seed()
     flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
