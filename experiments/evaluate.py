@@ -71,7 +71,6 @@ def define_flags() -> None:
     path_flags.define(
         "choose_on", None, "Folder of pairs as --pairs, of pieces that are not in it, to choose on."
     )
-    generation_flags.define_seed()
     flags.DEFINE_float("clip_s", 6.0, "Seconds of a clip.", lower_bound=3)
     flags.DEFINE_float(
         "max_s",

@@ -34,7 +34,6 @@ def define_flags() -> None:
     path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_float("seconds", 10.0, "How much of the piece is played.", lower_bound=0.5)
     generation_flags.define_sampling()
-    generation_flags.define_seed()
 
 
 def main() -> None:

@@ -44,7 +44,6 @@ def define_flags() -> None:
     path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
     flags.DEFINE_float("seconds", 6.0, "How much of each sound is drawn.", lower_bound=0.1)
     generation_flags.define_sampling()
-    generation_flags.define_seed()
     flags.DEFINE_bool("overwrite", False, "Replace pictures that exist.")
     generation_flags.define_engine()
 

@@ -41,7 +41,6 @@ def define_flags() -> None:
     flags.DEFINE_integer("clips", 8, "Clips of each domain, at most.", lower_bound=2)
     instruments.define_soundfont()
     generation_flags.define_sampling()
-    generation_flags.define_seed()
     flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
     generation_flags.define_engine()
 

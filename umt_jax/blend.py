@@ -53,7 +53,6 @@ def define_flags() -> None:
         "morph", None, "Two domains: one sound, from the first's decoder to the second's."
     )
     generation_flags.define_sampling()
-    generation_flags.define_seed()
     generation_flags.define_outputs()
     flags.DEFINE_integer("streams", 8, "Mixtures generated at once.", lower_bound=1)
     generation_flags.define_engine()

@@ -24,7 +24,7 @@ def define_flags() -> None:
     path_flags.define("output", None, "Folder to make.", required=True)
     flags.DEFINE_integer("step", None, "Which of its checkpoints; the best if not given.")
     flags.DEFINE_bool("recordings", False, "Keep the names of the recordings behind the model.")
-    generation_flags.define_sampling()
+    generation_flags.define_sampling(seed=False)
 
 
 def main() -> None:

@@ -44,7 +44,6 @@ def define_flags() -> None:
         "the sound. Goes without --domain and --output, too.",
     )
     generation_flags.define_sampling()
-    generation_flags.define_seed()
     generation_flags.define_outputs()
     flags.DEFINE_bool(
         "resume",

@@ -13,16 +13,13 @@ from umt_jax.config import SamplingConfig
 flags.disclaim_key_flags()  # They are flags of the command, whose --help lists them.
 
 
-def define_sampling() -> None:
-    """Declares --temperature and --top_p, which `sampling` reads."""
+def define_sampling(*, seed: bool = True) -> None:
+    """Declares --temperature and --top_p, which `sampling` reads, and --seed if wanted."""
     for name, text in config_flags.help_by_field(SamplingConfig).items():
         default = "the model's own, which umt_jax.export records; 1 where it has none"
         flags.DEFINE_float(name, None, f"{text} Default: {default}.")
-
-
-def define_seed() -> None:
-    """Declares --seed."""
-    flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
+    if seed:
+        flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
 
 
 def define_engine(*, weights: bool = False) -> None:

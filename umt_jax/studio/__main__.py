@@ -209,6 +209,10 @@ def _free_port(host: str, port: int | None) -> int:
     )
 
 
+# What reaches other machines, or shows what others do.
+_OFF = ("share", "run_history", "enable_monitoring", "ssr_mode", "mcp_server", "pwa")
+
+
 def _serve(page, args, port, **options) -> None:
     try:
         _, url, _ = page.launch(
@@ -220,12 +224,7 @@ def _serve(page, args, port, **options) -> None:
             prevent_thread_lock=True,
             quiet=True,
             footer_links=["api"],
-            share=False,
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            mcp_server=False,
-            pwa=False,
+            **dict.fromkeys(_OFF, False),
         )
         print(f"The studio is open at {url} until Ctrl-C.", flush=True)
         threading.Event().wait()
