@@ -1,6 +1,7 @@
 import configparser
 import glob
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,19 @@ def test_a_command_of_another_name_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/bin/umt-play"])
     with pytest.raises(SystemExit, match="umt-play is no command of umt_jax. There are: umt-bench"):
         console.main()
+
+
+def test_a_command_in_a_folder_with_a_package_of_the_same_name_says_so_in_a_line(tmp_path):
+    (tmp_path / "data_prep").mkdir()
+    (tmp_path / "data_prep" / "__init__.py").touch()
+    finished = subprocess.run(
+        [sys.executable, "-m", "experiments.report"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert finished.returncode == 1 and finished.stdout == ""
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("error: umt_jax needs its own package 'data_prep', ")

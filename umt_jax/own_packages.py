@@ -5,6 +5,7 @@ installed package, hides them from Python.
 """
 
 import importlib.util
+import sys
 from pathlib import Path
 
 NAMES = ("umt_jax", "experiments", "data_prep")
@@ -24,7 +25,10 @@ def check(name: str) -> None:
     own = ROOT / name
     if own.resolve() not in [Path(place).resolve() for place in found]:
         where = found[0] if found else "nowhere"
-        raise ImportError(
+        message = (
             f"umt_jax needs its own package {name!r}, {own}, but Python finds {where}. Rename that "
             "folder or module, or work in another folder."
         )
+        if sys.argv[:1] == ["-m"]:  # Python is looking for the module of a command.
+            sys.exit(f"error: {message}")
+        raise ImportError(message)
