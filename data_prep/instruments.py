@@ -36,6 +36,7 @@ PROGRAMS = {
     "Clarinet": 71,
     "Flute": 73,
     "Pan_Flute": 75,
+    "Fiddle": 110,
 }
 
 LEVEL_DBFS = -23.0

@@ -32,6 +32,11 @@ from umt_jax.studio.folder import Limits, StudioFolder
 _FIRST_PORT, _LAST_PORT = 7860, 7959
 _CLEAN_EVERY_SECONDS = 300
 
+_OF_SHIPPED = (
+    "It learned from single lines: play, hum or whistle one note at a time, without accompaniment."
+)
+_OF_OTHERS = "It plays sounds best that are like those it was trained on."
+
 _OF_CONNECTIONS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
 """Variables of the environment that httpx, with which Gradio calls itself, takes files from."""
 
@@ -116,7 +121,11 @@ def main() -> None:
         from umt_jax.studio import components, guard
         from umt_jax.studio import page as studio_page
 
-        page = studio_page.build(session.Studio(model, args.max_seconds), folder)
+        page = studio_page.build(
+            session.Studio(model, args.max_seconds),
+            folder,
+            hint=_OF_SHIPPED if args.checkpoint is None else _OF_OTHERS,
+        )
         _serve(
             page,
             args,

@@ -22,6 +22,34 @@ CSS = """
 #status progress::-moz-progress-bar {background: var(--color-accent)}
 """
 
+# Scripts of the page. What a component becomes is an update, or its value.
+BEGIN = """() => {
+    window.isStopped = false;
+    return [{__type__: "update", interactive: true}, ""];
+}"""
+"""Switches Stop on, and empties the status."""
+
+STOP = "() => { window.isStopped = true; }"
+"""Remembers that the user did it."""
+
+END = """() => {
+    const audio = document.querySelector("#listen audio");
+    const playing = audio !== null && !audio.paused && !audio.ended;
+    return [
+        {__type__: "update", interactive: false},
+        {__type__: "update", visible: playing},
+    ];
+}"""
+"""Switches Stop off, and hides the player of sound under way unless it plays: each has its own
+by then."""
+
+BREAK_OFF = """() => [
+    {__type__: "update", interactive: false},
+    {__type__: "update", visible: false},
+    window.isStopped ? "Stopped." : "",
+]"""
+"""Switches Stop off, hides the player of sound under way, and says if the user stopped it."""
+
 Updates = dict[Any, Any]
 """New values by component, as Gradio takes them."""
 

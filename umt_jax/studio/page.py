@@ -5,7 +5,10 @@ Imported only when GRADIO_TEMP_DIR is set: Gradio serves what lies in that folde
 """
 
 import contextlib
+import functools
 import html
+import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,12 +18,12 @@ import gradio as gr
 import numpy as np
 from absl import logging
 
-from umt_jax.studio import aac, checks, components, session
+from umt_jax.studio import aac, checks, components, examples, session
 from umt_jax.studio.folder import StudioFolder
 
 _MAX_TEMPERATURE = 2.0
 _MAX_WAITING = 32
-_DONE = "Done."
+_DONE, _GETTING_READY, _DRAWING = "Done.", "Getting ready.", "Drawing pictures."
 _LISTEN_SECONDS = 0.5  # Length of what is added, again and again, to sound under way.
 
 
@@ -64,18 +67,17 @@ class _Page:
         domains = list(self.studio.model.domains)
         with gr.Row():
             with gr.Column(min_width=320):
-                with gr.Tab("Translate"):
+                with gr.Tab("Translate") as self.translate_tab:
                     self.source = components.recorder("Sound", "sound")
+                    self._add_examples()
                     self.domains = gr.CheckboxGroup(domains, value=domains, label="Play it as")
-                    self.translate = gr.Button("Translate", variant="primary")
-                with gr.Tab("Blend"):
+                with gr.Tab("Blend") as self.blend_tab:
                     self.first = components.recorder("First sound", "first")
                     self.second = components.recorder("Second sound", "second")
                     self.weight = gr.Slider(
                         0, 1, 0.5, step=0.05, label="Blend (0 is the first, 1 the second)"
                     )
                     self.domain = gr.Radio(domains, value=domains[0], label="Play it as")
-                    self.blend = gr.Button("Blend", variant="primary")
             with gr.Column(min_width=320):
                 own = self.studio.model.config.sampling.temperature
                 self.temperature = gr.Slider(
@@ -89,9 +91,35 @@ class _Page:
                 self.seed = gr.Number(
                     0, precision=0, label="Seed", info="The same seed gives the same sound."
                 )
+                # Below the settings, also where the columns are one below the other.
+                self.translate = gr.Button("Translate", variant="primary", interactive=False)
+                self.blend = gr.Button("Blend", variant="primary", interactive=False, visible=False)
                 self.status = gr.HTML(elem_id="status")
                 self.stop = gr.Button("Stop", variant="stop", interactive=False)
                 self.listen = components.player_of_frames()
+
+    def _add_examples(self) -> None:
+        """Adds buttons that each put a sound where one is dropped."""
+        with gr.Row(elem_id="examples"):
+            for example in examples.ALL:
+                gr.Button(example.title, size="sm", min_width=60).click(
+                    functools.partial(self._put, example),
+                    None,
+                    self.source,
+                    queue=False,
+                    show_progress="hidden",
+                    api_visibility="private",
+                )
+        with gr.Accordion("What these examples are", open=False):
+            lines = (f"- **{example.title}**: {example.source}." for example in examples.ALL)
+            gr.Markdown("\n".join([*lines, "", examples.SOUND]))
+
+    def _put(self, example):
+        """Yields a copy of an example, which Gradio copies again before it goes on."""
+        with _errors_as_sentences():
+            self.folder.check_room()
+            with tempfile.TemporaryDirectory() as folder:
+                yield shutil.copy(example.path, folder)
 
     def _describe_inputs(self) -> None:
         """Says what each input may be, by component."""
@@ -124,8 +152,12 @@ class _Page:
             (self.translate, self.run_translation, translation),
             (self.blend, self.run_blend, blend),
         ):
+            # In the browser, since the server's answer could come after the end of a take that
+            # fails at once. Gradio 6.31 runs a button's events one after another; it calls `then`
+            # after success and Stop, and `failure` after an error and Stop.
+            scripted = {"fn": None, "inputs": None, "api_visibility": "private"}
             # Who waits in the queue may stop, too.
-            button.click(_enabled, None, self.stop, queue=False, api_visibility="private")
+            button.click(outputs=[self.stop, self.status], js=components.BEGIN, **scripted)
             done = button.click(
                 run,
                 inputs,
@@ -134,16 +166,16 @@ class _Page:
                 api_visibility="private",
                 **one_at_a_time,
             )
-            done.then(
-                _ended,
-                self.status,
-                [self.status, self.stop],
-                show_progress="hidden",
-                queue=False,
-                api_visibility="private",
+            done.success(outputs=[self.stop, self.listen], js=components.END, **scripted)
+            done.failure(
+                outputs=[self.stop, self.listen, self.status], js=components.BREAK_OFF, **scripted
             )
             runs.append(done)
-        self.stop.click(None, cancels=runs, api_visibility="private")
+        self.stop.click(None, js=components.STOP, cancels=runs, api_visibility="private")
+        self.listen.stop(
+            _hidden_when_done, self.status, self.listen, queue=False, api_visibility="private"
+        )
+        self._add_availability()
         # The same for programs: `gradio_client`, or plain HTTP.
         files = gr.Files(visible=False, label="Sounds")
         for name, call, inputs in (
@@ -151,6 +183,33 @@ class _Page:
             ("blend", self.call_blend, blend),
         ):
             gr.Button(visible=False).click(call, inputs, files, api_name=name, **one_at_a_time)
+
+    def _add_availability(self) -> None:
+        """Has buttons wait for their sounds, and shows the one of the tab that is open."""
+        for button, sounds in (
+            (self.translate, [self.source]),
+            (self.blend, [self.first, self.second]),
+        ):
+            # In the browser: the server need not look at the sounds for it.
+            are_there = "(...sounds) => ({__type__: 'update', interactive: sounds.every(Boolean)})"
+            gr.on(
+                [sound.change for sound in sounds],
+                None,
+                sounds,
+                button,
+                js=are_there,
+                api_visibility="private",
+            )
+        buttons = [self.translate, self.blend]
+        for tab, shown in zip([self.translate_tab, self.blend_tab], buttons, strict=True):
+            visible = json.dumps([button is shown for button in buttons])
+            tab.select(
+                None,
+                None,
+                buttons,
+                js=f"() => {visible}.map(visible => ({{__type__: 'update', visible}}))",
+                api_visibility="private",
+            )
 
     def run_translation(self, path, domains, temperature, seed):
         """Shows a translation as it is made."""
@@ -191,7 +250,7 @@ class _Page:
         """Yields what the page shows: no results, then sound under way, then the results."""
         rate_hz = self.studio.model.sample_rate_hz
         cleared: components.Updates = {
-            self.status: "Getting ready.",
+            self.status: _GETTING_READY,
             self.listen: gr.Audio(None, label=f"{take.domains[0]}, while it is made", visible=True),
         }
         for card in [*self.sources, *self.made.values()]:
@@ -205,7 +264,7 @@ class _Page:
                 self.status: _progress_bar(progress, take, rate_hz),
                 self.listen: encoder.encode(progress.piece[0]),
             }
-        yield {self.listen: encoder.finish()}
+        yield {self.listen: encoder.finish(), self.status: _DRAWING}
         with _written(take, pieces, rate_hz) as (sources, tracks):
             shown: components.Updates = {self.status: _DONE}
             for card, track in zip(self.sources, sources, strict=False):
@@ -224,13 +283,8 @@ class _Page:
             yield [str(track.sound) for track in tracks]
 
 
-def _enabled() -> gr.Button:
-    return gr.Button(interactive=True)
-
-
-def _ended(status: str | None) -> tuple[str | None, gr.Button]:
-    """What is shown when a take is over: done, failed or stopped."""
-    return (status if status in (None, "", _DONE) else "Stopped."), gr.Button(interactive=False)
+def _hidden_when_done(status: str | None) -> gr.Audio:
+    return gr.Audio(visible=status != _DONE)
 
 
 @contextlib.contextmanager
@@ -250,8 +304,14 @@ def _progress_bar(progress: session.Progress, take: session.Take, sample_rate_hz
     )
 
 
-def build(studio: session.Studio, folder: StudioFolder) -> gr.Blocks:
-    """Returns the page, which is not served yet."""
+def build(studio: session.Studio, folder: StudioFolder, *, hint: str = "") -> gr.Blocks:
+    """Returns the page, which is not served yet.
+
+    Args:
+        studio: What plays.
+        folder: Where sounds are kept.
+        hint: A sentence on what the model plays well.
+    """
     model, limits = studio.model, folder.limits
     with gr.Blocks(
         title="umt_jax studio",
@@ -261,7 +321,7 @@ def build(studio: session.Studio, folder: StudioFolder) -> gr.Blocks:
             "# umt_jax studio\n"
             f"Plays a sound back as {_list(model.domains)}, at {model.sample_rate_hz / 1000:g} kHz."
             f" A sound may be up to {studio.max_seconds:g} s long, a file up to "
-            f"{limits.file_bytes / 2**20:g} MB."
+            f"{limits.file_bytes / 2**20:g} MB. {hint}"
         )
         parts = _Page(studio, folder)
     _check_before_use(page, parts.check_values)
