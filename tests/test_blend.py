@@ -1,7 +1,5 @@
-import subprocess
-import sys
-
 import absl.flags
+import commands
 import numpy as np
 import pytest
 import soundfile
@@ -33,14 +31,10 @@ def music(tmp_path, rng):
 
 def command(checkpoint, folder, inputs, *flags):
     paths = ",".join(str(folder / name) for name in inputs)
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "umt_jax.blend", f"--checkpoint={checkpoint}"),
-            *("--engine=scan", f"--input={paths}", f"--output={folder / 'out'}", *flags),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=600,
+    output = f"--output={folder / 'out'}"
+    return commands.run(
+        *("umt_jax.blend", f"--checkpoint={checkpoint}", "--engine=scan"),
+        *(f"--input={paths}", output, *flags),
     )
 
 
@@ -138,10 +132,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(music, trained_dir):
 
 def test_the_former_name_of_the_command_does_the_same_and_says_the_new_one():
     now, before = (
-        subprocess.run(
-            [sys.executable, "-m", name, "--helpshort"], capture_output=True, text=True, timeout=120
-        )
-        for name in ("umt_jax.blend", "experiments.blend")
+        commands.run(name, "--helpshort") for name in ("umt_jax.blend", "experiments.blend")
     )
     assert "--morph" in now.stdout and before.stdout == now.stdout
     assert before.returncode == now.returncode

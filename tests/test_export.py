@@ -1,9 +1,8 @@
 import dataclasses
 import json
 import pathlib
-import subprocess
-import sys
 
+import commands
 import pytest
 from test_checkpoint import make_state
 
@@ -12,13 +11,7 @@ from umt_jax.config import SamplingConfig
 
 
 def export(run, output, *flags):
-    command = ["-m", "umt_jax.export", f"--checkpoint={run}", f"--output={output}", *flags]
-    return subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return commands.run("umt_jax.export", f"--checkpoint={run}", f"--output={output}", *flags)
 
 
 def test_the_command_exports_the_best_weights_and_the_record_of_losses(tmp_path, trained_dir):

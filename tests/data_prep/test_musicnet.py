@@ -1,8 +1,7 @@
 import csv
 import os
-import subprocess
-import sys
 
+import commands
 import pytest
 
 from data_prep import musicnet
@@ -49,12 +48,7 @@ def download(tmp_path):
 
 def run(download, audio_dir, *flags):
     arguments = [f"--musicnet_dir={download}", f"--audio_dir={audio_dir}", *flags]
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "data_prep.musicnet", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return commands.run("data_prep.musicnet", *arguments, warnings_are_errors=True)
 
 
 def test_the_command_makes_the_six_domains(download, tmp_path):
