@@ -275,7 +275,7 @@ def missing_checkpoint(arguments, folder):
     arguments["checkpoint"] = folder
     return (
         f"{folder} is not the folder of a training run: it has no folder "
-        "'checkpoints'. Give what was --workdir in training."
+        "'checkpoints'. Give the folder that training wrote, its workdir."
     )
 
 

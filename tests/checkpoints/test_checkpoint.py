@@ -91,7 +91,7 @@ def test_a_state_of_other_arrays_is_refused_in_one_line(saved, run_config):
     unstacked = {"layers_0": layers, "layers_1": layers}
     encoder = {**target.parameters.encoder, "layers": unstacked}
     target = target.replace(parameters=target.parameters.replace(encoder=encoder))
-    message = "3 does not hold the arrays of this model.*Start anew in another --workdir"
+    message = "3 does not hold the arrays of this model.*Start anew in another workdir"
     with (
         checkpoint.Checkpoints(str(saved)) as checkpoints,
         pytest.raises(ValueError, match=message),

@@ -137,7 +137,7 @@ def test_what_is_left_can_be_loaded_whichever_file_is_damaged(tmp_path, saved, r
 def test_where_every_checkpoint_is_damaged_nothing_is_touched(workdir):
     for step in (2, 3):
         half(workdir / "checkpoints" / str(step) / "config" / "metadata")
-    message = r"No checkpoint in .* \(2: .*metadata: .*; 3: .*\). .* anew in another --workdir\."
+    message = r"No checkpoint in .* \(2: .*metadata: .*; 3: .*\). .* anew in another workdir\."
     with pytest.raises(ValueError, match=message) as raised:
         integrity.set_aside(str(workdir))
     assert steps_in(workdir) == [2, 3] and "\n" not in str(raised.value)

@@ -253,7 +253,7 @@ def test_the_command_adds_a_domain(tmp_path, trained_dir, flute_dir, run_config)
             ["--skip_channels=4", "--train_domains=Flute", "--freeze_encoder"],
             "--skip_channels=4 contradicts the model that --init_from names, which has 8",
         ),
-        (["--train_domains=Flute"], "--train_domains leaves out Cello, Piano, whose decoders"),
+        (["--train_domains=Flute"], "--train_domains=Flute leaves out Cello, Piano, whose"),
         (
             ["--train_domains=Oboe", "--freeze_encoder"],
             "has no domain Oboe. There are: Flute",
