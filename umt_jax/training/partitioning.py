@@ -67,7 +67,8 @@ class Jit:
 class Pmap:
     """Each device runs the step on its own segments and averages with the others (`jax.pmap`).
 
-    `pmap` knows one axis, so that every device has all decoders.
+    JAX advises `jit` with shardings for new code; `pmap` is here because users asked for it. It
+    knows one axis, so that every device has all decoders.
     """
 
     _AXIS = "data"
