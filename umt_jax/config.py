@@ -135,6 +135,31 @@ class ModelConfig:
                 f"decoder_taps={self.decoder_taps} must be at least 2, so that there is a past."
             )
 
+    @property
+    def encoder_dilations(self) -> tuple[int, ...]:
+        """Dilation of each of the encoder's layers, in samples: 1, 2, 4, ... in each block."""
+        return _dilations(self.encoder_blocks, self.encoder_layers)
+
+    @property
+    def decoder_dilations(self) -> tuple[int, ...]:
+        """Dilation of each of the decoder's layers, in samples: 1, 2, 4, ... in each block."""
+        return _dilations(self.decoder_blocks, self.decoder_layers)
+
+    @property
+    def encoder_reach_samples(self) -> int:
+        """Samples on either side of itself that a feature of the encoder sees."""
+        return sum(self.encoder_dilations) + 1
+
+    @property
+    def decoder_receptive_field(self) -> int:
+        """Past inputs that one output of the decoder sees, itself included."""
+        # So many taps of each layer, and of the first convolution.
+        return (self.decoder_taps - 1) * (sum(self.decoder_dilations) + 1) + 1
+
+
+def _dilations(blocks, layers):
+    return tuple(2**layer for _ in range(blocks) for layer in range(layers))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:

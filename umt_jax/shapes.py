@@ -33,7 +33,7 @@ Features = Float[Array, "*B T C"]
 """Activations at audio rate."""
 
 Stream = Float[Array, "C *B T"]
-"""Activations at audio rate, channels-first, as in `stacks`."""
+"""Activations at audio rate, channels-first, as in residual layers."""
 
 Latents = Float[Array, "*B F Z"]
 """Latent frames, one every `pool_samples` samples."""

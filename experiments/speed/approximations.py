@@ -176,7 +176,7 @@ def rounded_logits(
     taps = jnp.concatenate([layers.shift(scaled, lag) for lag in lags], axis=-1)
     x = layers.affine(taps, kernels["first"]["kernel"][:, 0], kernels["first"]["bias"])
     skips = layers.affine(rounded(x), **kernels["skip"])
-    all_layers = zip(generate.dilations(config), generate.layers_of(kernels, config), strict=True)
+    all_layers = zip(config.decoder_dilations, generate.layers_of(kernels, config), strict=True)
     for index, (dilation, layer) in enumerate(all_layers):
         h = sum(
             layers.shift(rounded(x), lag * dilation) @ kernel

@@ -120,7 +120,7 @@ def step_weights(config: ModelConfig) -> tuple[int, float]:
     The past tap of a layer of dilation d can be computed for d samples at once, no more.
     """
     C, S = config.residual_channels, config.skip_channels
-    dilations = generate.dilations(config)
+    dilations = config.decoder_dilations
     past = 2 * C * C
     rest = len(dilations) * (2 * C * C + C * C + C * S) + C * S + S * S + S * 256
     return rest + past * len(dilations), rest + sum(past / dilation for dilation in dilations)

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from umt_jax.config import ModelConfig
-from umt_jax.generation import generate
 
 
 class PlainGenerator:
@@ -33,14 +32,14 @@ class PlainGenerator:
                 "residual": nn.Conv1d(channels, channels, 1),
                 "skip": nn.Conv1d(channels, skips, 1),
             }
-            for _ in generate.dilations(config)
+            for _ in config.decoder_dilations
         ]
         self._head = nn.Conv1d(skips, skips, 1)
         self._condition = nn.Conv1d(latents, skips, 1)
         self._logits = nn.Conv1d(skips, 256, 1)
         self._queues = [
             collections.deque([torch.zeros(num_streams, channels, 1)] * dilation, maxlen=dilation)
-            for dilation in generate.dilations(config)
+            for dilation in config.decoder_dilations
         ]
         self._last_input = torch.zeros(num_streams, 1, 1)
         self._codes = torch.full((num_streams, 1, 1), 128)

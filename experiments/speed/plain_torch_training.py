@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from umt_jax.config import ModelConfig, TrainingConfig
-from umt_jax.model import layers
 
 
 class PlainTraining:
@@ -72,7 +71,7 @@ class _Encoder(nn.Module):
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
         channels = model.encoder_channels
-        dilations = layers.dilations(model.encoder_blocks, model.encoder_layers)
+        dilations = model.encoder_dilations
         self.preactivation, self.pool_samples = model.encoder_preactivation, model.pool_samples
         self.activate = {"relu": torch.relu, "tanh": torch.tanh}[model.encoder_activation]
         self.first = nn.Conv1d(1, channels, 3, padding=1)
@@ -100,7 +99,7 @@ class _Decoder(nn.Module):
             model.skip_channels,
             model.latent_channels,
         )
-        self.dilations = layers.dilations(model.decoder_blocks, model.decoder_layers)
+        self.dilations = model.decoder_dilations
         self.pool_samples, self.frugal, taps = model.pool_samples, frugal, model.decoder_taps
         self.past_taps = taps - 1
 

@@ -16,7 +16,6 @@ from experiments.speed import machine, presets
 from experiments.speed.training_processes import PLAIN, VARIANTS, Worker
 from umt_jax.audio import mu_law
 from umt_jax.config import ModelConfig
-from umt_jax.model import layers
 
 
 def define_flags() -> None:
@@ -133,13 +132,7 @@ def step_flops(model: ModelConfig, domain_batch: int, segment_samples: int) -> i
         model.skip_channels,
         model.latent_channels,
     )
-    num_encoder, num_decoder = (
-        len(layers.dilations(blocks, number))
-        for blocks, number in (
-            (model.encoder_blocks, model.encoder_layers),
-            (model.decoder_blocks, model.decoder_layers),
-        )
-    )
+    num_encoder, num_decoder = len(model.encoder_dilations), len(model.decoder_dilations)
     of_codes = 3 * C + 2 * R
     of_samples = num_encoder * (3 * C * C + C * C)
     of_samples += num_decoder * (2 * R * 2 * R + R * (R + S))

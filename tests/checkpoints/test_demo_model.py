@@ -3,10 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 
 import umt_jax
 from umt_jax.audio import mu_law
-from umt_jax.checkpoints import demo_model
+from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.model import networks
 from umt_jax.training import losses
 
 
@@ -34,3 +36,23 @@ def test_the_shipped_model_is_small_and_beats_a_guess_at_a_tone():
     for domain in translator.domains:
         logits = translator.code_logits(codes, latents, domain=domain)
         assert np.mean(losses.reconstruction(logits, codes)) < np.log(mu_law.NUM_LEVELS)
+
+
+def test_the_shipped_arrays_are_played_as_the_networks_are_defined(rng):
+    config = checkpoint.read_config(demo_model.path())
+    parameters = checkpoint.restore_parameters(demo_model.path())
+    nets, model = networks.Networks(config), config.model
+    codes = rng.integers(100, 156, size=model.pool_samples)
+    latents = nets.encode(parameters.encoder, codes)
+    expected = reference.encoder(codes, parameters.encoder, model)
+    np.testing.assert_allclose(latents, expected, rtol=1e-4, atol=1e-4)
+
+    decoder = networks.select(parameters.decoders, 0)
+    logits = nets.decode_one(decoder, codes, latents)
+    expected = reference.decoder(codes, np.asarray(latents), decoder, model)
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
+    _, second, first = np.moveaxis(np.sort(expected, axis=-1)[:, -3:], -1, 0)
+    is_clear = first - second > 1e-2
+    assert is_clear.mean() > 0.5
+    greedy, expected = np.argmax(logits, axis=-1), np.argmax(expected, axis=-1)
+    np.testing.assert_array_equal(greedy[is_clear], expected[is_clear])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference
 
+from umt_jax.config import ModelConfig
 from umt_jax.model import layers
 
 
@@ -14,15 +15,27 @@ def _moved(variables, rng):
     )
 
 
-@pytest.mark.parametrize("offsets", [(-1, 0), (-1, 0, 1), (-4, 0), (-8, 0, 8), (-40, 0)])
-def test_conv_equals_its_definition(rng, offsets):
+@pytest.mark.parametrize("dilation", [1, 4, 40])
+@pytest.mark.parametrize("taps", [(-1, 0), (-2, -1, 0), (-1, 0, 1)])
+def test_a_dilated_convolution_equals_its_definition(rng, taps, dilation):
     x = rng.normal(size=(2, 24, 4)).astype(np.float32)
-    layer = layers.Conv(channels=5, offsets=offsets)
-    variables = _moved(layer.init(jax.random.key(0), x), rng)
-    y = layer.apply(variables, x)
+    layer = layers.DilatedConv(channels=5, taps=taps)
+    stream = jnp.moveaxis(x, -1, 0)
+    variables = _moved(layer.init(jax.random.key(0), stream, dilation), rng)
+    y = jnp.moveaxis(layer.apply(variables, stream, dilation), 0, -1)
+    offsets = [tap * dilation for tap in taps]
     for segment in range(2):
         expected = reference.conv_of(x[segment], variables["params"], offsets)
         np.testing.assert_allclose(y[segment], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("padding", "offsets"), [("SAME", (-1, 0, 1)), ("CAUSAL", (-2, -1, 0))])
+def test_an_undilated_convolution_equals_its_definition(rng, padding, offsets):
+    x = rng.normal(size=(24, 4)).astype(np.float32)
+    layer = layers.Conv(5, 3, padding=padding)
+    variables = _moved(layer.init(jax.random.key(0), x), rng)
+    expected = reference.conv_of(x, variables["params"], offsets)
+    np.testing.assert_allclose(layer.apply(variables, x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_scale_spans_minus_half_to_half():
@@ -44,4 +57,6 @@ def test_pool_averages_runs_and_upsample_repeats_frames():
 
 
 def test_dilations_double_within_a_block():
-    assert layers.dilations(2, 4) == (1, 2, 4, 8, 1, 2, 4, 8)
+    config = ModelConfig(encoder_blocks=2, encoder_layers=4, decoder_blocks=1, decoder_layers=3)
+    assert config.encoder_dilations == (1, 2, 4, 8, 1, 2, 4, 8)
+    assert config.decoder_dilations == (1, 2, 4)

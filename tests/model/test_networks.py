@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import reference
 from conftest import TINY_MODEL
+from flax import linen as nn
 
 from umt_jax.config import Config, ModelConfig
-from umt_jax.model import decoder, encoder, layers, networks, stacks
+from umt_jax.model import classifier, decoder, encoder, layers, networks
 
 
 def _published(decoder_layers):
@@ -61,6 +62,23 @@ def test_initial_kernels_are_uniform_and_keep_their_share_of_a_products_variance
         if path[-1].key == "bias"
     ]
     assert len(biases) == 17 and not any(bias.any() for bias in biases)
+
+
+def test_flaxs_own_init_draws_kernels_as_the_fast_one_does():
+    latents = jax.ShapeDtypeStruct((1, 1, 50), jnp.float32)
+    module = classifier.Classifier(ModelConfig(classifier_layers=1), 60, context_frames=1)
+    slow = module.lazy_init(jax.random.key(0), latents)["params"]
+    fast = layers.init(module, jax.random.key(1), latents)
+
+    def compare(slow, fast):
+        assert slow.shape == fast.shape
+        if slow.ndim > 1:
+            np.testing.assert_allclose(np.abs(slow).max(), np.abs(fast).max(), rtol=0.01)
+            np.testing.assert_allclose(slow.std(), fast.std(), rtol=0.05)
+        else:
+            assert not slow.any() and not fast.any()
+
+    jax.tree.map(compare, slow, fast)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +155,10 @@ def test_encoder_sees_the_future_within_its_reach_and_nothing_beyond(
 
 @pytest.mark.parametrize(("decoder_layers", "samples"), [(10, 4_094), (14, 65_534)])
 def test_receptive_field_of_the_published_decoders_by_gradient(decoder_layers, samples):
-    dilations = layers.dilations(4, decoder_layers)
-    assert layers.receptive_field(dilations) == samples
+    config = ModelConfig(
+        decoder_layers=decoder_layers, residual_channels=2, skip_channels=2, latent_channels=1
+    )
+    assert config.decoder_receptive_field == samples
 
     # The decoder's own layers, two channels wide, with weights that let all through.
     first = {"kernel": jnp.full((2, 1, 2), 0.5), "bias": jnp.zeros(2)}
@@ -149,14 +169,28 @@ def test_receptive_field_of_the_published_decoders_by_gradient(decoder_layers, s
         "residual": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)},
         "skip": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)},
     }
-    of_layers = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(dilations)), layer)
+    num_layers = len(config.decoder_dilations)
+    of_layers = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_layers), layer)
+    parameters = {"first": first, "layers": of_layers}
+
+    class Skips(nn.Module):
+        """The decoder on real inputs, up to the sum of its layers' skips."""
+
+        @nn.compact
+        def __call__(self, x):
+            h = layers.Conv(2, 2, padding="CAUSAL", name="first")(x).T
+            _, skips = layers.in_sequence(
+                decoder.GatedLayer,
+                config,
+                (h, jnp.zeros_like(h)),
+                jnp.zeros((1, 1)),
+                dilations=config.decoder_dilations,
+                remat="none",
+            )
+            return skips
 
     def last_output(x):
-        h = layers.Conv(2, (-1, 0)).apply({"params": first}, x)
-        skips = stacks.decoder_stack(
-            h.T, of_layers, jnp.zeros((1, 1)), dilations=dilations, remat="none"
-        )
-        return jnp.sum(skips[:, -1])
+        return jnp.sum(Skips().apply({"params": parameters}, x)[:, -1])
 
     gradient = jax.grad(last_output)(jnp.zeros((samples + 100, 1)))[:, 0]
     assert not gradient[:100].any()

@@ -3,13 +3,47 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from flax import linen as nn
 
-from umt_jax.model import stacks
+from umt_jax.config import ModelConfig
+from umt_jax.model import decoder, encoder, layers
 
 # Two blocks, as for `remat`; one dilation beyond the segment.
 DILATIONS = (1, 2, 40, 1, 2, 40)
 NUM_SAMPLES, NUM_FRAMES = 24, 3
 REMAT = ("none", "layer", "block")
+
+
+class InSequence(nn.Module):
+    """Residual layers of any dilations, as the networks run them."""
+
+    layer: type[nn.Module]
+    config: ModelConfig
+    dilations: tuple[int, ...]
+    remat: str
+
+    @nn.compact
+    def __call__(self, carry, shared):
+        return layers.in_sequence(
+            self.layer, self.config, carry, shared, dilations=self.dilations, remat=self.remat
+        )
+
+
+def encoder_stack(x, parameters, *, dilations=DILATIONS, remat="none", **config):
+    """Returns the residual stream after all layers, channels-first as `x`."""
+    stack = InSequence(
+        encoder.DilatedLayer, ModelConfig(encoder_channels=4, **config), dilations, remat
+    )
+    return stack.apply({"params": {"layers": parameters}}, x, None)
+
+
+def decoder_stack(x, parameters, latents, *, dilations=DILATIONS, remat="none"):
+    """Returns the sum of all layers' skips, channels-first as the rest."""
+    taps = parameters["dilated"]["kernel"].shape[1]
+    config = ModelConfig(residual_channels=4, skip_channels=5, decoder_taps=taps)
+    stack = InSequence(decoder.GatedLayer, config, dilations, remat)
+    carry = x, jnp.zeros((5, *x.shape[1:]))
+    return stack.apply({"params": {"layers": parameters}}, carry, latents)[1]
 
 
 def random_layers(rng, shapes):
@@ -98,13 +132,12 @@ def test_the_encoders_layers_have_values_and_gradients_of_the_plain_form(
     x, weight = rng.normal(size=(2, 2, NUM_SAMPLES, 4)).astype(np.float32)
 
     def loss(x, parameters):
-        y = stacks.encoder_stack(
+        y = encoder_stack(
             jnp.moveaxis(x, -1, 0),
             parameters,
-            dilations=DILATIONS,
-            preactivation=preactivation,
-            activation=activation,
             remat=remat,
+            encoder_preactivation=preactivation,
+            encoder_activation=activation,
         )
         return jnp.sum(jnp.moveaxis(y, 0, -1) * weight)
 
@@ -128,12 +161,8 @@ def test_the_decoders_layers_have_values_and_gradients_of_the_plain_form(
     weight = rng.normal(size=(2, NUM_SAMPLES, 5)).astype(np.float32)
 
     def loss(x, parameters, latents):
-        skips = stacks.decoder_stack(
-            jnp.moveaxis(x, -1, 0),
-            parameters,
-            jnp.moveaxis(latents, -1, 0),
-            dilations=DILATIONS,
-            remat=remat,
+        skips = decoder_stack(
+            jnp.moveaxis(x, -1, 0), parameters, jnp.moveaxis(latents, -1, 0), remat=remat
         )
         return jnp.sum(jnp.moveaxis(skips, 0, -1) * weight)
 
@@ -152,7 +181,7 @@ def test_what_a_decoder_layer_adds_equals_its_definition(rng, decoder_layers, di
     x = rng.normal(size=(NUM_SAMPLES, 4)).astype(np.float32)
     latents = rng.normal(size=(NUM_FRAMES, 3)).astype(np.float32)
     one = jax.tree.map(lambda leaf: leaf[:1], decoder_layers)
-    skips = stacks.decoder_stack(x.T, one, latents.T, dilations=(dilation,), remat="none")
+    skips = decoder_stack(x.T, one, latents.T, dilations=(dilation,))
     _, expected = reference.gated_layer(x, latents, reference.layer_of(one, 0), dilation, 8)
     np.testing.assert_allclose(skips.T, expected, rtol=1e-5, atol=1e-5)
 
@@ -162,9 +191,7 @@ def test_what_a_decoder_layer_adds_equals_its_definition(rng, decoder_layers, di
 def test_an_encoder_layer_equals_its_definition(rng, encoder_layers, dilation, preactivation):
     x = rng.normal(size=(NUM_SAMPLES, 4)).astype(np.float32)
     one = jax.tree.map(lambda leaf: leaf[:1], encoder_layers)
-    y = stacks.encoder_stack(
-        x.T, one, dilations=(dilation,), preactivation=preactivation, remat="none"
-    )
+    y = encoder_stack(x.T, one, dilations=(dilation,), encoder_preactivation=preactivation)
     expected = reference.dilated_layer(x, reference.layer_of(one, 0), dilation, preactivation)
     np.testing.assert_allclose(y.T, expected, rtol=1e-5, atol=1e-5)
 
@@ -184,7 +211,7 @@ def test_each_remat_keeps_less_for_the_gradient_than_the_one_before():
 
     def temporary_bytes(remat):
         def loss(parameters, x, latents):
-            skips = stacks.decoder_stack(x, parameters, latents, dilations=dilations, remat=remat)
+            skips = decoder_stack(x, parameters, latents, dilations=dilations, remat=remat)
             return jnp.sum(skips)
 
         compiled = jax.jit(jax.grad(loss)).lower(parameters, x, latents).compile()
@@ -195,3 +222,24 @@ def test_each_remat_keeps_less_for_the_gradient_than_the_one_before():
     # alone; those of 8 blocks and of the 8 layers of one. Some are needed at once besides.
     assert of_layers < 0.5 * everything
     assert of_blocks < 0.5 * of_layers
+
+
+def test_the_gradient_computes_no_product_twice_unless_there_is_remat():
+    shapes = {"dilated": (2, 4, 8), "condition": (3, 8), "residual": (4, 4), "skip": (4, 5)}
+    parameters = {
+        name: {"kernel": jnp.zeros((6, *shape)), "bias": jnp.zeros((6, shape[-1]))}
+        for name, shape in shapes.items()
+    }
+
+    def products(remat):
+        def loss(parameters, x, latents):
+            return jnp.sum(decoder_stack(x, parameters, latents, remat=remat))
+
+        gradient = jax.grad(loss, argnums=(0, 1, 2))
+        arguments = parameters, jnp.zeros((4, NUM_SAMPLES)), jnp.zeros((3, NUM_FRAMES))
+        return str(jax.make_jaxpr(gradient)(*arguments)).count("dot_general[")
+
+    # Convolution, both outputs at once, conditioning: forward, to input and to kernel. And sums as
+    # products: over the samples of a latent frame, and to two biases.
+    assert products("none") == 3 * 3 + 3
+    assert products("layer") > products("none")

@@ -229,14 +229,9 @@ def round_kernels(decoders: Parameters, dtype: DTypeLike) -> Parameters:
     return jax.tree_util.tree_map_with_path(rounded, decoders)
 
 
-def dilations(config: ModelConfig) -> tuple[int, ...]:
-    """Returns the decoder's dilations, layer by layer."""
-    return layers.dilations(config.decoder_blocks, config.decoder_layers)
-
-
 def rings(config: ModelConfig) -> tuple[int, ...]:
     """Returns how many rows each of the decoder's layers has, layer by layer."""
-    return tuple((config.decoder_taps - 1) * dilation for dilation in dilations(config))
+    return tuple((config.decoder_taps - 1) * dilation for dilation in config.decoder_dilations)
 
 
 def check_two_taps(config: ModelConfig, engine: str) -> None:
@@ -260,7 +255,7 @@ def layers_of(parameters: Parameters, config: ModelConfig) -> list[Parameters]:
     def layer(index):
         return jax.tree.map(lambda leaf: leaf[index], parameters["layers"])
 
-    return [layer(index) for index in range(len(dilations(config)))]
+    return [layer(index) for index in range(len(config.decoder_dilations))]
 
 
 def _first_inputs(config):

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from umt_jax.config import ModelConfig
-from umt_jax.model import layers
 from umt_jax.shapes import Array, Float
 
 FADE_SECONDS = 0.02
@@ -49,9 +48,7 @@ class Segment:
 
 def warm_up_frames(config: ModelConfig) -> int:
     """Returns the latent frames of a warm-up: the decoder's receptive field, at most a second."""
-    dilations = layers.dilations(config.decoder_blocks, config.decoder_layers)
-    receptive_field = layers.receptive_field(dilations, config.decoder_taps)
-    past = min(receptive_field, config.sample_rate_hz)
+    past = min(config.decoder_receptive_field, config.sample_rate_hz)
     return math.ceil(past / config.pool_samples)
 
 

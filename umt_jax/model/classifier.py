@@ -45,9 +45,10 @@ class Classifier(nn.Module):
         logits = layers.Dense(self.num_domains, name="logits")(h)
         if self.context_frames:
             h = standardised
-            offsets = tuple(range(-self.context_frames, self.context_frames + 1))
             for index in range(3):
-                h = nn.elu(layers.Conv(width, offsets, name=f"context_{index:02d}")(h))
+                h = nn.elu(
+                    layers.Conv(width, 1 + 2 * self.context_frames, name=f"context_{index:02d}")(h)
+                )
             logits = logits + layers.Dense(self.num_domains, name="context_logits")(h)
         return jnp.mean(logits, axis=-2)
 

@@ -11,8 +11,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from umt_jax.config import ModelConfig
-from umt_jax.model import layers, stacks
-from umt_jax.shapes import Array, Bool, Codes, Latents, Parameters
+from umt_jax.model import layers
+from umt_jax.shapes import Array, Bool, Codes, Latents, Leaf, Parameters, Stream
 
 _OF_DECODERS = ("decoder_", "residual_", "skip_", "classifier_")
 """How the names of sizes begin that decide nothing here."""
@@ -22,6 +22,31 @@ _OF_RECORDINGS = ("rms_dbfs",)
 
 _LATER = {"encoder_activation": "relu"}
 """Fields that came when there were fingerprints already, which none has with these values."""
+
+
+class DilatedLayer(nn.Module):
+    """Encoder layer: dilated convolution, activation, 1x1 convolution, residual sum (§3.1).
+
+    Not causal: output t sees t - dilation, t and t + dilation.
+
+    Attributes:
+        config: Sizes.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Stream, inside: Bool[Array, "*B T"] | None, dilation: Leaf
+    ) -> tuple[Stream, None]:
+        """Returns `x` plus its filtered version; outside of `inside` it counts as zero."""
+        channels, activation = self.config.encoder_channels, self.config.encoder_activation
+        if inside is not None:
+            x = jnp.where(inside, x, 0)
+        h = nn.relu(x) if self.config.encoder_preactivation else x
+        h = layers.keep(layers.DilatedConv(channels, (-1, 0, 1), name="dilated")(h, dilation))
+        h = {"relu": nn.relu, "tanh": jnp.tanh}[activation](h)
+        return x + layers.Conv1x1(channels, name="mix")(h), None
 
 
 class Encoder(nn.Module):
@@ -51,23 +76,17 @@ class Encoder(nn.Module):
             Latents, float32, [*B, F, Z] with F = T / pool_samples.
         """
         config = self.config
-        channels = config.encoder_channels
-        dilations = layers.dilations(config.encoder_blocks, config.encoder_layers)
-        shapes = {"dilated": (3, channels, channels), "mix": (channels, channels)}
-        parameters = layers.ResidualLayers(len(dilations), shapes, name="layers")()
-
         waveform = layers.scale(codes)
         if inside is not None:
             waveform = jnp.where(inside, waveform, 0)
-        h = layers.Conv(channels, (-1, 0, 1), dtype=self.dtype, name="first")(waveform[..., None])
-        h = stacks.encoder_stack(
-            jnp.moveaxis(h, -1, 0),
-            parameters,
-            dilations=dilations,
-            preactivation=config.encoder_preactivation,
-            activation=config.encoder_activation,
+        first = layers.Conv(config.encoder_channels, 3, dtype=self.dtype, name="first")
+        h = layers.in_sequence(
+            DilatedLayer,
+            config,
+            jnp.moveaxis(first(waveform[..., None]), -1, 0),
+            inside,
+            dilations=config.encoder_dilations,
             remat=self.remat,
-            inside=inside,
         )
         h = jnp.moveaxis(h, 0, -1).astype(jnp.float32)
         # The average commutes with the 1x1 convolution, which so runs at the rate of the frames.

@@ -1,131 +1,225 @@
 """The layers of encoder and decoder, and the time axis they share (§3.1)."""
 
+import contextlib
+import contextvars
 import functools
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import flatten_util
-from jax.typing import DTypeLike
+from jax.ad_checkpoint import checkpoint_name
 
-from umt_jax.shapes import Array, Codes, Features, Float, Key, Parameters
+from umt_jax.config import ModelConfig
+from umt_jax.model import channels_first
+from umt_jax.shapes import (
+    Array,
+    Codes,
+    Features,
+    Float,
+    Key,
+    Leaf,
+    Parameters,
+    PyTree,
+    Stream,
+)
+
+_half_widths_alone = contextvars.ContextVar("_half_widths_alone", default=False)
 
 
-def half_width(variance: float) -> Callable[..., jax.Array]:
-    """Returns an initializer that declares a kernel for `init`: it fills it with one number.
+def uniform(variance: float) -> nn.initializers.Initializer:
+    """Returns an initializer that draws kernels uniformly.
 
     Args:
         variance: Of a product with the drawn kernel, for inputs of variance 1.
     """
+    draw = nn.initializers.variance_scaling(variance, "fan_in", "uniform")
 
-    def declare(key, shape, dtype=jnp.float32):
-        del key  # `init` draws.
-        return jnp.full(shape, math.sqrt(3 * variance / math.prod(shape[:-1])), dtype)
+    def initialise(key, shape, dtype=jnp.float32):
+        if _half_widths_alone.get():
+            return jnp.full(shape, math.sqrt(3 * variance / math.prod(shape[:-1])), dtype)
+        return draw(key, shape, dtype)
 
-    return declare
+    return initialise
 
 
 def init(module: nn.Module, key: Key[jax.Array, ""], *inputs: jax.ShapeDtypeStruct) -> Parameters:
-    """Returns fresh parameters of a module whose kernels are declared by `half_width`.
+    """Returns fresh parameters, distributed as those of `module.init`, in a quarter of its time.
 
-    They are uniform within what the module declares: kernels within the half-width, biases zero.
-    All are drawn as one row, since XLA on CPU takes half a second for each shape that is drawn.
+    All kernels are drawn as one row, since XLA on CPU takes half a second to compile each shape
+    that is drawn.
 
     Args:
-        module: The module.
+        module: The module; its kernels are `uniform`, its biases zero.
         key: Of the draw.
         inputs: Shapes of what the module is called with.
     """
-    half_widths, unravel = flatten_util.ravel_pytree(module.lazy_init(key, *inputs)["params"])
+    with _no_draw():
+        parameters = module.lazy_init(key, *inputs)["params"]
+    half_widths, unravel = flatten_util.ravel_pytree(parameters)
     return unravel(half_widths * jax.random.uniform(key, half_widths.shape, minval=-1, maxval=1))
 
 
-Dense = functools.partial(nn.Dense, kernel_init=half_width(1.0))
-"""A 1x1 convolution outside the stacks; its product has the size of its input.
+@contextlib.contextmanager
+def _no_draw() -> Iterator[None]:
+    """Has `uniform` fill kernels with the most that it would draw."""
+    token = _half_widths_alone.set(True)
+    try:
+        yield
+    finally:
+        _half_widths_alone.reset(token)
+
+
+Dense = functools.partial(nn.Dense, kernel_init=uniform(1.0))
+"""A 1x1 convolution outside the residual layers; its product has the size of its input.
 
 With a third of the variance, as in the published code, the demo preset is 0.1 nats behind after 120
 steps.
 """
 
-_of_stacks = half_width(1 / 3)
-"""Of convolutions, as in the published code.
+_uniform_third = uniform(1 / 3)
+"""For convolutions along time and in residual layers, as in the published code.
 
 With the whole variance residual streams grow from layer to layer, and training begins at 134 nats
 instead of 5.6.
 """
 
+Conv = functools.partial(nn.Conv, kernel_init=_uniform_third)
+"""A convolution along time that is not dilated."""
 
-class Conv(nn.Module):
-    """Convolution along time, zero padded to the same length.
 
-    Computed as one matrix product with the shifted inputs of all taps beside each other, which on
-    CPU is faster than a dilated `conv_general_dilated`.
+class Conv1x1(nn.Module):
+    """1x1 convolution in a residual layer.
 
     Attributes:
         channels: Output width.
-        offsets: For each tap, the sample it reads, relative to the output's. Causal if none is
-            above zero.
-        dtype: Type of the computation; parameters stay float32.
     """
 
     channels: int
-    offsets: tuple[int, ...]
-    dtype: DTypeLike = jnp.float32
+
+    def __call__(self, x: Float[Array, "C *N"]) -> Float[Array, "D *N"]:
+        """Returns the mixed features, in their type."""
+        return channels_first.project(x, *self.parameters(len(x)))
 
     @nn.compact
-    def __call__(self, x: Features) -> Float[Array, "*B T D"]:
-        """Returns the filtered features, [*B, T, channels]."""
-        taps, width = len(self.offsets), x.shape[-1]
-        kernel = self.param("kernel", _of_stacks, (taps, width, self.channels), jnp.float32)
+    def parameters(self, width: int) -> tuple[Float[Array, "C D"], Float[Array, "D"]]:
+        """Returns kernel and bias for features of a width, float32."""
+        kernel = self.param("kernel", _uniform_third, (width, self.channels), jnp.float32)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
+
+
+def mix(x: Float[Array, "C *N"], *convolutions: Conv1x1) -> Sequence[Float[Array, "_ *N"]]:
+    """Returns what each convolution makes of the same features, by one product for all."""
+    kernels, biases = zip(*(conv.parameters(len(x)) for conv in convolutions), strict=True)
+    y = channels_first.project(x, jnp.concatenate(kernels, axis=-1), jnp.concatenate(biases))
+    *ends, _ = itertools.accumulate(conv.channels for conv in convolutions)
+    return jnp.split(y, ends)
+
+
+class DilatedConv(nn.Module):
+    """Dilated convolution in a residual layer, zero padded to the same length.
+
+    One product with the shifted inputs of all taps beside each other, which on CPU is faster than a
+    dilated `conv_general_dilated`.
+
+    Attributes:
+        channels: Output width.
+        taps: For each tap, how many dilations after the output it reads. Causal if none is above 0.
+    """
+
+    channels: int
+    taps: tuple[int, ...]
+
+    @nn.compact
+    def __call__(
+        self, x: Stream, dilation: Leaf, conditioning: Float[Array, "D *B F"] | None = None
+    ) -> Float[Array, "D *B T"]:
+        """Returns the filtered features, in their type; `conditioning` is added to the bias."""
+        shape = (len(self.taps), len(x), self.channels)
+        kernel = self.param("kernel", _uniform_third, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        inputs = jnp.concatenate([shift(x, -offset) for offset in self.offsets], axis=-1)
-        return affine(inputs, kernel.reshape(taps * width, self.channels), bias)
+        inputs = jnp.concatenate([_tap(x, tap, dilation) for tap in self.taps])
+        kernel = kernel.reshape(-1, self.channels)
+        if conditioning is None:
+            return channels_first.project(inputs, kernel, bias)
+        # Once per latent frame, not once per audio sample.
+        frames = conditioning + bias.astype(x.dtype).reshape(-1, *[1] * (conditioning.ndim - 1))
+        pool_samples = x.shape[-1] // frames.shape[-1]
+        y = channels_first.project(inputs, kernel)
+        return y + channels_first.upsample(frames, pool_samples)
 
 
-class Affines(nn.Module):
-    """Declares one convolution of each layer of a stack, for a function that uses them all.
+def _tap(x, tap, dilation):
+    if tap < 0:
+        return channels_first.delay(x, -tap * dilation)
+    return channels_first.advance(x, tap * dilation) if tap else x
 
-    Attributes:
-        num_layers: L.
-        shape: Of one layer's kernel: [C, D], or [taps, C, D].
+
+def keep(activations: Stream) -> Stream:
+    """Marks what the gradient finds unless there is `remat`; the rest is computed once more.
+
+    Automatic differentiation would keep twice as many activations.
     """
-
-    num_layers: int
-    shape: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self) -> Parameters:
-        """Returns `kernel`, [L, ...], and `bias`, [L, D], float32."""
-        kernel = self.param("kernel", self._half_widths)
-        bias_shape = self.num_layers, self.shape[-1]
-        bias = self.param("bias", nn.initializers.zeros, bias_shape, jnp.float32)
-        return {"kernel": kernel, "bias": bias}
-
-    def _half_widths(self, key):
-        return jnp.broadcast_to(_of_stacks(key, self.shape), (self.num_layers, *self.shape))
+    return checkpoint_name(activations, _KEPT)
 
 
-class ResidualLayers(nn.Module):
-    """Declares the parameters of a stack of residual layers, for `stacks`.
+_KEPT = "kept"
 
-    Attributes:
-        num_layers: L.
-        shapes: Of one layer's kernels, by the names of its convolutions.
+
+def in_sequence(
+    layer: type[nn.Module],
+    config: ModelConfig,
+    carry: PyTree,
+    shared: PyTree,
+    *,
+    dilations: Sequence[int],
+    remat: str,
+) -> PyTree:
+    """Runs residual layers, for a module that has their parameters as `layers`, [L, ...].
+
+    They have the same shapes, so that a single one is traced and compiled, however many there are.
+
+    Args:
+        layer: Made with `config`; called with the carry, `shared` and its dilation.
+        config: Sizes.
+        carry: What the first layer is given.
+        shared: What each layer is given.
+        dilations: Of each layer.
+        remat: What is computed once more for the gradient, as in `TrainingConfig`.
+
+    Returns:
+        The carry after the last layer.
     """
+    # Across a scan nothing is computed once for two uses, which `prevent_cse` is there to prevent.
+    recompute = functools.partial(nn.remat, prevent_cse=False)
+    repeat = functools.partial(
+        nn.scan,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(nn.broadcast, 0),
+    )
+    kept = jax.checkpoint_policies.save_only_these_names(_KEPT) if remat == "none" else None
+    layers, inputs = repeat(recompute(layer, policy=kept)), jnp.asarray(dilations, jnp.int32)
+    if remat == "block":  # A run of the same dilations.
+        split, join = _split_blocks(dilations.count(dilations[0]))
+        layers, inputs = repeat(recompute(layers)), split(inputs)
+        layers = nn.map_variables(layers, "params", split, join, init=True)
+    return layers(config, name="layers")(carry, shared, inputs)[0]
 
-    num_layers: int
-    shapes: Mapping[str, tuple[int, ...]]
 
-    @nn.compact
-    def __call__(self) -> Parameters:
-        """Returns `kernel`, [L, ...], and `bias`, [L, D], of each convolution."""
-        return {
-            name: Affines(self.num_layers, shape, name=name)()
-            for name, shape in self.shapes.items()
-        }
+def _split_blocks(num_blocks):
+    """Returns how stacked layers, [L, ...], become [blocks, L / blocks, ...], and the inverse."""
+
+    def split(tree):
+        return jax.tree.map(lambda leaf: leaf.reshape(num_blocks, -1, *leaf.shape[1:]), tree)
+
+    def join(tree):
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
+
+    return split, join
 
 
 def affine(
@@ -170,21 +264,3 @@ def pool(features: Features, pool_samples: int) -> Float[Array, "*B F C"]:
 def upsample(frames: Float[Array, "*B F C"], pool_samples: int) -> Features:
     """Repeats each latent frame `pool_samples` times."""
     return jnp.repeat(frames, pool_samples, axis=-2)
-
-
-def dilations(blocks: int, layers: int) -> tuple[int, ...]:
-    """Returns 1, 2, 4, ... for `layers` layers, `blocks` times over."""
-    return tuple(2**layer for _ in range(blocks) for layer in range(layers))
-
-
-def receptive_field(dilations: Sequence[int], taps: int = 2) -> int:
-    """Returns how many past inputs one output of the decoder sees, itself included.
-
-    So many taps of each layer, and of the first convolution.
-    """
-    return (taps - 1) * (sum(dilations) + 1) + 1
-
-
-def encoder_reach(dilations: Sequence[int]) -> int:
-    """Returns how many samples on either side of itself a feature of the encoder sees."""
-    return sum(dilations) + 1

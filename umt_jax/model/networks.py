@@ -101,8 +101,7 @@ class Networks:
     def encoder_reach(self) -> int:
         """Latent frames on either side whose samples a latent frame still sees."""
         model = self.config.model
-        dilations = layers.dilations(model.encoder_blocks, model.encoder_layers)
-        return -(-layers.encoder_reach(dilations) // model.pool_samples)
+        return -(-model.encoder_reach_samples // model.pool_samples)
 
     @functools.cached_property
     def _dtype(self):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from experiments.speed import first_sound, generation_speed, machine
-from umt_jax.generation import generate
 from umt_jax.model import networks
 
 
@@ -25,7 +24,7 @@ def test_a_sample_is_multiplied_with_every_kernel_but_the_first_and_the_conditio
     multiplied, read = generation_speed.step_weights(run_config.model)
     assert multiplied == expected
     # Dilations 1 and 2: of the second layer's past tap, 8 x 16 weights, half is saved.
-    assert generate.dilations(run_config.model) == (1, 2)
+    assert run_config.model.decoder_dilations == (1, 2)
     assert read == expected - 64
 
 

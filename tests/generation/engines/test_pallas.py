@@ -61,7 +61,7 @@ def test_bfloat16_weights_give_the_codes_and_the_cache_of_scan_with_rounded_kern
 ):
     decoders = tiny_parameters.decoders
     rounded_decoders = generate.round_kernels(decoders, "bfloat16")
-    num_layers = len(generate.dilations(TINY_MODEL))
+    num_layers = len(TINY_MODEL.decoder_dilations)
     channels, skips = TINY_MODEL.residual_channels, TINY_MODEL.skip_channels
     conditioning = generate.Conditioning(
         gates=rng.normal(size=(3, 2, num_layers, 2 * channels)).astype(np.float32),

@@ -111,7 +111,7 @@ class PallasEngine:
         codes_block = pl.BlockSpec((None, None, num_streams, block), lambda k, t: (k, t, 0, 0))
         rows, inputs, codes = pl.pallas_call(
             functools.partial(
-                _kernel, dilations=generate.dilations(config), draws_from_all=nucleus is None
+                _kernel, dilations=config.decoder_dilations, draws_from_all=nucleus is None
             ),
             grid=(num_domains, num_samples // block),
             in_specs=[in_smem, in_smem, in_hbm, *jax.tree.map(_whole, kept), noise_block],
@@ -219,8 +219,8 @@ def _check_fits(packed, config, num_streams, block_samples):
     kept = sum(_vmem_bytes(leaf.shape[1:], leaf.dtype.itemsize) for leaf in jax.tree.leaves(packed))
 
     def needed(num_streams):
-        C, S, L = config.residual_channels, config.skip_channels, len(generate.dilations(config))
-        num_rows = sum(generate.dilations(config))
+        C, S, L = config.residual_channels, config.skip_channels, len(config.decoder_dilations)
+        num_rows = sum(config.decoder_dilations)
         once = [(num_rows * num_streams, C), (L, num_streams, 2 * C), (num_streams, S)]
         # Inputs come and go; noise and codes are copied while the kernel works on others.
         noise, codes = (block_samples, num_streams, mu_law.NUM_LEVELS), (num_streams, block_samples)

@@ -219,7 +219,7 @@ def _positions(clock, which, config):
         for of_layers in (
             generate.first_rows(config),
             generate.rings(config),
-            generate.dilations(config),
+            config.decoder_dilations,
         )
     )
     taps = range(config.decoder_taps - 1)
@@ -247,7 +247,7 @@ def _block_samples(num_streams):
 
 def _near_and_far(block, config):
     """Returns the indices of layers whose past may, and may not, lie in one block of samples."""
-    dilations = np.asarray(generate.dilations(config))
+    dilations = np.asarray(config.decoder_dilations)
     is_far = (dilations >= block) & (block > 1)
     return np.flatnonzero(~is_far), np.flatnonzero(is_far)
 
