@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import os
 import shutil
 
@@ -10,6 +11,7 @@ import pytest
 from conftest import random_parameters
 
 import umt_jax
+from umt_jax import storage
 from umt_jax.checkpoints import checkpoint, integrity
 from umt_jax.model import networks
 from umt_jax.training import sharding, train_state
@@ -263,6 +265,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path, saved, part):
             with open(os.path.join(parent, name), "r+b") as file:
                 file.truncate(7)
     message = f"checkpoints/2 is damaged, or .* its {part} cannot be read"
+    if part == "config":
+        message = "checkpoints/2/config/metadata is damaged: its checksum is another"
     with pytest.raises(ValueError, match=message):
         umt_jax.load(str(workdir))
 
@@ -279,3 +283,13 @@ def test_a_checkpoint_of_a_later_version_says_what_it_does_not_know(tmp_path, ru
         manager.save(7, args=ocp.args.Composite(config=ocp.args.JsonSave(fields)))
     with pytest.raises(ValueError, match=r"does not know model\.flux, which a newer one wrote"):
         checkpoint.read_config(str(tmp_path))
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(saved, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(folder))
+
+    monkeypatch.setattr(storage, "check_can_be_entered", refuse)
+    with pytest.raises(PermissionError) as refused:
+        umt_jax.load(str(saved))
+    assert refused.value.filename == str(saved / "checkpoints" / "2")

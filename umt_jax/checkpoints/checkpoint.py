@@ -21,14 +21,13 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from umt_jax import storage
-from umt_jax.checkpoints import stored_arrays
+from umt_jax.checkpoints import stored_arrays, stored_json
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.model.networks import NetworkParameters, Networks
 from umt_jax.training.train_state import TrainState
 
-# The parts of a checkpoint: trees of arrays, and JSON in a file of this name.
 ARRAYS = ("parameters", "optimizers")
-JSON_FILES = {"config": "metadata", "dataset": "metadata", "metrics": "metrics"}
+"""The parts of a checkpoint that are trees of arrays; the others are `stored_json.FILES`."""
 
 # What is larger was written by nobody: a configuration has a few kilobytes, and the description of
 # a dataset a few hundred bytes for each recording.
@@ -68,7 +67,7 @@ class Checkpoints:
         remove_empty(folder)
         self._manager = _Manager(
             folder,
-            handler_registry=stored_arrays.registry(ARRAYS),
+            handler_registry=_handlers(ARRAYS),
             options=ocp.CheckpointManagerOptions(
                 # Without this Orbax does not save the metrics, and forgets which one is the best.
                 best_fn=_reconstruction,
@@ -245,7 +244,7 @@ def check_files(folder: epath.Path) -> None:
     for path in storage.entries_below(folder) if storage.is_local(folder) else ():
         if not os.path.isfile(path):
             raise ValueError(f"{path} is not a file")
-    for part, name in JSON_FILES.items():
+    for part, name in stored_json.FILES.items():
         path = folder / part / name
         if path.exists() and (num_bytes := path.stat().length) > _MOST_JSON_BYTES[part]:
             raise ValueError(f"{path} has {num_bytes} bytes, more than {_MOST_JSON_BYTES[part]}")
@@ -384,7 +383,7 @@ def export(
     remove_empty(folder)
     # Without `best_fn` Orbax does not save the metrics.
     options = ocp.CheckpointManagerOptions(best_fn=_reconstruction, best_mode="min")
-    handlers = stored_arrays.registry(("parameters",))
+    handlers = _handlers(("parameters",))
     with ocp.CheckpointManager(folder, options=options, handler_registry=handlers) as manager:
         manager.save(
             step,
@@ -461,9 +460,14 @@ def _read(workdir, step, **parts):
     try:
         for number in there:  # The manager reads the losses of all, to know the best.
             check_files(folder / str(number))
+            stored_json.check(folder / str(number), "metrics")
         with ocp.CheckpointManager(folder, options=_reading()) as manager:
             step = manager.best_step() if step is None else step
+            for part in stored_json.FILES.keys() & parts.keys():
+                stored_json.check(folder / str(step), part)
             return manager.restore(step, args=ocp.args.Composite(**parts))
+    except (stored_json.ChangedError, PermissionError):
+        raise
     # The last two for JSON that is nested without end, or holds text for a number.
     except (KeyError, ValueError, OSError, RecursionError, TypeError) as error:
         raise _damaged(folder if step is None else folder / str(step), list(parts)) from error
@@ -472,6 +476,13 @@ def _read(workdir, step, **parts):
 def _reading():
     # Writes nothing. Orbax's option `read_only` would say so in two lines at every opening.
     return ocp.CheckpointManagerOptions(create=False, best_fn=_reconstruction, best_mode="min")
+
+
+def _handlers(arrays: tuple[str, ...]) -> ocp.handlers.DefaultCheckpointHandlerRegistry:
+    """Returns what saves the arrays of a checkpoint, and its JSON."""
+    handlers = stored_arrays.registry(arrays)
+    stored_json.register(handlers)
+    return handlers
 
 
 def _damaged(folder: epath.Path, parts: Sequence[str]) -> ValueError:

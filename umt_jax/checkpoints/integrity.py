@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from umt_jax.checkpoints import checkpoint, stored_arrays
+from umt_jax.checkpoints import checkpoint, stored_arrays, stored_json
 from umt_jax.config import Config, NewerVersionError
 
 # TensorStore's words for files that may well be whole, but could not be read today.
@@ -75,8 +75,9 @@ def _damage(checkpoint_folder: epath.Path) -> str | None:
         for part in checkpoint.ARRAYS:
             stored_arrays.repair(checkpoint_folder / part)
             _read_arrays(checkpoint_folder / part)
-        for part, filename in checkpoint.JSON_FILES.items():
+        for part, filename in stored_json.FILES.items():
             content = _read_json(checkpoint_folder / part / filename)
+            stored_json.check(checkpoint_folder, part)
             if part == "config":
                 with contextlib.suppress(NewerVersionError):  # Which is told when it is restored.
                     Config.from_json(content)
