@@ -4,8 +4,8 @@ r"""Makes a sharded dataset out of folders of sound files, one folder for each d
 
 Each folder in --audio_dir is a domain, and each sound file anywhere in it a track: wav, flac, mp3,
 ogg, opus, aiff, and with `pip install "umt_jax[av]"` m4a and whatever else FFmpeg reads. Files that
-cannot be used are left out and named at the end. Run it again after adding folders or files: only
-what changed is built.
+cannot be used are left out and named at the end; the exit status is 1 if some cannot be read. Run
+it again after adding folders or files: only what changed is built.
 
 Both folders may be on gs://, s3:// or whatever else `etils.epath` knows. --beam_runner has workers
 of Apache Beam do the work instead of this machine (`pip install "umt_jax[beam]"`):
@@ -79,8 +79,8 @@ def recipe_from_flags() -> Recipe:
     return Recipe(**{field.name: values[field.name] for field in dataclasses.fields(Recipe)})
 
 
-def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -> str:
-    """Returns what each domain holds, a line each, and below them the files that were left out."""
+def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -> list[str]:
+    """Returns lines: what each domain holds, and below that the files that were left out."""
     rows = [("domain", "tracks", "minutes", *SPLITS, "")]
     left_out = []
     warnings = [line for item in metadata.items() for line in little_to_train_on(*item)]
@@ -89,10 +89,7 @@ def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -
         counts = [sum(t["num_segments"][split] for t in domain["tracks"]) for split in SPLITS]
         status = "built" if name in built else "up to date"
         rows.append((name, len(domain["tracks"]), f"{seconds / 60:.1f}", *counts, status))
-        left_out += [
-            command_line.printable(f"  {name}/{file['name']} {file['reason']}")
-            for file in domain["left_out"]
-        ]
+        left_out += [f"  {name}/{file['name']} {file['reason']}" for file in domain["left_out"]]
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
@@ -106,7 +103,7 @@ def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -
     lines += ["" for _ in warnings[:1]] + warnings
     if left_out:
         lines += ["", f"Left out ({len(left_out)}):", *left_out]
-    return "\n".join(lines)
+    return lines
 
 
 def little_to_train_on(name: str, domain: staging.Metadata) -> Iterator[str]:
@@ -126,6 +123,19 @@ def little_to_train_on(name: str, domain: staging.Metadata) -> Iterator[str]:
             f"to divide it anew, remove {DATASET_NAME}/{name} from --data_dir and build again."
         )
     yield f"Of the music of {name} {share:.0%} is left to train on, {advice}"
+
+
+def check_all_could_be_read(metadata: Mapping[str, staging.Metadata]) -> None:
+    """Raises `ValueError`, which decides the exit status, if recordings of a domain are missing."""
+    left_out = [file for domain in metadata.values() for file in domain["left_out"]]
+    # Earlier versions did not tell them from what is short, silent or a copy.
+    num_unread = sum(not file.get("could_be_read", True) for file in left_out)
+    if num_unread:
+        total = len(left_out) + sum(len(domain["tracks"]) for domain in metadata.values())
+        raise ValueError(
+            f"{num_unread} of {total} files could not be read, as said above. The datasets are "
+            "complete without them. Repair or remove these files and build again."
+        )
 
 
 @contextlib.contextmanager
@@ -184,10 +194,12 @@ def main() -> None:
             )
     except KeyboardInterrupt:
         sys.exit("Interrupted. Domains that were finished are kept; start again for the others.")
-    print(table(staging.read_metadata(data_dir), built=built))
+    metadata = staging.read_metadata(data_dir)
+    command_line.say(*table(metadata, built=built))
     for line in domains.passed_over(audio_dir, data_dir):
         command_line.say(line)
     command_line.say(f"Written: {data_dir}")
+    check_all_could_be_read(metadata)
 
 
 if __name__ == "__main__":

@@ -235,9 +235,10 @@ def main() -> None:
     args = flags.FLAGS
     soundfont = instruments.find_soundfont(args.soundfont)
     domains = instruments.check_names(args.instruments)
-    print(f"| {soundfont.name} | false keys of {KEYS[0]} to {KEYS[-1]} |\n|---|---|")
+    command_line.say(f"| {soundfont.name} | false keys of {KEYS[0]} to {KEYS[-1]} |", "|---|---|")
     for domain in domains:
-        print(f"| {domain} | {describe(measure(domain, soundfont)) or 'none'} |", flush=True)
+        keys = describe(measure(domain, soundfont)) or "none"
+        command_line.say(f"| {domain} | {keys} |")
 
 
 if __name__ == "__main__":

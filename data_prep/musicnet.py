@@ -128,8 +128,8 @@ def main() -> None:
         for recording in recordings:
             place(recording, audio_dir / name / recording.name, link=flags.FLAGS.link)
         minutes = sum(recordings.values()) / 60
-        print(f"{name:<28}  {len(recordings):>3} recordings  {minutes:>6.1f} minutes")
-    print(f"Written: {audio_dir}")
+        command_line.say(f"{name:<28}  {len(recordings):>3} recordings  {minutes:>6.1f} minutes")
+    command_line.say(f"Written: {audio_dir}")
 
 
 if __name__ == "__main__":

@@ -315,7 +315,7 @@ def main() -> None:
             )
         if args.false_notes == "leave_out":
             recordings = leave_out_false_notes(recordings, false_keys)
-        print(f"False notes in {soundfont.name}, {_DONE[args.false_notes]}: {found}.")
+        command_line.say(f"False notes in {soundfont.name}, {_DONE[args.false_notes]}: {found}.")
     output = pathlib.Path(args.output)
     clear(output, overwrite=args.overwrite)
     music_s = render(
@@ -323,8 +323,10 @@ def main() -> None:
     )
     for domain, seconds in music_s.items():
         count = sum(name.startswith(f"music/{domain}/") for name in recordings)
-        print(f"{output}/music/{domain}: {count} recordings, {seconds / 60:.1f} minutes")
-    print(f"{output}/pairs: {', '.join(held_out)}, held out, in all {len(domains)} instruments")
+        command_line.say(f"{output}/music/{domain}: {count} recordings, {seconds / 60:.1f} minutes")
+    command_line.say(
+        f"{output}/pairs: {', '.join(held_out)}, held out, in all {len(domains)} instruments"
+    )
 
 
 if __name__ == "__main__":

@@ -158,6 +158,7 @@ def describe(domain: Domain, recipe: Recipe) -> dict[str, Any]:
                 "sha256": file.file.sha256,
                 "reason": file.reason,
                 "needs": file.needs,
+                "could_be_read": file.could_be_read,
             }
             for file in domain.left_out
         ],

@@ -74,11 +74,13 @@ class LeftOut:
         file: The file.
         reason: Completes the sentence that its name begins.
         needs: Name of the package that could read it, if it only lacks one.
+        could_be_read: Whether it is a sound, and only no use: short, silent or a copy.
     """
 
     file: SoundFile
     reason: str
     needs: str = ""
+    could_be_read: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,10 +103,15 @@ class Domain:
 
 
 def find(folder: epath.Path) -> list[epath.Path]:
-    """Returns the sound files in a domain's folder and its subfolders, sorted."""
-    return sorted(
-        path for path in storage.files_below(folder) if sound_files.is_sound_file(path.name)
-    )
+    """Returns the sound files in a domain's folder and its subfolders, sorted.
+
+    Subfolders that cannot be entered come with them: `scan` leaves them out and says so.
+
+    Raises:
+        OSError: `folder` itself cannot be entered.
+    """
+    sounds = (path for path in storage.files_below(folder) if sound_files.is_sound_file(path.name))
+    return sorted([*sounds, *storage.closed_below(folder)])
 
 
 def identify(path: epath.Path, *, folder: epath.Path) -> SoundFile:
@@ -132,11 +139,12 @@ def scan(file: SoundFile, recipe: Recipe) -> Track | LeftOut:
                 sound_files.read_blocks(path, sample_rate_hz=recipe.sample_rate_hz)
             )
     except sound_files.SoundFileError as error:
-        return LeftOut(file=file, reason=error.reason, needs=error.needs)
+        return LeftOut(file=file, reason=error.reason, needs=error.needs, could_be_read=False)
     except OSError as error:
         if error.errno is None or storage.is_of_full_disk(error):
             raise
-        return LeftOut(file=file, reason=f"cannot be read ({error.strerror})")
+        reason = f"cannot be read ({error.strerror})"
+        return LeftOut(file=file, reason=reason, could_be_read=False)
     if loudness.num_samples < recipe.segment_samples:
         seconds = loudness.num_samples / recipe.sample_rate_hz
         reason = f"is shorter ({seconds:.2f} s) than one segment ({recipe.segment_seconds:.2f} s)"

@@ -59,12 +59,12 @@ def main() -> None:
         )
     sections = [_module(stage).report() for stage in args.stage]
     text = "\n\n".join(["# Speed", machine.describe(), *sections]) + "\n"
-    print(text)
+    command_line.say(*text.split("\n"))
     if args.output:
         path = Path(args.output)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        print(f"Written: {path}")
+        command_line.say(f"Written: {path}")
 
 
 if __name__ == "__main__":

@@ -118,10 +118,12 @@ def main() -> None:
     options = run.Options(**values)
     evaluation = run.run(options)
     for place in evaluation.left_out:
-        print(f"Left out: {place}.")
-    print(f"\n{printing.text(evaluation)}")
+        command_line.say(f"Left out: {place}.")
+    command_line.say("", *printing.text(evaluation).split("\n"), "")
     writing.write(output, evaluation, options, seconds=time.monotonic() - started)
-    print(f"\nWritten: {output / 'report.html'}, with evaluation.json and clips.csv beside it.")
+    command_line.say(
+        f"Written: {output / 'report.html'}, with evaluation.json and clips.csv beside it."
+    )
 
 
 def _numbers(name: str, values: Sequence[str]) -> list[float]:

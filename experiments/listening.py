@@ -63,7 +63,7 @@ def main() -> None:
                 write(output / f"{source}_to_{target}.ogg", translation, rate_hz)
     piece = next(iter(files.values())).stem
     (output / "README.md").write_text(table(piece, model.domains, sys.argv[1:]))
-    print(f"Written: {output / 'README.md'} and the sounds beside it.")
+    command_line.say(f"Written: {output / 'README.md'} and the sounds beside it.")
 
 
 def recordings(

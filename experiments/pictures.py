@@ -151,7 +151,7 @@ def save(figure: Figure, path: Path, args: flags.FlagValues) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with storage.whole_file(path) as incomplete:
         incomplete.write_bytes(spectrograms.to_png(figure))
-    print(path)
+    command_line.say(f"{path}")
 
 
 if __name__ == "__main__":

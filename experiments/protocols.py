@@ -14,7 +14,6 @@ It hears with the evaluators of `experiments.evaluate` (extra `evaluate`).
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 from absl import flags
@@ -91,8 +90,8 @@ def main() -> None:
     text = json.dumps(results, indent=1)
     with storage.whole_file(epath.Path(record)) as incomplete:
         incomplete.write_text(text + "\n")
-    print(text)
-    print(f"Written: {record}, with the blends in {output / 'blends'}.", file=sys.stderr)
+    command_line.say(*text.split("\n"))
+    command_line.say(f"Written: {record}, with the blends in {output / 'blends'}.", error=True)
 
 
 if __name__ == "__main__":

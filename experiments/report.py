@@ -135,7 +135,8 @@ def main() -> None:
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(run_page.page(config, metrics, pieces), encoding="utf-8")
-    print(f"{output}: {len(pieces)} pieces, {output.stat().st_size / 1e6:.1f} MB")
+    megabytes = output.stat().st_size / 1e6
+    command_line.say(f"{output}: {len(pieces)} pieces, {megabytes:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -132,3 +132,13 @@ def write(folder):
     (folder / "folder.wav").mkdir()
     (folder / "again").symlink_to(folder)
     (folder / "notes.txt").write_text("no sound")
+
+
+def write_closed(folder):
+    """Makes folders that are not to be entered, a sound in each; returns their names."""
+    modes = {"locked": 0o000, "listed": 0o444}
+    for name, mode in modes.items():
+        (folder / name).mkdir()
+        (folder / name / "inside.wav").write_bytes(bytes(wav(tone(SECONDS))))
+        (folder / name).chmod(mode)
+    return list(modes)

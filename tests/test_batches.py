@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from conftest import TINY_MODEL
 from etils import epath
+from file_modes import counting
 
 from data_prep import tracks
 from data_prep.settings import Recipe
@@ -42,10 +43,10 @@ def recordings(tmp_path, rng):
     return paths
 
 
-def run(module, *flags):
+def run(module, *flags, before=()):
     started = time.monotonic()
     finished = subprocess.run(
-        [sys.executable, "-m", module, *flags],
+        [*before, sys.executable, "-m", module, *flags],
         capture_output=True,
         text=True,
         timeout=LIMIT_SECONDS,
@@ -109,9 +110,10 @@ def test_a_folder_of_odd_files_is_built_and_translated_and_each_bad_one_is_named
 
     folder = tmp_path / "music" / "Piano"
     odd_files.write(folder)
-    good, bad = odd_files.good(), [*odd_files.bad(), "unreadable.wav"]
+    closed = odd_files.write_closed(folder)
+    good, bad = odd_files.good(), [*odd_files.bad(), "unreadable.wav", *closed]
     num_files = len(good) + len(bad) + len(odd_files.PASSED_OVER)
-    assert num_files >= 36
+    assert num_files >= 40
 
     built = run(
         "data_prep.build",
@@ -119,8 +121,11 @@ def test_a_folder_of_odd_files_is_built_and_translated_and_each_bad_one_is_named
         f"--data_dir={tmp_path / 'data'}",
         *(f"--sample_rate_hz={RATE_HZ}", "--segment_samples=1024", "--num_variants=1"),
         "--num_workers=2",
+        before=counting(),
     )
-    assert built.returncode == 0, built.stderr
+    assert built.returncode == 1
+    (error,) = built.stderr.splitlines()[-1:]
+    assert error.startswith(f"error: {len(bad)} of {len(good) + len(bad)} files could not be read")
     for name in [*bad, *odd_files.PASSED_OVER]:
         assert built.stdout.count(name) == 1, (name, built.stdout)
     assert built.stdout.isascii() or all(line.isprintable() for line in built.stdout.splitlines())
@@ -130,6 +135,7 @@ def test_a_folder_of_odd_files_is_built_and_translated_and_each_bad_one_is_named
             "umt_jax.infer",
             *(f"--checkpoint={trained_dir}", "--engine=scan", f"--input={inputs}"),
             *("--domain=Piano", f"--output={output}", *flags),
+            before=counting(),
         )
 
     latents = tmp_path / "latents"
@@ -244,6 +250,54 @@ def test_a_file_that_nobody_may_read_is_left_out(tmp_path, recordings, monkeypat
     assert file.sha256 == ""
     left_out = tracks.scan(file, recipe)
     assert left_out.reason == "cannot be read (Permission denied)"
+
+
+LOOK = """
+import sys
+from pathlib import Path
+from etils import epath
+from data_prep import tracks
+from data_prep.settings import Recipe
+from umt_jax.audio import sound_files
+from umt_jax.inference import jobs
+
+folder = Path(sys.argv[1])
+for path, _ in jobs.find_inputs([str(folder)], []):
+    print("input", path.relative_to(folder))
+recipe = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=1)
+for path in tracks.find(epath.Path(folder)):
+    found = tracks.scan(tracks.identify(path, folder=epath.Path(folder)), recipe)
+    print(found.file.name, getattr(found, "reason", "is good"))
+print("passed over", sound_files.passed_over(folder) or "nothing")
+for look in (sound_files.find_sound_files, lambda name: jobs.find_inputs([str(name)], [])):
+    try:
+        look(folder if look is sound_files.find_sound_files else folder / "locked")
+    except OSError as error:
+        print("error", error.strerror, Path(error.filename).relative_to(folder))
+"""
+
+
+def test_a_folder_that_may_not_be_entered_is_an_input_that_cannot_be_read(tmp_path):
+    pytest.importorskip("av")
+    import odd_files
+
+    (tmp_path / "a.wav").write_bytes(bytes(odd_files.wav(odd_files.tone(1.0))))
+    odd_files.write_closed(tmp_path)
+    looked = subprocess.run(
+        [*counting(), sys.executable, "-c", LOOK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LIMIT_SECONDS,
+    )
+    assert looked.stdout.splitlines() == [
+        *("input a.wav", "input listed", "input locked"),
+        "a.wav is good",
+        "listed is a folder that cannot be entered (Permission denied)",
+        "locked is a folder that cannot be entered (Permission denied)",
+        "passed over nothing",
+        *("error Permission denied listed", "error Permission denied locked"),
+    ]
 
 
 def test_a_comma_in_a_name_separates_no_input_that_exists(tmp_path):

@@ -1,3 +1,4 @@
+import ast
 import os
 import platform
 import subprocess
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from umt_jax import command_line
+from umt_jax import command_line, own_packages
 
 
 def run(body, *arguments, **environment):
@@ -145,3 +146,40 @@ def test_where_compiled_programs_cannot_be_kept_the_run_goes_on_without(tmp_path
     caches = {"XDG_CACHE_HOME": str(tmp_path / "file"), "JAX_COMPILATION_CACHE_DIR": ""}
     finished = run(COMPILE, **caches)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "2 None\n", "")
+
+
+NAME = "bell\a, caf\udce9 and\nline.wav"
+SHOWN = r"bell\x07, caf\xe9 and\nline.wav"
+
+
+def test_names_are_escaped_in_what_is_printed_logged_and_told_as_an_error():
+    own, foreign = command_line.__file__, "/packages/orbax/save.py"
+    body = (
+        f"command_line.say({NAME!r}, 'b'); command_line.say({NAME!r}, error=True); "
+        "from absl import logging; make = logging.get_absl_logger().makeRecord; "
+        "show = lambda path: logging.get_absl_handler().handle("
+        f"make('absl', 30, path, 1, 'two\\nlines: %s', ({NAME!r},), None)); "
+        f"show({own!r}); show({foreign!r}); raise ValueError({NAME!r})"
+    )
+    finished = run(body)
+    assert finished.stdout == f"{SHOWN}\nb\n"
+    said, of_own, *of_foreign, error = finished.stderr.splitlines()
+    assert said == SHOWN
+    assert of_own.endswith(rf"] two\nlines: {SHOWN}")
+    assert [line.rpartition("] ")[2] for line in of_foreign] == [
+        "two",
+        *("lines: " + SHOWN).split(r"\n"),
+    ]
+    assert error == "error: " + SHOWN.replace(r"\n", " ")
+
+
+def test_nothing_is_printed_but_by_the_function_that_escapes_names():
+    root = Path(command_line.__file__).parents[1]
+    prints = [
+        (path.relative_to(root).as_posix(), node.lineno)
+        for package in own_packages.NAMES
+        for path in (root / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Name) and node.id == "print"
+    ]
+    assert [path for path, _ in prints] == ["umt_jax/command_line.py"], prints

@@ -1,5 +1,6 @@
 """Raw samples through the pipes of `umt_jax.infer`."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -7,8 +8,12 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from conftest import random_parameters
 
-from umt_jax.audio import pcm, sound_files
+from umt_jax.audio import level, pcm, sound_files
+from umt_jax.checkpoints import checkpoint
+from umt_jax.model import networks
+from umt_jax.training import train_state
 
 RATE_HZ = 8000
 
@@ -93,6 +98,54 @@ def test_a_sound_file_that_is_piped_in_is_read_as_what_it_is(tmp_path, trained_d
     process = start(trained_dir, "-", "-", "--seed=4")
     output, _ = process.communicate((tmp_path / "a").read_bytes(), timeout=60)
     np.testing.assert_array_equal(np.frombuffer(output, "<i2"), expected["double"])
+
+
+@pytest.fixture(scope="module")
+def levelled(tmp_path_factory, run_config):
+    """One model that brings sounds to -20 dBFS, and one that does not; a source and its files."""
+    folder = tmp_path_factory.mktemp("levelled")
+    parameters = random_parameters(networks.Networks(run_config))
+    for name, rms_dbfs in (("levelled", -20.0), ("plain", None)):
+        sizes = dataclasses.replace(run_config.model, rms_dbfs=rms_dbfs)
+        config = dataclasses.replace(run_config, model=sizes)
+        optimizers = train_state.make_optimizers(config.training)
+        state = train_state.create(parameters, optimizers, config)
+        with checkpoint.Checkpoints(str(folder / name)) as checkpoints:
+            checkpoints.save(state, config, {}, reconstruction=5.0)
+    # Softer and softer: a gain that follows is another than that of the whole.
+    fading = np.exp(-np.arange(14_007) / RATE_HZ)
+    source = (samples(np.random.default_rng(1), 14_007) * fading).astype("<i2")
+    soundfile.write(folder / "a.wav", source, RATE_HZ)
+    followed = level.follow([source.astype(np.float32) / 32_768], -20.0, sample_rate_hz=RATE_HZ)
+    soundfile.write(folder / "b.wav", np.concatenate(list(followed)), RATE_HZ, subtype="FLOAT")
+    return folder, source
+
+
+def through_pipe(model, data):
+    process = start(model, "-", "-", "--seed=4")
+    output, errors = process.communicate(data, timeout=60)
+    assert process.returncode == 0, errors.decode()
+    return np.frombuffer(output, "<i2"), errors.decode()
+
+
+def through_files(model, path, output):
+    command = arguments(model, path, output, "--seed=4")
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return soundfile.read(output / f"{path.stem}.Piano.wav", dtype="int16")[0]
+
+
+def test_a_level_is_kept_through_pipes_as_the_documents_say(tmp_path, levelled):
+    folder, source = levelled
+    live, errors = through_pipe(folder / "levelled", source.tobytes())
+    assert "The model plays sounds at -20 dBFS. That of the source is known at its end" in errors
+    followed = through_files(folder / "plain", folder / "b.wav", tmp_path / "followed")
+    np.testing.assert_array_equal(live, followed)
+    # A file that is piped in has an end, and so the level of the whole.
+    piped, errors = through_pipe(folder / "levelled", (folder / "a.wav").read_bytes())
+    assert "dBFS" not in errors
+    whole = through_files(folder / "levelled", folder / "a.wav", tmp_path / "whole")
+    np.testing.assert_array_equal(piped, whole)
+    assert not np.array_equal(live, whole)
 
 
 def test_a_wav_whose_pipe_ends_too_early_is_one_line_that_names_the_input(

@@ -1,19 +1,14 @@
-"""Installations that cannot be written, for users without a home.
-
-The folders in which numba would keep its files are blocked by files of their names, which stops
-even root, as which tests may run.
-"""
+"""Installations that cannot be written, for users without a home."""
 
 import ast
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import librosa
 import pytest
 from conftest import write_tone
+from read_only import sealed_environment
 
 from umt_jax import numba_cache
 
@@ -24,24 +19,7 @@ PACKAGES = ("umt_jax", "data_prep", "experiments")
 @pytest.fixture(scope="module")
 def sealed(tmp_path_factory):
     """The environment of a user who can write temporary files alone."""
-    folder = tmp_path_factory.mktemp("sealed")
-    (folder / "temporary").mkdir()
-    package = folder / "librosa"
-    shutil.copytree(
-        Path(librosa.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for init in package.rglob("__init__.py"):
-        init.with_name("__pycache__").touch()
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
-    }
-    return environment | {
-        "HOME": "/dev/null",
-        "PYTHONPATH": f"{folder}:{ROOT}",
-        "TMPDIR": str(folder / "temporary"),
-    }
+    return sealed_environment(tmp_path_factory.mktemp("sealed"))
 
 
 def python(environment, *arguments):

@@ -17,7 +17,7 @@ from etils.epath import backend
 
 from data_prep import domains, shards, staging
 from data_prep.settings import Recipe
-from umt_jax import storage
+from umt_jax import numba_cache, storage
 from umt_jax.data import catalog, dataset, records
 
 RECIPE = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=2)
@@ -220,3 +220,20 @@ def test_copies_for_libraries_go_when_they_were_read(store):
     with storage.local_copy(original) as copy:
         assert copy.name == "a.wav" and copy.read_bytes() == b"sound"
     assert not copy.parent.exists()
+
+
+def test_a_user_without_a_home_has_no_cache_folder_and_gets_no_folder_named_tilde(
+    tmp_path, monkeypatch
+):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert os.path.expanduser("~") == "~"
+    with pytest.raises(NotADirectoryError):
+        storage.cache_folder().mkdir(parents=True)
+    assert not numba_cache._can_be_written(numba_cache._of_user())
+    assert not list(tmp_path.iterdir())

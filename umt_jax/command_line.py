@@ -46,7 +46,7 @@ def run(
     def parse(argv: list[str]) -> list[str]:
         words = argv[: argv.index("--")] if "--" in argv else argv
         if any(word in _HELP for word in words):
-            print(_help(main))
+            say(*_help(main).split("\n"))
             sys.exit()
         try:
             rewritten = arguments(argv) if arguments else argv
@@ -55,6 +55,7 @@ def run(
         return app.parse_flags_with_usage(rewritten)
 
     def checked_main(argv: Sequence[str]) -> None:
+        logging.get_absl_handler().addFilter(_escape_names)
         if logging.get_verbosity() <= logging.INFO:  # --verbosity=1 shows all.
             logging.get_absl_handler().addFilter(_is_worth_a_line)
             sys.unraisablehook = _report_unraisable
@@ -135,9 +136,15 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def say(text: str) -> None:
-    """Prints a line, its control characters escaped."""
-    print(printable(text))
+def say(*lines: str, error: bool = False) -> None:
+    """Prints lines at once, their control characters escaped: names of files may be in them.
+
+    Args:
+        lines: What to print; no newlines of their own.
+        error: Prints to standard error.
+    """
+    for line in lines:
+        print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def keep_freed_memory() -> None:
@@ -184,14 +191,31 @@ def _is_worth_a_line(record: pylogging.LogRecord) -> bool:
     Orbax tells of each file it touches. Its errors, which it raises as well, it tells with a
     traceback from each thread that they cross, and so does asyncio of the tasks they leave behind.
     """
+    if _is_own(record):
+        return True
+    parts = Path(record.pathname).parts
+    told_twice = record.exc_info and not {"orbax", "asyncio"}.isdisjoint(parts)
+    return record.levelno >= pylogging.WARNING and not told_twice
+
+
+def _is_own(record: pylogging.LogRecord) -> bool:
+    """Whether a line of the log is this project's own."""
     path = Path(record.pathname)
     # Not any folder of that name: a checkout may be called umt_jax, with a .venv in it.
-    if path.is_relative_to(own_packages.ROOT) and (
+    return path.is_relative_to(own_packages.ROOT) and (
         path.relative_to(own_packages.ROOT).parts[0] in own_packages.NAMES
-    ):
-        return True
-    told_twice = record.exc_info and not {"orbax", "asyncio"}.isdisjoint(path.parts)
-    return record.levelno >= pylogging.WARNING and not told_twice
+    )
+
+
+def _escape_names(record: pylogging.LogRecord) -> bool:
+    """Escapes control characters in what is logged, which is one line where it is this project's.
+
+    Of others, whose lines may be several, newlines stay.
+    """
+    text = record.getMessage()
+    lines = [text] if _is_own(record) else text.split("\n")
+    record.msg, record.args = "\n".join(map(printable, lines)), ()
+    return True
 
 
 def _report_unraisable(unraisable: Any) -> None:

@@ -40,8 +40,10 @@ def main() -> None:
         if record.exists():
             with storage.whole_file(storage.path(args.output) / _RECORD) as copy:
                 copy.write_bytes(record.read_bytes())
-    print(f"Exported step {step}, {loss:.3f} nats per sample in validation, to {args.output}.")
-    print(f"It is played at temperature {sampling.temperature:g}, top_p {sampling.top_p:g}.")
+    command_line.say(
+        f"Exported step {step}, {loss:.3f} nats per sample in validation, to {args.output}.",
+        f"It is played at temperature {sampling.temperature:g}, top_p {sampling.top_p:g}.",
+    )
 
 
 if __name__ == "__main__":

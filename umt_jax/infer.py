@@ -15,7 +15,6 @@ Without --checkpoint the model that ships with umt_jax translates.
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,7 +48,7 @@ def main() -> None:
     jobs, unwritten = _plan(args, config.domains)
     planning.check_formats(jobs, config.model.sample_rate_hz)
     if not jobs and not unwritten:
-        print("Nothing is left to do: all outputs exist.")
+        command_line.say("Nothing is left to do: all outputs exist.")
         return
     passed_over = [sound_files.passed_over(name) for name in args.input if Path(name).is_dir()]
     standard_output = pcm.take_standard_output() if args.output == "-" else None
@@ -78,7 +77,7 @@ def main() -> None:
             standard_output=standard_output,
         )
     except BrokenPipeError:
-        print("Ended: whatever read --output=- has closed it.", file=sys.stderr)
+        command_line.say("Ended: whatever read --output=- has closed it.", error=True)
     for line in filter(None, passed_over):
         command_line.say(line)
     _say_what_was_written([path for path in planning.files_of(jobs) if path.exists()])
@@ -229,10 +228,8 @@ def translate(
         return Failures()
     is_live = any(job.source is None or None in job.outputs.values() for job in jobs)
     if is_live:
-        print(
-            f"The translation comes {model.latency_seconds:.2f} s behind its source.",
-            file=sys.stderr,
-            flush=True,
+        command_line.say(
+            f"The translation comes {model.latency_seconds:.2f} s behind its source.", error=True
         )
     seconds_there = (_seconds(job.source, model) for job in jobs)
     pieces = model.generate_recordings(
@@ -263,7 +260,7 @@ def translate(
     waited = standard_input.waited_seconds if standard_input else 0.0
     seconds = time.monotonic() - started - waited
     made_seconds = num_samples / rate_hz
-    print(
+    command_line.say(
         f"{made_seconds:.1f} s of sound in {seconds:.1f} s, "
         f"{made_seconds / seconds:.2f} times real time."
     )
@@ -282,12 +279,11 @@ def _windows(
                 yield from _windows_of_piped(model, path)
             return
         if model.config.model.rms_dbfs is not None:
-            print(
+            command_line.say(
                 f"The model plays sounds at {model.config.model.rms_dbfs:g} dBFS. That of the "
                 "source is known at its end alone: its gain is decided by the first half second, "
                 "then follows what was heard.",
-                file=sys.stderr,
-                flush=True,
+                error=True,
             )
         blocks = sound_files.resample_blocks(standard_input.decode(), to_hz=model.sample_rate_hz)
         yield from model.encode_blocks(blocks)

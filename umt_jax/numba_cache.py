@@ -50,5 +50,7 @@ def _folders_of_librosa() -> Iterator[Path]:
 
 def _can_be_written(folder: Path) -> bool:
     """Whether files can be written to a folder, which is made for them if need be."""
+    if not folder.is_absolute():  # There is no home, and this would be a folder named `~`.
+        return False
     existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

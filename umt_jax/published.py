@@ -262,7 +262,7 @@ def main() -> None:
             {"published": {"folder": args.input, "which": args.which, "epoch": epoch}},
             reconstruction=math.inf,
         )
-    print(f"Imported epoch {epoch} with {', '.join(config.domains)} to {args.output}.")
+    command_line.say(f"Imported epoch {epoch} with {', '.join(config.domains)} to {args.output}.")
 
 
 if __name__ == "__main__":

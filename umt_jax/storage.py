@@ -78,11 +78,39 @@ def files_below(folder: str | os.PathLike[str]) -> Iterator[epath.Path]:
     return (path for path in entries_below(folder) if not is_local(path) or os.path.isfile(path))
 
 
+def closed_below(folder: str | os.PathLike[str]) -> list[epath.Path]:
+    """Returns the folders below a local one that cannot be entered, sorted."""
+    if not is_local(folder):
+        return []
+    return sorted(path for path in entries_below(folder) if os.path.isdir(path))
+
+
+def check_can_be_entered(folder: str | os.PathLike[str]) -> None:
+    """Raises `OSError` if what lies in a local folder cannot be listed, or not be looked at."""
+    with os.scandir(folder):
+        pass
+    if not os.access(folder, os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(folder))
+
+
 def entries_below(folder: str | os.PathLike[str]) -> Iterator[epath.Path]:
-    """Yields what `files_below` does, and what lies there and is neither a file nor a folder."""
+    """Yields what `files_below` does, and what lies there and is neither a file nor a folder.
+
+    Folders that cannot be entered come as well.
+
+    Raises:
+        OSError: `folder` itself cannot be entered.
+    """
     if is_local(folder):
+        check_can_be_entered(folder)
         known: set[str] = set()
-        for parent, subfolders, names in os.walk(folder, followlinks=True):
+        closed: list[OSError] = []
+        for parent, subfolders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+            # Of one that can be listed alone nothing else can be known.
+            if not os.access(parent, os.X_OK):
+                subfolders.clear()
+                yield epath.Path(parent)
+                continue
             here = os.path.realpath(parent)
             if here in known:
                 subfolders.clear()
@@ -90,6 +118,9 @@ def entries_below(folder: str | os.PathLike[str]) -> Iterator[epath.Path]:
             known.add(here)
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             yield from (epath.Path(parent, name) for name in names if not name.startswith("."))
+        for error in closed:
+            if not isinstance(error, FileNotFoundError):  # It was removed meanwhile.
+                yield epath.Path(os.fspath(error.filename))
         return
     for entry in epath.Path(folder).iterdir():
         if entry.name.startswith("."):
@@ -167,8 +198,13 @@ def copy_files(originals: Sequence[epath.Path], folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Returns where copies and compiled programs are kept; on Linux ~/.cache/umt_jax."""
-    return platformdirs.user_cache_path("umt_jax", appauthor=False)
+    """Returns where copies and compiled programs are kept; on Linux ~/.cache/umt_jax.
+
+    For a user who has no home, not even by name, it is one that cannot be made.
+    """
+    folder = platformdirs.user_cache_path("umt_jax", appauthor=False)
+    # Otherwise it would be a folder named `~`, wherever the command is started.
+    return folder if folder.is_absolute() else Path(os.devnull, "umt_jax")
 
 
 def _copy(original: epath.Path | Path, copy: epath.Path | Path) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from experiments.speed import first_sound, machine, presets
+from umt_jax import command_line
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 from umt_jax.generation import generate
 from umt_jax.generation.engines import choose, native
@@ -40,7 +41,7 @@ def report() -> str:
                 config, num_streams, num_rounds=args.rounds, with_torch=args.torch
             )
             newest = {(preset, num_streams): speeds[preset, num_streams]}
-            print("\n".join(table(newest).splitlines()[2:]), flush=True)
+            command_line.say(*table(newest).splitlines()[2:])
         for name, (engine, weights) in ENGINES.items():
             first_sounds[preset, name] = first_sound.measure(config, engine, weights)
     rate = machine.matrix_rate() / 1e9

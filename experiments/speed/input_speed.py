@@ -14,6 +14,7 @@ from data_prep import tfds_files
 from data_prep.segments import Example
 from data_prep.settings import Recipe
 from experiments.speed import machine, presets, training_speed
+from umt_jax import command_line
 from umt_jax.config import TrainingConfig
 from umt_jax.data import dataset
 
@@ -43,7 +44,7 @@ def report() -> str:
         for preset in args.preset:
             for num_threads in map(int, args.reader_threads):
                 rates.append(measure(prepared, preset, num_threads, num_rounds=args.rounds))
-                print(table(rates, here).splitlines()[-1], flush=True)
+                command_line.say(table(rates, here).splitlines()[-1])
     return (
         f"## Input pipeline\n\nNothing but batches of {len(domains)} domains; segments of a second "
         f"with {Recipe.num_variants} variants, from a local disk, read before. No step takes "

@@ -9,6 +9,7 @@ import numpy as np
 from absl import flags
 
 from experiments.speed import presets
+from umt_jax import command_line
 from umt_jax.config import Config
 from umt_jax.data import dataset
 from umt_jax.model import networks
@@ -46,7 +47,7 @@ def report() -> str:
                 )
                 for remat in REMATS
             }
-            print(table({(preset, shape, parts): row}).splitlines()[-1], flush=True)
+            command_line.say(table({(preset, shape, parts): row}).splitlines()[-1])
     return "\n\n".join(
         [
             "## Memory of a training step",

@@ -14,6 +14,7 @@ from absl import flags
 
 from experiments.speed import machine, presets
 from experiments.speed.training_processes import PLAIN, VARIANTS, Worker
+from umt_jax import command_line
 from umt_jax.audio import mu_law
 from umt_jax.config import ModelConfig
 
@@ -42,7 +43,7 @@ def report() -> str:
     for preset in args.preset:
         for batch in args.segments:
             speeds[preset, batch] = measure(preset, batch, args)
-            print(table(speeds).splitlines()[-1], flush=True)
+            command_line.say(table(speeds).splitlines()[-1])
     return "\n\n".join(
         [
             "## Training",

@@ -19,6 +19,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
+from umt_jax import command_line
 from umt_jax.checkpoints import checkpoint, folder_lock
 from umt_jax.shapes import PyTree
 
@@ -195,7 +196,7 @@ def _from_process_0(text: str) -> str:
 
 
 def _give_up(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    command_line.say(f"error: {message}", error=True)
     _leave()
 
 

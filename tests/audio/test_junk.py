@@ -3,11 +3,17 @@
 import io
 import itertools
 import json
+import re
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
 import pytest
+import soundfile
+from etils import epath
 
+from data_prep import staging
 from umt_jax.audio import decoding, sound_files
 
 EXTENSIONS = sorted(decoding.SOUNDFILE_EXTENSIONS | decoding.PYAV_EXTENSIONS)
@@ -78,3 +84,61 @@ def test_junk_under_any_ending_is_refused_or_read_without_an_error_but_ours(tmp_
         except sound_files.SoundFileError as error:
             assert str(error).startswith(str(path)) and "\n" not in str(error)
         path.unlink()
+
+
+def write_pairs(folder, count):
+    """Writes so many of the pairs, drawn with a fixed seed, and two sounds; returns all names."""
+    pairs = list(itertools.product(CONTENTS, EXTENSIONS))
+    drawn = np.random.default_rng(18).permutation(len(pairs))[:count]
+    folder.mkdir(parents=True)
+    names = {f"{content}{extension}": content for content, extension in (pairs[i] for i in drawn)}
+    for name, content in names.items():
+        (folder / name).write_bytes(CONTENTS[content])
+    rng = np.random.default_rng(0)
+    for name in ("good_a.wav", "good_b.wav"):
+        soundfile.write(folder / name, 0.1 * rng.normal(size=32_000), 16_000)
+    return {*names, "good_a.wav", "good_b.wav"}
+
+
+def run(*arguments):
+    finished = subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=600
+    )
+    assert "Traceback" not in finished.stderr, finished.stderr
+    assert finished.returncode == 1
+    return finished.stdout, finished.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_junk_is_named_once_by_the_commands_and_what_is_good_is_made(tmp_path, trained_dir):
+    pytest.importorskip("av")
+    folder = tmp_path / "music" / "Piano"
+    files = write_pairs(folder, count=600)
+
+    printed, error = run(
+        "data_prep.build",
+        f"--audio_dir={tmp_path / 'music'}",
+        f"--data_dir={tmp_path / 'data'}",
+        *("--sample_rate_hz=8000", "--segment_samples=1024", "--num_variants=1"),
+        "--num_workers=2",
+    )
+    (metadata,) = staging.read_metadata(epath.Path(tmp_path / "data")).values()
+    used = {track["name"] for track in metadata["tracks"]}
+    left_out = {file["name"]: file for file in metadata["left_out"]}
+    assert used | left_out.keys() == files and {"good_a.wav", "good_b.wav"} <= used
+    for name in left_out:
+        assert len(re.findall(rf"^  Piano/{re.escape(name)} ", printed, re.MULTILINE)) == 1, name
+    unread = {name for name, file in left_out.items() if not file["could_be_read"]}
+    assert len(unread) > 300
+    assert error.startswith(f"error: {len(unread)} of {len(files)} files could not be read")
+
+    _, error = run(
+        "umt_jax.infer",
+        *(f"--checkpoint={trained_dir}", "--engine=scan", f"--input={folder}"),
+        *("--domain=Piano", f"--output={tmp_path / 'out'}"),
+    )
+    written = [path.name for path in (tmp_path / "out").iterdir()]
+    assert len(written) == len(files) - len(unread)
+    assert error.startswith(f"error: {len(unread)} of {len(files)} inputs could not be translated")
+    for name in files:
+        assert error.count(f"/{name} ") == (name in unread), name

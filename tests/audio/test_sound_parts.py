@@ -227,14 +227,15 @@ def test_a_name_is_no_address(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("layout", "num_channels"), [("7.1", 8), ("hexadecagonal", 16)])
-def test_sound_of_many_channels_is_read_whole(tmp_path, layout, num_channels):
+@pytest.mark.parametrize(("kind", "codec"), [("wv", "wavpack"), ("mov", "pcm_s16le")])
+def test_sound_of_many_channels_is_read_whole(tmp_path, kind, codec, layout, num_channels):
     av = pytest.importorskip("av")
-    path = tmp_path / "a.wv"
+    path = tmp_path / f"a.{kind}"
     expected = np.linspace(0.1, 0.5, num_channels, dtype=np.float32)
-    samples = np.tile(expected, 44_100)[None]
-    with av.open(str(path), "w", format="wv") as container:
-        stream = container.add_stream("wavpack", rate=44_100, layout=layout)
-        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
+    samples = np.tile(np.rint(expected * 32_768).astype(np.int16), 44_100)[None]
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=44_100, layout=layout)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
         frame.sample_rate, frame.pts = 44_100, 0
         container.mux([*stream.encode(frame), *stream.encode(None)])
     blocks = [block for _, block in decoding.decode(path, 10.0)]

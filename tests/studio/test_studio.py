@@ -66,7 +66,7 @@ def command(*flags):
 def serving(model, folder, *flags, **variables):
     """Starts a studio in an empty folder; yields its process, its address and the folder.
 
-    `variables` come to its environment.
+    `variables` come to its environment; empty ones leave it.
     """
     (folder / "offline").mkdir()
     (folder / "offline" / "sitecustomize.py").write_text(OFFLINE)
@@ -79,6 +79,7 @@ def serving(model, folder, *flags, **variables):
         "GRADIO_ALLOWED_PATHS": "/",
         **variables,
     }
+    environment = {name: value for name, value in environment.items() if value}
     with (folder / "errors.log").open("w") as errors:
         process = subprocess.Popen(
             command(f"--checkpoint={model}", f"--max_seconds={MAX_SECONDS}", *flags),

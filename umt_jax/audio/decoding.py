@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from umt_jax import storage
 from umt_jax.audio import sound_parts
 
 SOUNDFILE_EXTENSIONS = frozenset(
@@ -124,7 +125,7 @@ def decode(path: Path, block_seconds: float) -> Iterator[tuple[int, np.ndarray]]
 def _opened(path: Path) -> Iterator[io.FileIO]:
     """Opens a file that may be a sound: to open a pipe or a device could take forever."""
     if not path.is_file() and path.exists():
-        raise SoundFileError(path, f"is {kind(path)}, not a file")
+        raise SoundFileError(path, _closed(path) or f"is {kind(path)}, not a file")
     # Unbuffered, since libsndfile reads from the descriptor and not from Python's buffer.
     with path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size == 0:
@@ -133,6 +134,16 @@ def _opened(path: Path) -> Iterator[io.FileIO]:
             raise SoundFileError(path, "is a playlist, not a sound: name the recordings it lists")
         file.seek(0)
         yield file
+
+
+def _closed(path: Path) -> str:
+    """Returns what is wrong with a folder that cannot be entered; nothing of anything else."""
+    if path.is_dir():
+        try:
+            storage.check_can_be_entered(path)
+        except OSError as error:
+            return f"is a folder that cannot be entered ({error.strerror})"
+    return ""
 
 
 def kind(path: str | os.PathLike[str]) -> str:

@@ -58,9 +58,12 @@ def find_sound_files(folder: str | os.PathLike[str]) -> list[Path]:
 
     Raises:
         FileNotFoundError: `folder` is not a folder.
+        OSError: It, or a folder in it, cannot be entered.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{os.fspath(folder)} is not a folder.")
+    for closed in storage.closed_below(folder):
+        storage.check_can_be_entered(closed)
     return sorted(Path(path) for path in storage.files_below(folder) if is_sound_file(path.name))
 
 
@@ -73,13 +76,16 @@ def is_sound_file(name: str) -> bool:
 def passed_over(folder: str | os.PathLike[str]) -> str:
     """Returns what `find_sound_files` leaves out in a folder, on one line; empty if nothing.
 
-    What is called a sound file and is none is named, the rest is counted by its extension.
+    What is called a sound file and is none is named, the rest is counted by its extension. Folders
+    that cannot be entered are not among it.
     """
     counts: collections.Counter[str] = collections.Counter()
     named = []
     for path in storage.entries_below(folder):
         name = os.path.relpath(path, folder) if storage.is_local(path) else path.name
         is_file = not storage.is_local(path) or os.path.isfile(path)
+        if not is_file and os.path.isdir(path):
+            continue
         if not is_file:
             kind = "a link to nothing" if not os.path.exists(path) else decoding.kind(path)
             named.append(f"{name} ({kind})")

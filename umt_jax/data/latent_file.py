@@ -65,12 +65,6 @@ def is_latent_file(name: str | os.PathLike[str]) -> bool:
     return Path(name).suffix.lower() == EXTENSION
 
 
-def find(folder: str | os.PathLike[str]) -> list[Path]:
-    """Returns the files of latents in a folder and its subfolders, sorted, hidden ones left out."""
-    files = (Path(path) for path in storage.files_below(folder))
-    return sorted(path for path in files if is_latent_file(path))
-
-
 def write(path: str | os.PathLike[str], file: LatentFile) -> None:
     """Writes a file, which appears when it is complete.
 

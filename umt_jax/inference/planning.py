@@ -4,8 +4,10 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from etils import epath
 
 from umt_jax import command_line, storage
 from umt_jax.audio import sound_files
@@ -39,18 +41,19 @@ def find_inputs(inputs: Sequence[str], outputs: Sequence[str | None]) -> list[tu
     """Returns each input file and its place in the output, a relative path without extension.
 
     Those of a folder are its sound files or, if it has none, its files of latents; not what lies in
-    one of `outputs`, where that is a folder in it.
+    one of `outputs`, where that is a folder in it. Folders in it that cannot be entered are inputs
+    as well: reading them says so.
 
     Raises:
         FileNotFoundError: An input is not there, or a folder has no such file.
+        OSError: A folder that is an input cannot be entered.
     """
     found = []
     written = [Path(output).resolve() for output in outputs if output]
     for name in inputs:
         path = Path(name)
         if os.path.isdir(path):
-            files = _outside(sound_files.find_sound_files(path), path, written)
-            files = files or _outside(latent_file.find(path), path, written)
+            files = _inputs_below(path, written)
             if not files:
                 raise FileNotFoundError(f"--input={name} is a folder without any sound file.")
             found += [(file, file.relative_to(path)) for file in files]
@@ -62,10 +65,17 @@ def find_inputs(inputs: Sequence[str], outputs: Sequence[str | None]) -> list[tu
     return without_collisions(found)
 
 
-def _outside(files: list[Path], folder: Path, written: Sequence[Path]) -> list[Path]:
-    """Drops what lies in a folder that is written to, if that is one within `folder`."""
+def _inputs_below(folder: Path, written: Sequence[Path]) -> list[Path]:
+    """Returns the inputs in a folder, sorted, without what lies in a folder to write to in it."""
     within = {path for path in written if folder.resolve() in path.parents}
-    return [file for file in files if within.isdisjoint(file.resolve().parents)]
+
+    def outside(paths: Iterable[epath.Path]) -> list[Path]:
+        return sorted(Path(p) for p in paths if within.isdisjoint(Path(p).resolve().parents))
+
+    files = outside(storage.files_below(folder))
+    sounds = [file for file in files if sound_files.is_sound_file(file.name)]
+    latents = [file for file in files if latent_file.is_latent_file(file)]
+    return (sounds or latents) + outside(storage.closed_below(folder))
 
 
 def without_collisions(found: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:

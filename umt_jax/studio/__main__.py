@@ -235,7 +235,7 @@ def _serve(page, args, port, **options) -> None:
             footer_links=["api"],
             **dict.fromkeys(_OFF, False),
         )
-        print(f"The studio is open at {url} until Ctrl-C.", flush=True)
+        command_line.say(f"The studio is open at {url} until Ctrl-C.")
         threading.Event().wait()
     finally:
         page.close(verbose=False)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
+from absl import logging
 from flax import struct
 
 from umt_jax import storage
@@ -26,6 +27,7 @@ from umt_jax.generation import generate
 from umt_jax.generation.generate import Cache, Conditioning
 from umt_jax.generation.sampling import Nucleus
 from umt_jax.model import networks
+from umt_jax.processes import leftovers
 from umt_jax.shapes import Array, Float, Leaf, Parameters, UInt8
 
 _SOURCE = Path(__file__).with_suffix(".cc")
@@ -38,6 +40,8 @@ _ROWS_AT_ONCE = 32  # 16 and 32 were measured alike for one stream.
 def library() -> ctypes.CDLL:
     """Returns the compiled engine, registered with XLA; compiles it where that was not done yet.
 
+    Where it cannot be kept, it is compiled by every process.
+
     Raises:
         OSError: There is no compiler, or it fails.
     """
@@ -47,7 +51,20 @@ def library() -> ctypes.CDLL:
         raise OSError("there is no C++ compiler. Install g++ (Debian: apt install g++).")
     path = storage.cache_folder() / f"native_engine-{_fingerprint(compiler)}.so"
     if not path.exists():
-        _compile(compiler, path)
+        try:
+            _compile(compiler, path)
+        except OSError as error:
+            if error.errno is None:  # Of the compiler.
+                raise
+            logging.debug("The compiled engine is not kept: %s", error)
+            with leftovers.temporary_folder() as folder:
+                _compile(compiler, Path(folder, path.name))
+                return _load(Path(folder, path.name))
+    return _load(path)
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    """Registers a compiled engine with XLA; its file may go then."""
     loaded = ctypes.CDLL(str(path))
     jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(loaded[_TARGET]), platform="cpu")
     return loaded
