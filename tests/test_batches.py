@@ -259,17 +259,17 @@ from etils import epath
 from data_prep import tracks
 from data_prep.settings import Recipe
 from umt_jax.audio import sound_files
-from umt_jax.inference import jobs
+from umt_jax.inference import planning
 
 folder = Path(sys.argv[1])
-for path, _ in jobs.find_inputs([str(folder)], []):
+for path, _ in planning.find_inputs([str(folder)], []):
     print("input", path.relative_to(folder))
 recipe = Recipe(sample_rate_hz=8000, segment_samples=1024, num_variants=1)
 for path in tracks.find(epath.Path(folder)):
     found = tracks.scan(tracks.identify(path, folder=epath.Path(folder)), recipe)
     print(found.file.name, getattr(found, "reason", "is good"))
 print("passed over", sound_files.passed_over(folder) or "nothing")
-for look in (sound_files.find_sound_files, lambda name: jobs.find_inputs([str(name)], [])):
+for look in (sound_files.find_sound_files, lambda name: planning.find_inputs([str(name)], [])):
     try:
         look(folder if look is sound_files.find_sound_files else folder / "locked")
     except OSError as error:

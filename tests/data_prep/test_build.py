@@ -60,7 +60,7 @@ def command(music, data, *flags):
 
 def run_command(music, data, *flags, **options):
     return subprocess.run(
-        command(music, data, *flags), capture_output=True, text=True, timeout=120, **options
+        command(music, data, *flags), capture_output=True, text=True, timeout=600, **options
     )
 
 

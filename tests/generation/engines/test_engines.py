@@ -37,7 +37,8 @@ def test_a_compiler_that_fails_is_named_with_its_reason(monkeypatch, tmp_path):
 
 def test_an_engine_that_cannot_be_kept_is_compiled_for_this_process_alone(monkeypatch, tmp_path):
     compiler = tmp_path / "g++"
-    compiler.write_text('#!/bin/sh\nfor last; do :; done\necho compiled > "$last"\n')
+    script = '[ "$last" = --version ] || echo compiled > "$last"'
+    compiler.write_text(f"#!/bin/sh\nfor last; do :; done\n{script}\n")
     compiler.chmod(0o755)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("CXX", str(compiler))
