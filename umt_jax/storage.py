@@ -202,8 +202,10 @@ def cache_folder() -> Path:
 
     For a user who has no home, not even by name, it is one that cannot be made.
     """
-    folder = platformdirs.user_cache_path("umt_jax", appauthor=False)
-    # Otherwise it would be a folder named `~`, wherever the command is started.
+    try:
+        folder = platformdirs.user_cache_path("umt_jax", appauthor=False)
+    except RuntimeError:  # Earlier versions of platformdirs give a folder named `~`.
+        return Path(os.devnull, "umt_jax")
     return folder if folder.is_absolute() else Path(os.devnull, "umt_jax")
 
 
