@@ -99,7 +99,7 @@ def main() -> None:
                 sample_rate_hz=_RATE_HZ,
             )
         sound_files.write(output / example.path.name, waveform, sample_rate_hz=_RATE_HZ)
-    print(f"Written: {len(examples.ALL)} sounds in {output}.")
+    command_line.say(f"Written: {len(examples.ALL)} sounds in {output}.")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def write_pairs(folder, count):
         (folder / name).write_bytes(CONTENTS[content])
     rng = np.random.default_rng(0)
     for name in ("good_a.wav", "good_b.wav"):
-        soundfile.write(folder / name, 0.1 * rng.normal(size=32_000), 16_000)
+        soundfile.write(folder / name, 0.1 * rng.normal(size=64_000), 16_000)
     return {*names, "good_a.wav", "good_b.wav"}
 
 
