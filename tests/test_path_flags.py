@@ -38,6 +38,7 @@ NO_PATHS = {
     "reader_threads",
     "root_path",  # Of a URL.
     "segments",
+    "splits",
     "streams",
     "train_domains",
     "weights",

@@ -21,6 +21,7 @@ MODULES = {
     "umt-render": "data_prep.render",
     "umt-report": "experiments.report",
     "umt-studio": "umt_jax.studio",
+    "umt-studio-examples": "experiments.studio_examples",
     "umt-train": "experiments.train",
     "umt-translate": "umt_jax.infer",
 }

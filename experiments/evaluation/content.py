@@ -4,6 +4,7 @@ All compare two sounds, or a sound with the notes of its score, over the same se
 """
 
 import functools
+import warnings
 from collections.abc import Sequence
 
 import librosa
@@ -184,15 +185,17 @@ def pitch_accuracy(pitch: transcription.PitchTrack, notes: Sequence[midi.Note]) 
     if not expected.any():
         return float("nan")
     cents = 100 * librosa.hz_to_midi(pitch.pitch_hz)
-    return float(
-        mir_eval.melody.raw_pitch_accuracy(
+    with warnings.catch_warnings():
+        # A sound without any voice, such as noise, is one of the decoys.
+        warnings.filterwarnings("ignore", "Estimated melody has no voiced frames")
+        accuracy = mir_eval.melody.raw_pitch_accuracy(
             expected.astype(float),
             np.where(expected, cents - 100 * offsets, 0),
             pitch.voiced.astype(float),
             cents,
             cent_tolerance=_PITCH_TOLERANCE_CENTS,
         )
-    )
+    return float(accuracy)
 
 
 def median_offset(pitch: transcription.PitchTrack, notes: Sequence[midi.Note]) -> float:

@@ -188,7 +188,7 @@ def test_noise_on_the_past_is_between_a_thirtieth_and_the_whole_of_what_was_aske
     ("fields", "message"),
     [
         ({"past_detune_semitones": 13.0}, "past_detune_semitones=13.0 must lie in 0..12"),
-        ({"past_detune_semitones": 1.0, "past_detune_samples": T + 1}, "at most --segment_samples"),
+        ({"past_detune_semitones": 1.0, "past_detune_samples": T + 1}, "at most segment_samples"),
         ({"past_detune_share": 1.5}, "past_detune_share=1.5 must lie in 0..1"),
         ({"past_noise": 2.0}, "past_noise=2.0 must lie in 0..1"),
         ({"ema_decay": 1.0}, "ema_decay=1.0 must be 0 or more, and below 1"),

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from test_report import Tags
 
+pytest.importorskip("mir_eval")
+
 from experiments.evaluation import decoys, measuring, page, pieces, pitch_probe, run, tables
 from experiments.evaluation.summary import Estimate
 from umt_jax.config import Config, SamplingConfig

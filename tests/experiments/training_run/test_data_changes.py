@@ -10,6 +10,7 @@ import pytest
 from test_train import as_flags
 
 from experiments.training_run import data_changes
+from umt_jax.checkpoints import stored_json
 
 
 def track(name, content, train=3):
@@ -59,6 +60,7 @@ def rebuilt(tmp_path, trained_dir):
     description = json.loads(path.read_text())
     description["Cello"]["tracks"].append(track("gone.wav", "5"))
     path.write_text(json.dumps(description))
+    (path.parent / stored_json.CHECKSUM).unlink()
     return workdir
 
 
