@@ -110,8 +110,8 @@ def find(folder: epath.Path) -> list[epath.Path]:
     Raises:
         OSError: `folder` itself cannot be entered.
     """
-    sounds = (path for path in storage.files_below(folder) if sound_files.is_sound_file(path.name))
-    return sorted([*sounds, *storage.closed_below(folder)])
+    files, closed = storage.files_and_closed_below(folder)
+    return sorted([path for path in files if sound_files.is_sound_file(path.name)] + closed)
 
 
 def identify(path: epath.Path, *, folder: epath.Path) -> SoundFile:

@@ -8,8 +8,10 @@ by three instruments of a sound font. `umt_jax.studio.examples` says what they a
 
 import pathlib
 
+import librosa
 import numpy as np
 from absl import flags
+from scipy import ndimage
 
 from data_prep import instruments, midi
 from umt_jax import command_line, path_flags
@@ -47,7 +49,7 @@ def whistle(notes: list[midi.Note], sample_rate_hz: int) -> Waveform:
 
     sample_times_s = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
     sample_times_s -= instruments.LEAD_S
-    frequency_hz = 440 * 2 ** ((np.interp(sample_times_s, times_s, keys) - 69) / 12)
+    frequency_hz = librosa.midi_to_hz(np.interp(sample_times_s, times_s, keys))
     phase = 2 * np.pi * np.cumsum(frequency_hz) / sample_rate_hz
     breath = np.random.default_rng(0).normal(size=len(phase))
     tone = np.sin(phase) + _SECOND_PARTIAL * np.sin(2 * phase) + _BREATH * breath
@@ -57,9 +59,7 @@ def whistle(notes: list[midi.Note], sample_rate_hz: int) -> Waveform:
 
 def _smoothed(values, width_s):
     """Returns values at `_CONTROL_HZ` in a moving average, as long as they are."""
-    width = round(width_s * _CONTROL_HZ) | 1
-    padded = np.pad(values, width // 2, mode="edge")
-    return np.convolve(padded, np.full(width, 1 / width), mode="valid")
+    return ndimage.uniform_filter1d(values, round(width_s * _CONTROL_HZ) | 1, mode="nearest")
 
 
 def phrase(piece: str, transpose: int) -> list[midi.Note]:
@@ -78,7 +78,7 @@ def phrase(piece: str, transpose: int) -> list[midi.Note]:
 def define_flags() -> None:
     """Declares this command's flags."""
     path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
-    path_flags.define("soundfont", None, "An .sf2 file. Default: TimGM6mb of pretty_midi.")
+    instruments.define_soundfont()
 
 
 def main() -> None:

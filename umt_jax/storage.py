@@ -78,11 +78,21 @@ def files_below(folder: str | os.PathLike[str]) -> Iterator[epath.Path]:
     return (path for path in entries_below(folder) if not is_local(path) or os.path.isfile(path))
 
 
-def closed_below(folder: str | os.PathLike[str]) -> list[epath.Path]:
-    """Returns the folders below a local one that cannot be entered, sorted."""
-    if not is_local(folder):
-        return []
-    return sorted(path for path in entries_below(folder) if os.path.isdir(path))
+def files_and_closed_below(
+    folder: str | os.PathLike[str],
+) -> tuple[list[epath.Path], list[epath.Path]]:
+    """Returns `files_below`, and the folders below a local one that cannot be entered, each sorted.
+
+    Raises:
+        OSError: `folder` itself cannot be entered.
+    """
+    files, closed = [], []
+    for path in entries_below(folder):
+        if not is_local(path) or os.path.isfile(path):
+            files.append(path)
+        elif os.path.isdir(path):
+            closed.append(path)
+    return sorted(files), sorted(closed)
 
 
 def check_can_be_entered(folder: str | os.PathLike[str]) -> None:

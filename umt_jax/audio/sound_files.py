@@ -62,9 +62,10 @@ def find_sound_files(folder: str | os.PathLike[str]) -> list[Path]:
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{os.fspath(folder)} is not a folder.")
-    for closed in storage.closed_below(folder):
-        storage.check_can_be_entered(closed)
-    return sorted(Path(path) for path in storage.files_below(folder) if is_sound_file(path.name))
+    files, closed = storage.files_and_closed_below(folder)
+    for closed_folder in closed:
+        storage.check_can_be_entered(closed_folder)
+    return [Path(path) for path in files if is_sound_file(path.name)]
 
 
 def is_sound_file(name: str) -> bool:

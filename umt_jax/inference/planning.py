@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from etils import epath
@@ -69,13 +69,13 @@ def _inputs_below(folder: Path, written: Sequence[Path]) -> list[Path]:
     """Returns the inputs in a folder, sorted, without what lies in a folder to write to in it."""
     within = {path for path in written if folder.resolve() in path.parents}
 
-    def outside(paths: Iterable[epath.Path]) -> list[Path]:
-        return sorted(Path(p) for p in paths if within.isdisjoint(Path(p).resolve().parents))
+    def outside(paths: Sequence[epath.Path]) -> list[Path]:
+        return [Path(p) for p in paths if within.isdisjoint(Path(p).resolve().parents)]
 
-    files = outside(storage.files_below(folder))
+    files, closed = map(outside, storage.files_and_closed_below(folder))
     sounds = [file for file in files if sound_files.is_sound_file(file.name)]
     latents = [file for file in files if latent_file.is_latent_file(file)]
-    return (sounds or latents) + outside(storage.closed_below(folder))
+    return (sounds or latents) + closed
 
 
 def without_collisions(found: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:

@@ -43,6 +43,9 @@ END = """() => {
 """Switches Stop off, and hides the player of sound under way unless it plays: each has its own
 by then."""
 
+ENABLE_WITH_ALL_SOUNDS = "(...sounds) => ({__type__: 'update', interactive: sounds.every(Boolean)})"
+"""Switches a button on when all of its sounds are there."""
+
 BREAK_OFF = """() => [
     {__type__: "update", interactive: false},
     {__type__: "update", visible: false},

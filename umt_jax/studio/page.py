@@ -23,7 +23,7 @@ from umt_jax.studio.folder import StudioFolder
 
 _MAX_TEMPERATURE = 2.0
 _MAX_WAITING = 32
-_DONE, _GETTING_READY, _DRAWING = "Done.", "Getting ready.", "Drawing pictures."
+_DONE = "Done."
 _LISTEN_SECONDS = 0.5  # Length of what is added, again and again, to sound under way.
 
 
@@ -100,7 +100,7 @@ class _Page:
 
     def _add_examples(self) -> None:
         """Adds buttons that each put a sound where one is dropped."""
-        with gr.Row(elem_id="examples"):
+        with gr.Row():
             for example in examples.ALL:
                 gr.Button(example.title, size="sm", min_width=60).click(
                     functools.partial(self._put, example),
@@ -191,13 +191,12 @@ class _Page:
             (self.blend, [self.first, self.second]),
         ):
             # In the browser: the server need not look at the sounds for it.
-            are_there = "(...sounds) => ({__type__: 'update', interactive: sounds.every(Boolean)})"
             gr.on(
                 [sound.change for sound in sounds],
                 None,
                 sounds,
                 button,
-                js=are_there,
+                js=components.ENABLE_WITH_ALL_SOUNDS,
                 api_visibility="private",
             )
         buttons = [self.translate, self.blend]
@@ -250,7 +249,7 @@ class _Page:
         """Yields what the page shows: no results, then sound under way, then the results."""
         rate_hz = self.studio.model.sample_rate_hz
         cleared: components.Updates = {
-            self.status: _GETTING_READY,
+            self.status: "Getting ready.",
             self.listen: gr.Audio(None, label=f"{take.domains[0]}, while it is made", visible=True),
         }
         for card in [*self.sources, *self.made.values()]:
@@ -264,7 +263,7 @@ class _Page:
                 self.status: _progress_bar(progress, take, rate_hz),
                 self.listen: encoder.encode(progress.piece[0]),
             }
-        yield {self.listen: encoder.finish(), self.status: _DRAWING}
+        yield {self.listen: encoder.finish(), self.status: "Drawing pictures."}
         with _written(take, pieces, rate_hz) as (sources, tracks):
             shown: components.Updates = {self.status: _DONE}
             for card, track in zip(self.sources, sources, strict=False):

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
+_JEANIE = "Stephen Foster, Jeanie With The Light Brown Hair: score in the public domain"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ ALL = (
         "foster_jeanie",
         None,
         12,
-        "Stephen Foster, Jeanie With The Light Brown Hair: score in the public domain",
+        _JEANIE,
     ),
     Example(
         "Fiddle",
@@ -59,7 +60,7 @@ ALL = (
         "foster_jeanie",
         "Flute",
         0,
-        "Stephen Foster, Jeanie With The Light Brown Hair: score in the public domain",
+        _JEANIE,
     ),
 )
 """All of them, in the order of the page."""
