@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 CPP := umt_jax/generation/engines/native.cc
+CPP_HEADERS := $(wildcard umt_jax/core/*.h)
 
 .PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format docs clean
 
@@ -95,7 +96,7 @@ lint: .venv/installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
-	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/clang-format --dry-run --Werror $(CPP) $(CPP_HEADERS)
 	$(MAKE) --no-print-directory lint-cpp
 
 # For this machine, and on x86-64 for all branches of the code, by those compilers that are there.
@@ -107,7 +108,7 @@ lint-cpp: .venv/installed
 	  command -v $$compiler > /dev/null || continue; checked="$$checked $$compiler"; \
 	  for target in $$targets; do \
 	    $$compiler -std=c++17 -fsyntax-only -pthread -Wall -Wextra -Werror \
-	      $$(echo "-march=$$target" | tr , ' ') -isystem "$$headers" $(CPP) || exit 1; \
+	      $$(echo "-march=$$target" | tr , ' ') -isystem "$$headers" -I. $(CPP) || exit 1; \
 	  done; \
 	done; \
 	if [ -n "$$checked" ]; then echo "$(CPP): no warnings by$$checked"; \
@@ -116,7 +117,7 @@ lint-cpp: .venv/installed
 format: .venv/installed
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
-	$(BIN)/clang-format -i $(CPP)
+	$(BIN)/clang-format -i $(CPP) $(CPP_HEADERS)
 
 .venv-docs/installed: docs/requirements.txt
 	$(PYTHON) -m venv .venv-docs

@@ -18,7 +18,7 @@ FLOORS = {
     -2: ["processes", "own_packages", "path_flags"],
     -1: ["storage"],
     0: ["config", "shapes", "command_line", "config_flags", "numba_cache"],
-    1: ["audio", "data", "plots"],
+    1: ["audio", "core", "data", "plots"],
     2: ["model"],
     3: ["training", "generation"],
     4: ["checkpoints"],

@@ -37,27 +37,6 @@ def test_a_compiler_that_fails_is_named_with_its_reason(monkeypatch, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.*"))
 
 
-def test_an_engine_that_cannot_be_kept_is_compiled_for_this_process_alone(monkeypatch, tmp_path):
-    compiler = tmp_path / "g++"
-    script = '[ "$last" = --version ] || echo compiled > "$last"'
-    compiler.write_text(f"#!/bin/sh\nfor last; do :; done\n{script}\n")
-    compiler.chmod(0o755)
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(compiler))  # A file: no folder can be made in it.
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    loaded = []
-
-    def load(path):
-        loaded.append((path.is_relative_to(tmp_path / "temporary"), path.read_text()))
-        return ctypes.CDLL(None)
-
-    monkeypatch.setattr(native, "_load", load)
-    native.library.__wrapped__()
-    assert loaded == [(True, "compiled\n")]
-    assert not list((tmp_path / "temporary").iterdir())
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

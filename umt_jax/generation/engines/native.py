@@ -1,37 +1,29 @@
-"""The engine for CPUs: one latent frame at a time in C++, called through XLA's `jax.ffi`.
+"""The engine for CPUs: one latent frame at a time by the decoder of `core`.
 
-`native.cc` is compiled by the system's compiler for this very machine when it is first
-needed, and kept in the user's cache folder.
+`native.cc` calls it through XLA's `jax.ffi`; `core.compiler` compiles it.
 """
 
 import ctypes
 import dataclasses
 import functools
-import hashlib
 import os
-import platform
-import shutil
-import subprocess
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from absl import logging
 from flax import struct
 
-from umt_jax import storage
 from umt_jax.config import ModelConfig
+from umt_jax.core import compiler
 from umt_jax.generation import generate
 from umt_jax.generation.generate import Cache, Conditioning
 from umt_jax.generation.sampling import Nucleus
 from umt_jax.model import networks
-from umt_jax.processes import leftovers
 from umt_jax.shapes import Array, Float, Leaf, Parameters, UInt8
 
 _SOURCE = Path(__file__).with_suffix(".cc")
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w", "-pthread")
 _TARGET = "umt_generate_frame"
 _ROWS_AT_ONCE = 32  # 16 and 32 were measured alike for one stream.
 
@@ -40,32 +32,12 @@ _ROWS_AT_ONCE = 32  # 16 and 32 were measured alike for one stream.
 def library() -> ctypes.CDLL:
     """Returns the compiled engine, registered with XLA; compiles it where that was not done yet.
 
-    Where it cannot be kept, it is compiled by every process.
-
     Raises:
         OSError: There is no compiler, or it fails.
     """
-    compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++")
-    compiler = compiler or shutil.which("clang++")
-    if compiler is None:
-        raise OSError("there is no C++ compiler. Install g++ (Debian: apt install g++).")
-    path = storage.cache_folder() / f"native_engine-{_fingerprint(compiler)}.so"
-    if not path.exists():
-        try:
-            _compile(compiler, path)
-        except OSError as error:
-            if error.errno is None:  # Of the compiler.
-                raise
-            logging.debug("The compiled engine is not kept: %s", error)
-            with leftovers.temporary_folder() as folder:
-                _compile(compiler, Path(folder, path.name))
-                return _load(Path(folder, path.name))
-    return _load(path)
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    """Registers a compiled engine with XLA; its file may go then."""
-    loaded = ctypes.CDLL(str(path))
+    loaded = compiler.load(
+        _SOURCE, includes=jax.ffi.include_dir(), version=f"jaxlib {jaxlib.__version__}"
+    )
     jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(loaded[_TARGET]), platform="cpu")
     return loaded
 
@@ -216,28 +188,3 @@ def _pad_columns(array):
     """Fills the last panel of columns up with zeros."""
     missing = -array.shape[-1] % library().umt_panel_columns()
     return array.__array_namespace__().pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
-
-
-def _fingerprint(compiler: str) -> str:
-    """Returns what decides the compiled code: source, flags, compiler, jaxlib and processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    processor = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line for line in lines if line.startswith(("flags", "Feat"))), processor)
-    parts = (_SOURCE.read_bytes(), _FLAGS, version, jaxlib.__version__, processor)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _compile(compiler: str, path: Path) -> None:
-    """Compiles the source to `path`; other processes see it whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    command = [compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o"]
-    with storage.whole_file(path) as unfinished:
-        finished = subprocess.run(
-            [*command, str(unfinished)], capture_output=True, text=True, check=False
-        )
-        if finished.returncode:
-            lines = [line for line in finished.stderr.splitlines() if "error" in line]
-            reason = (lines or ["no reason given"])[0]
-            raise OSError(f"{compiler} cannot compile {_SOURCE}: {reason}")
