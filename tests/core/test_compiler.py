@@ -16,11 +16,12 @@ def test_a_library_that_cannot_be_kept_is_compiled_for_this_process_alone(monkey
     monkeypatch.setenv("CXX", str(program))
     monkeypatch.setenv("XDG_CACHE_HOME", str(program))  # A file: no folder can be made in it.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    loaded = []
+    loaded, library = [], ctypes.CDLL(None)
 
     def load(name):
         path = Path(name)
         loaded.append((path.is_relative_to(tmp_path / "temporary"), path.read_text()))
+        return library
 
     monkeypatch.setattr(ctypes, "CDLL", load)
     compiler.load(source)

@@ -1,5 +1,3 @@
-import ctypes
-
 import jax
 import numpy as np
 import pytest
