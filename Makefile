@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
-CPP := umt_jax/generation/engines/native.cc
+CPP := umt_jax/generation/engines/native.cc umt_jax/core/umt.cc tests/core/audio_path.cc
 CPP_HEADERS := $(wildcard umt_jax/core/*.h)
 
 .PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format docs clean

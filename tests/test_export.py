@@ -3,6 +3,8 @@ import json
 import pathlib
 
 import commands
+import jax
+import numpy as np
 import pytest
 from test_checkpoint import make_state
 
@@ -117,3 +119,22 @@ def test_the_shipped_model_tells_nothing_of_where_it_was_made():
         if path.is_file():
             content = path.read_bytes()
             assert not any(word in content for word in (b"/work/", b"/tmp/", b"/home/", b".wav"))
+
+
+def test_one_file_holds_the_weights_of_the_folder(tmp_path, trained_dir):
+    folder, file = tmp_path / "folder", tmp_path / "made" / "model.safetensors"
+    assert export(trained_dir, folder).returncode == 0
+    finished = export(trained_dir, file, "--format=safetensors", "--licence=CC0-1.0")
+    assert finished.stdout.startswith("Exported step "), finished.stderr
+    assert checkpoint.read_config(str(file)) == checkpoint.read_config(str(folder))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        checkpoint.restore_parameters(str(file)),
+        checkpoint.restore_parameters(str(folder)),
+    )
+    again = export(trained_dir, file, "--format=safetensors")
+    assert again.stderr == f"error: --output={file} exists already. Name another file.\n"
+    misnamed = export(trained_dir, tmp_path / "model.bin", "--format=safetensors")
+    assert misnamed.stderr.endswith("model.bin must end in .safetensors.\n")
+    folder_licence = export(trained_dir, tmp_path / "other", "--licence=CC0-1.0")
+    assert "--licence is for --format=safetensors" in folder_licence.stderr

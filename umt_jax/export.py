@@ -7,12 +7,19 @@ was made, and only with --recordings the names of the sound files behind it. It 
 --checkpoint to translate with and to evaluate, and as --init_from to train further. What
 --temperature and --top_p say is kept in it: whoever plays the model without saying otherwise has
 that sampling.
+
+    python -m umt_jax.export --format=safetensors --output=mine.safetensors --licence=CC0-1.0
+
+writes one file instead, which umt_jax takes as --checkpoint too, and programs read that never heard
+of JAX: its header holds sizes, domains, licence and source. Without --checkpoint the model that
+ships with umt_jax is exported.
 """
 
 from absl import flags
 
 from umt_jax import command_line, path_flags, storage
-from umt_jax.checkpoints import checkpoint, folder_lock
+from umt_jax.checkpoints import checkpoint, demo_model, folder_lock, model_file
+from umt_jax.config import SamplingConfig
 from umt_jax.inference import generation_flags
 
 _RECORD = "metrics.jsonl"
@@ -20,8 +27,21 @@ _RECORD = "metrics.jsonl"
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    path_flags.define("checkpoint", None, "Folder of a training run.", required=True)
-    path_flags.define("output", None, "Folder to make.", required=True)
+    path_flags.define(
+        "checkpoint",
+        None,
+        "Folder of a training run. Default: the model that ships with umt_jax.",
+    )
+    path_flags.define("output", None, "Folder, or file, to make.", required=True)
+    flags.DEFINE_enum(
+        "format",
+        "folder",
+        ["folder", "safetensors"],
+        "folder: a run, to translate with and to train further; safetensors: one file, to "
+        "translate with.",
+    )
+    flags.DEFINE_string("licence", "", "Of the weights, for the header of one file.")
+    flags.DEFINE_string("source", "", "Who made the model and of what, for the same header.")
     flags.DEFINE_integer("step", None, "Which of its checkpoints; the best if not given.")
     flags.DEFINE_bool("recordings", False, "Keep the names of the recordings behind the model.")
     generation_flags.define_sampling(seed=False)
@@ -30,20 +50,46 @@ def define_flags() -> None:
 def main() -> None:
     """Exports as the flags say."""
     args = flags.FLAGS
-    own = checkpoint.read_config(args.checkpoint, args.step).sampling
-    sampling = generation_flags.sampling(own)
-    with folder_lock.held(args.output, purpose="an export"):
-        step, loss = checkpoint.export(
-            args.checkpoint, args.output, args.step, sampling=sampling, recordings=args.recordings
-        )
-        record = storage.path(args.checkpoint) / _RECORD
-        if record.exists():
-            with storage.whole_file(storage.path(args.output) / _RECORD) as copy:
-                copy.write_bytes(record.read_bytes())
+    workdir = demo_model.chosen()
+    sampling = generation_flags.sampling(checkpoint.read_config(workdir, args.step).sampling)
+    export = _export_file if args.format == "safetensors" else _export_folder
+    step, loss = export(args, workdir, sampling)
     command_line.say(
         f"Exported step {step}, {loss:.3f} nats per sample in validation, to {args.output}.",
         f"It is played at temperature {sampling.temperature:g}, top_p {sampling.top_p:g}.",
     )
+
+
+def _export_folder(
+    args: flags.FlagValues, workdir: str, sampling: SamplingConfig
+) -> tuple[int, float]:
+    for name in ("licence", "source"):
+        if args[name].value:
+            raise ValueError(f"--{name} is for --format=safetensors; a folder has no place for it.")
+    with folder_lock.held(args.output, purpose="an export"):
+        step, loss = checkpoint.export(
+            workdir, args.output, args.step, sampling=sampling, recordings=args.recordings
+        )
+        record = storage.path(workdir) / _RECORD
+        if record.exists():
+            with storage.whole_file(storage.path(args.output) / _RECORD) as copy:
+                copy.write_bytes(record.read_bytes())
+    return step, loss
+
+
+def _export_file(
+    args: flags.FlagValues, workdir: str, sampling: SamplingConfig
+) -> tuple[int, float]:
+    if not model_file.is_model_file(args.output):
+        raise ValueError(f"--output={args.output} must end in {model_file.SUFFIX}.")
+    if args.recordings:
+        raise ValueError("--recordings is for --format=folder; one file has no place for them.")
+    if storage.path(args.output).exists():
+        raise FileExistsError(f"--output={args.output} exists already. Name another file.")
+    config, parameters, step, loss = checkpoint.to_share(workdir, args.step, sampling=sampling)
+    storage.path(args.output).parent.mkdir(parents=True, exist_ok=True)
+    model_file.write(args.output, config, parameters, licence=args.licence, source=args.source)
+    return step, loss
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def load(
     """Opens a trained model.
 
     Args:
-        workdir: Folder of the training run; None for the model that ships with umt_jax.
+        workdir: Folder of the training run, or a model file (.safetensors, see `umt_jax.export`);
+            None for the model that ships with umt_jax.
         domains: Which decoders to keep in memory; None for all.
         step: Which checkpoint; None for the one with the best validation loss.
         engine: What generates: `auto`, `scan` or `native`; see `generation.engines.choose`.

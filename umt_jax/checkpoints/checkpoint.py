@@ -21,7 +21,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from umt_jax import storage
-from umt_jax.checkpoints import stored_arrays, stored_json
+from umt_jax.checkpoints import model_file, stored_arrays, stored_json
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.model.networks import NetworkParameters, Networks
 from umt_jax.training.train_state import TrainState
@@ -274,13 +274,16 @@ def read_config(workdir: str, step: int | None = None) -> Config:
     """Returns the configuration that a run was trained with.
 
     Args:
-        workdir: Folder of the run.
+        workdir: Folder of the run, or a model file.
         step: Which checkpoint; None for the best.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
         ValueError: What is there was not written by this project.
     """
+    if model_file.is_model_file(workdir):
+        _check_no_step(workdir, step)
+        return model_file.read_config(workdir)
     fields = _read(workdir, step, config=ocp.args.JsonRestore())["config"]
     try:
         return Config.from_json(fields)
@@ -301,6 +304,10 @@ def restore_parameters(workdir: str, step: int | None = None) -> NetworkParamete
 
     Args and errors as `read_config`.
     """
+    if model_file.is_model_file(workdir):
+        _check_no_step(workdir, step)
+        parameters = model_file.read_parameters(workdir)
+        return jax.device_put(parameters, jax.local_devices()[0])
     config = read_config(workdir, step)
     step = best_step(workdir) if step is None else step
     folder = folder_of(workdir) / str(step)
@@ -321,6 +328,13 @@ def restore_parameters(workdir: str, step: int | None = None) -> NetworkParamete
             f"{_first(differences)}. Get it again from where it came from."
         )
     return _read(workdir, step, parameters=ocp.args.StandardRestore(abstract))["parameters"]
+
+
+def _check_no_step(path: str, step: int | None) -> None:
+    if step is not None:
+        raise ValueError(
+            f"step={step} names a checkpoint of a run, and {path} is one model's file."
+        )
 
 
 def best_step(workdir: str) -> int:
@@ -361,23 +375,11 @@ def export(
     """
     if has_checkpoint(output):
         raise FileExistsError(f"output={output} holds a run already. Name another folder.")
-    config = read_config(workdir, step)  # Says what is wrong, if anything is.
-    config = dataclasses.replace(config, sampling=sampling or config.sampling)
-    with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
-        step = manager.best_step() if step is None else step
-        metrics = {_METRIC: manager.metrics(step)[_METRIC], _UNLOGGED: []}
-    parameters = jax.tree.map(
-        lambda leaf: np.asarray(leaf, np.float16), restore_parameters(workdir, step)
-    )
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)):
-        raise ValueError(f"{workdir} has weights beyond float16, step {step}.")
+    config, parameters, step, loss = to_share(workdir, step, sampling=sampling)
+    metrics = {_METRIC: loss, _UNLOGGED: []}
     dataset = read_dataset(workdir, step)
     if not recordings:
         dataset = {name: _without_recordings(domain) for name, domain in dataset.items()}
-    init_from = _last_name(config.training.init_from)
-    config = dataclasses.replace(
-        config, training=dataclasses.replace(config.training, init_from=init_from)
-    )
     folder = folder_of(output)
     remove_half_written(folder)
     remove_empty(folder)
@@ -398,7 +400,33 @@ def export(
         # That it is there is what counts; Orbax writes the path of its folder into it.
         if (committed := folder / str(step) / part / _COMMITTED).exists():
             committed.write_text("Committed.\n")
-    return step, metrics[_METRIC]
+    return step, loss
+
+
+def to_share(
+    workdir: str, step: int | None = None, *, sampling: SamplingConfig | None = None
+) -> tuple[Config, NetworkParameters, int, float]:
+    """Returns a checkpoint's configuration without paths, its arrays in float16, step and loss.
+
+    Args and errors as `export`.
+    """
+    if model_file.is_model_file(workdir):
+        raise ValueError(f"{workdir} is one model's file already. Copy it.")
+    config = read_config(workdir, step)  # Says what is wrong, if anything is.
+    config = dataclasses.replace(config, sampling=sampling or config.sampling)
+    with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
+        step = manager.best_step() if step is None else step
+        loss = manager.metrics(step)[_METRIC]
+    parameters = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float16), restore_parameters(workdir, step)
+    )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)):
+        raise ValueError(f"{workdir} has weights beyond float16, step {step}.")
+    init_from = _last_name(config.training.init_from)
+    config = dataclasses.replace(
+        config, training=dataclasses.replace(config.training, init_from=init_from)
+    )
+    return config, parameters, step, loss
 
 
 def _without_recordings(domain: Any) -> Any:

@@ -16,7 +16,8 @@ def define_flags() -> None:
     path_flags.define(
         "checkpoint",
         None,
-        "Folder of a training run (its --workdir). Default: the model that ships with umt_jax.",
+        "Folder of a training run (its --workdir), or a model file (.safetensors). Default: the "
+        "model that ships with umt_jax.",
     )
     flags.DEFINE_integer(
         "step", None, "Step of the checkpoint to use. Default: the best by validation loss."

@@ -53,6 +53,25 @@ inline Vector Exp(Vector x) {
   return (Vector)((Words)y + (((Words)shifted - (Words)magic) << 23));
 }
 
+// log(x) of a positive normal number: x = 2^n m, m between sqrt(1/2) and sqrt(2). The polynomial is
+// that of `logf` in the Cephes library (S. L. Moshier, single/logf.c).
+inline Vector Log(Vector x) {
+  const Words bits = (Words)x;
+  // Numbers from sqrt(2) on count to the next power of two.
+  const Words n = (bits - 0x3f3504f3) >> 23;
+  const Vector m = (Vector)(bits - (n << 23)) - 1.f, square = m * m;
+  Vector y = m * 7.0376836292e-2f - 1.1514610310e-1f;
+  y = y * m + 1.1676998740e-1f;
+  y = y * m - 1.2420140846e-1f;
+  y = y * m + 1.4249322787e-1f;
+  y = y * m - 1.6668057665e-1f;
+  y = y * m + 2.0000714765e-1f;
+  y = y * m - 2.4999993993e-1f;
+  y = y * m + 3.3333331174e-1f;
+  const Vector exponent = __builtin_convertvector(n, Vector);
+  return m + (y * m * square - exponent * 2.12194440e-4f - square * 0.5f) + exponent * 0.693359375f;
+}
+
 inline Vector Clamp(Vector x, float limit) {
   x = x > Fill(limit) ? Fill(limit) : x;
   return x < Fill(-limit) ? Fill(-limit) : x;
