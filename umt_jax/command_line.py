@@ -1,4 +1,4 @@
-"""How every command of this project starts and how it reports bad input."""
+"""Starts every command of this project and reports bad input."""
 
 import ctypes
 import logging as pylogging

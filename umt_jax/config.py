@@ -16,11 +16,11 @@ DATASET_NAME = "segments"
 """Name of the TFDS dataset that `data_prep` writes and `umt_jax.data.dataset` reads."""
 
 MU_LAW_CONVENTIONS = ("rounded", "truncated")
-"""How waveforms become codes: this project's way, and that of the published code."""
+"""Mu-law conventions: that of this project, and that of the published code."""
 
 
 ENCODER_ACTIVATIONS = ("relu", "tanh")
-"""What the encoder's layers can have between their convolutions: the paper's, and another one."""
+"""Activations between the encoder's convolutions: that of the paper, and an alternative."""
 
 
 def domain_name(name: str) -> str:
@@ -163,7 +163,7 @@ def _dilations(blocks, layers):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What one training step computes (§3.3).
+    """Settings of a training step (§3.3).
 
     Attributes:
         segment_samples: Audio samples in one training segment; a multiple of `pool_samples`.
@@ -318,7 +318,7 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How a model's codes are drawn where nobody asks for anything else.
+    """Default settings with which a model's codes are drawn.
 
     Attributes:
         temperature: Scale of the randomness; 0 takes the likeliest code every time.

@@ -97,7 +97,7 @@ def _say_what_was_written(paths: Sequence[Path]) -> None:
 
 @dataclasses.dataclass
 class Failures:
-    """What is wrong with files that were read or written, a sentence each."""
+    """Errors of files that were read or written, one sentence each."""
 
     inputs: list[str] = dataclasses.field(default_factory=list)
     outputs: list[str] = dataclasses.field(default_factory=list)

@@ -25,7 +25,7 @@ _DRIVERS = {
     "az": ("az", "adlfs"),
     "hf": ("hf", "huggingface_hub"),
 }
-"""What fsspec calls each kind of storage, and the package that reaches it."""
+"""Name of each kind of storage in fsspec, and the package that provides it."""
 
 _BLOCK_BYTES = 2**20
 

@@ -108,7 +108,7 @@ class Translator:
 
     @property
     def latency_seconds(self) -> float:
-        """How much of a recording must be there before its translation begins."""
+        """Length of a recording that must have arrived before its translation starts."""
         return self._encoder.latency_samples / self.sample_rate_hz
 
     def encode(self, waveform: Waveform, sample_rate_hz: int) -> Latents:
@@ -417,7 +417,7 @@ class Translator:
         num_streams: int = 1,
         parallel_segments: int = 1,
     ) -> Iterator[scheduler.Piece]:
-        """Is `translate_recordings` from latents: `windows` of them, or from `encode_blocks`."""
+        """Runs `translate_recordings` on latents: `windows` of them, or from `encode_blocks`."""
         domains = validation.checked_domains(domains or self.domains, self.domains)
         sampling = self._sampling(temperature, top_p)
         generator = self._streams(domains, num_streams, sampling)
@@ -427,7 +427,7 @@ class Translator:
 
     @functools.cached_property
     def encoder_fingerprint(self) -> str:
-        """What tells this encoder from others, in files of latents."""
+        """Fingerprint of this encoder, which files of latents record."""
         return encoder.fingerprint(self._encoder.parameters, self.config.model)
 
     def save_latents(

@@ -53,7 +53,7 @@ class Listened:
 
     @functools.cached_property
     def onset_strength(self) -> Float[np.ndarray, "N"]:
-        """How much something begins, over time."""
+        """Onset strength over time."""
         return librosa.onset.onset_strength(y=self._at_feature_rate(), sr=_FEATURE_RATE_HZ)
 
     def _at_feature_rate(self) -> Float[np.ndarray, "T"]:

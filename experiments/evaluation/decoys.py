@@ -1,4 +1,4 @@
-"""What is no translation but could be taken for one, and what no translation can beat.
+"""Decoys, which are baselines that only resemble translations, and oracles, the upper bounds.
 
 Every measure is read beside these. A measure of content that copying wins, or of timbre that noise
 of the right colour wins, says nothing alone.

@@ -1,4 +1,4 @@
-"""What the judge of timbre learns from: music that is not in the test."""
+"""Training music of the timbre classifier (the judge), none of which is in the test."""
 
 import itertools
 import pathlib

@@ -1,4 +1,4 @@
-"""What judge and probes learn from: music of every domain that is not in the test."""
+"""Training data of the judge and the probes: music of every domain that is not in the test."""
 
 import dataclasses
 import functools

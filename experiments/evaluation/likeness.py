@@ -1,4 +1,4 @@
-"""How near a sound is to the true pair, the same notes played by the target's instrument."""
+"""Distance of a sound to the true pair, the same notes played by the target's instrument."""
 
 import numpy as np
 

@@ -25,7 +25,7 @@ Clip = tuple[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class PairResults:
-    """What was measured of one ordered pair of domains.
+    """Measurements of one ordered pair of domains.
 
     Attributes:
         clips: Of which clips, in the order of the values' axis.

@@ -1,4 +1,4 @@
-"""What the paper measures (§4): pitch against the source, line-ups, latents of one pitch.
+"""Measures of the paper (§4): pitch against the source, line-ups, latents of one pitch.
 
 Arrays in, numbers out. Contours of pitch are in semitones, NaN where nothing is heard.
 """
@@ -80,7 +80,7 @@ def confusion(
 
 @dataclasses.dataclass(frozen=True)
 class PitchCorrelations:
-    """How alike latents of single notes are, as Pearson's correlation over channels.
+    """Similarity of latents of single notes, as Pearson's correlation over channels.
 
     Attributes:
         same_pitch: Mean over pairs of instruments that play the same pitch.

@@ -24,7 +24,7 @@ _SILENCE = 1e-4  # As RMS.
 
 @dataclasses.dataclass(frozen=True)
 class Music:
-    """What is translated, and what it should become.
+    """Sounds to translate, and their true translations.
 
     Attributes:
         sample_rate_hz: Of all waveforms.
@@ -54,7 +54,7 @@ class Music:
 
     @property
     def num_clips(self) -> int:
-        """How many clips there are of all domains, or of one of them in pairs."""
+        """Number of clips of all domains, or of one of them in pairs."""
         counted = list(self.spans.values())[: 1 if self.paired else None]
         return sum(len(clips) for by_piece in counted for clips in by_piece.values())
 

@@ -1,4 +1,4 @@
-"""Where the notes are lost: what the latents say of the pitch, for single lines.
+"""Probes that measure what the latents contain of the pitch, for single lines.
 
 A probe reads the key that sounds from three neighbouring latent frames. Where it is right and what
 the decoder plays is wrong, the notes were in the latents and the decoder did not follow them.
@@ -32,7 +32,7 @@ _REST = -1
 
 @dataclasses.dataclass(frozen=True)
 class ProbeScores:
-    """How often a probe names the exact key that sounds in recordings of one domain.
+    """Accuracy of a probe on the exact key that sounds in recordings of one domain.
 
     Attributes:
         linear: Softmax regression.

@@ -35,12 +35,12 @@ TRANSLATION, OUTPUT = "translation", "output"
 """Names of what is measured: a checkpoint's, and somebody else's."""
 
 QUICK_CLIPS = 2
-"""How many clips of each piece a quick evaluation measures: the first ones."""
+"""Number of clips of each piece, the first ones, that a quick evaluation measures."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What came out.
+    """Results of an evaluation.
 
     Attributes:
         music: The test.
@@ -88,13 +88,13 @@ class Evaluation:
 
     @property
     def num_clips(self) -> int:
-        """How many clips of sources there are in all."""
+        """Total number of clips of sources."""
         return self.music.num_clips
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How sampling was chosen.
+    """Record of how the sampling was chosen.
 
     Attributes:
         headlines: Of each way to sample, the best first.

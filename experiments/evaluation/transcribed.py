@@ -1,4 +1,4 @@
-"""What one could do without a model: write down the notes of a source, and let a synthesizer play.
+"""Baseline without a model: transcribes the notes of a source and plays them by a synthesizer.
 
 A baseline, for music whose instruments a sound font has. A single line is written down by the
 pitch tracker, other music by basic-pitch.

@@ -1,4 +1,4 @@
-"""What a listener would write down: notes by basic-pitch, pitch of a single line by SwiftF0.
+"""Transcription: notes by basic-pitch, and the pitch of a single line by SwiftF0.
 
 Both networks come inside their packages and run with ONNX Runtime.
 """

@@ -1,4 +1,4 @@
-"""How a run that is asked to stop ends: after the step under way, with a checkpoint."""
+"""Stops a run on request, after the current step and with a checkpoint."""
 
 import os
 import signal
@@ -16,18 +16,18 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Hears SIGTERM and SIGINT: the first asks the run to stop, the second ends it at once.
+    """Handles SIGTERM and SIGINT: the first asks the run to stop, the second ends it at once.
 
-    A thread hears them, since the main one may be busy in a compiler or a device for long.
+    A thread receives them, since the main thread may be busy in a compiler or a device for long.
 
-    With `jax.distributed` the processes have to agree on the last step. JAX sees to it once one of
-    them gets a SIGTERM, which is also how preemption of a TPU is announced. Its handler takes the
-    place of ours, so here is only passed on to it what came as SIGINT; and a second SIGTERM counts
-    from the agreement on.
+    With `jax.distributed` the processes have to agree on the last step. JAX does that once one of
+    them gets a SIGTERM, which is also how preemption of a TPU is announced. Its handler replaces
+    ours, so this class only forwards a SIGINT to it, and a second SIGTERM counts only after the
+    agreement.
     """
 
     def __init__(self) -> None:
-        """Nothing is heard before the `with` block; begin it before `jax.distributed` starts."""
+        """Signals are handled within the `with` block; enter it before `jax.distributed` starts."""
         self._heard = threading.Event()
 
     def reached(self, step: int) -> bool:
@@ -40,7 +40,7 @@ class StopRequest:
         return reached
 
     def __enter__(self) -> "StopRequest":
-        """Begins to hear."""
+        """Installs the handlers."""
         self._receiver, self._sender = socket.socketpair()
         self._sender.setblocking(False)
         self._fd_before = signal.set_wakeup_fd(self._sender.fileno())
@@ -49,7 +49,7 @@ class StopRequest:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Hears no more."""
+        """Restores the previous handlers."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         signal.set_wakeup_fd(self._fd_before)

@@ -1,4 +1,4 @@
-"""How loud a recording is, and bringing it to the level that a model was trained at.
+"""Measures the level of a recording and brings it to the level that a model was trained at.
 
 The level is the root mean square of a whole recording at the model's sample rate, as
 `data_prep.build --rms_dbfs` brings tracks to it. Nothing is clipped here: codes do that.
@@ -15,12 +15,12 @@ SILENCE_PEAK = 1e-3
 """A sound that nowhere exceeds this amplitude, -60 dB of full scale, counts as silent."""
 
 FOLLOWING_SECONDS = 0.5
-"""How often the gain of a sound without an end is decided anew, and how much is heard before."""
+"""Interval at which the gain of live sound is updated, and length of sound before the first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Loudness:
-    """What has been heard of a recording.
+    """Running measurement of a recording.
 
     Attributes:
         num_samples: Its length.

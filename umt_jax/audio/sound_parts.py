@@ -1,4 +1,4 @@
-"""Where the sounds in a file begin and end, and whether its last one is whole.
+"""Finds the start and end of each sound in a file, and whether the last one is complete.
 
 Decoders believe headers: they stop at the first of several joined recordings, guess lengths from
 bit rates, and take a file that was cut off for a short one. Here the frames, pages and chunks of a

@@ -1,4 +1,4 @@
-"""Which prepared datasets a --data_dir holds.
+"""Lists the prepared datasets in a --data_dir.
 
 A dataset is the folder `segments/<domain>/<version>`, and complete when its `dataset_info.json`,
 which is written last, is there.

@@ -40,7 +40,7 @@ _MOST_TEXT_BYTES = 2**20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LatentFile:
-    """What a file holds.
+    """Contents of a file of latents.
 
     Attributes:
         latents: Latents, float32, [F, Z].

@@ -48,7 +48,7 @@ class Records:
         self._source = builder.as_data_source(split, deserialize_method=raw)
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """Number of records."""
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> Record:

@@ -14,10 +14,10 @@ from umt_jax.shapes import Array, Float, Latents
 SCHEDULES = ("paper", "ramp", "constant")
 
 HOLD_SECONDS = 3.5
-"""How long the paper's schedule stays with the first."""
+"""Seconds for which the paper's curve stays at the first sound."""
 
 RAMP_SECONDS = 1.5
-"""How long it then takes to the second."""
+"""Seconds that the paper's curve then takes to reach the second sound."""
 
 
 def match_levels(waveforms: Sequence[Float[Array, "_"]]) -> list[Float[np.ndarray, "_"]]:

@@ -29,7 +29,7 @@ from umt_jax.shapes import Array, Float, Integer, Key, Latents, Leaf, Parameters
 
 
 class Cache(struct.PyTreeNode):
-    """What B streams of one decoder remember from sample to sample.
+    """The state that B streams of one decoder keep from sample to sample.
 
     Attributes:
         rows: Past layer inputs, [rows, B, C], where rows is the sum of all rings.
@@ -45,7 +45,7 @@ class Cache(struct.PyTreeNode):
 
 
 class Conditioning(struct.PyTreeNode):
-    """What latent frames add, biases of the layers they are added to included.
+    """The terms that latent frames add, with the biases of the layers that they are added to.
 
     Attributes:
         gates: To each layer's gate, [*B, L, 2 C].

@@ -21,7 +21,7 @@ from umt_jax.shapes import Array, Float, Integer, Leaf
 
 
 class Nucleus(struct.PyTreeNode):
-    """What codes are drawn from.
+    """The distribution that codes are drawn from.
 
     Attributes:
         temperature: What logits are divided by before they are made probabilities.

@@ -1,4 +1,4 @@
-"""Which recording, or segment of one, is in which stream; as one ends, the next takes its place."""
+"""Assigns recordings, or segments of them, to streams; a stream that ends takes the next one."""
 
 import dataclasses
 import itertools

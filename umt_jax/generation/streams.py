@@ -17,10 +17,10 @@ from umt_jax.model import networks
 from umt_jax.shapes import Array, Float, Parameters
 
 WINDOW_SECONDS = 0.5
-"""How much is encoded in one go."""
+"""Length of sound that is encoded at once."""
 
 PIECE_SECONDS = 0.1
-"""How much is generated in one go, at most: the first sound need not wait for a window."""
+"""Most sound that is generated at once, so that the first sound need not wait for a window."""
 
 
 def window_frames(config: ModelConfig) -> int:
@@ -49,7 +49,7 @@ class WindowEncoder:
 
     @property
     def latency_samples(self) -> int:
-        """How many samples must have arrived before the first window is encoded."""
+        """Number of samples that must have arrived before the first window is encoded."""
         return (window_frames(self._config) + self._reach_frames) * self._config.pool_samples
 
     def encode(

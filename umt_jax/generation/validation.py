@@ -1,4 +1,4 @@
-"""What users pass to a Translator, checked, in words that say what to pass instead.
+"""Checks the arguments of a Translator; errors say what to pass instead.
 
 Arguments that are checked here may be anything; annotations say what is returned.
 """

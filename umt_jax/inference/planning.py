@@ -1,4 +1,4 @@
-"""Which files a command reads, and where what it makes of them goes."""
+"""Finds the input files of a command and plans the paths of its outputs."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""Where the pieces of translations are written: sound files, or standard output."""
+"""Writes translations, chunk by chunk, to sound files or to standard output."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ Writer = sound_files.SoundFileWriter | pcm.Writer
 
 
 class Outputs:
-    """What is being written: the files of a recording appear when its last piece has come.
+    """Open outputs; the files of a recording appear when its last chunk has been written.
 
     Attributes:
         failures: What is wrong with each file that could not be written, a sentence each.

@@ -1,4 +1,4 @@
-"""What residual layers are made of, on channels-first activations, with written gradients (§3.1).
+"""Operations of residual layers on channels-first activations, with written gradients (§3.1).
 
 On CPU the three products of a 1x1 convolution (forward, to its input, to its kernel) read matrices
 along their rows this way, [C, *B, T], which is faster; accelerators choose layouts by themselves.

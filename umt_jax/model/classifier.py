@@ -9,7 +9,7 @@ from umt_jax.model import layers
 from umt_jax.shapes import Array, DomainLogits, Float, Latents, Leaf, Parameters
 
 _MEMORY = 0.99
-"""How much of the latents' mean and variance stays at each step."""
+"""Decay of the running mean and variance of the latents at each step."""
 
 _LEAST_VARIANCE = 1e-8
 

@@ -15,10 +15,10 @@ from umt_jax.model import layers
 from umt_jax.shapes import Array, Bool, Codes, Latents, Leaf, Parameters, Stream
 
 _OF_DECODERS = ("decoder_", "residual_", "skip_", "classifier_")
-"""How the names of sizes begin that decide nothing here."""
+"""Prefixes of the names of sizes that do not affect the encoder."""
 
 _OF_RECORDINGS = ("rms_dbfs",)
-"""What is done to recordings before they are encoded."""
+"""Sizes that affect recordings before they are encoded."""
 
 _LATER = {"encoder_activation": "relu"}
 """Fields that came when there were fingerprints already, which none has with these values."""

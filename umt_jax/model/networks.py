@@ -128,7 +128,7 @@ class Networks:
 def encode(
     nets: Networks, parameters: Parameters, codes: Codes, inside: Bool[Array, "*B T"]
 ) -> Latents:
-    """Is `Networks.encode`, compiled."""
+    """Jit-compiled `Networks.encode`."""
     return nets.encode(parameters, codes, inside)
 
 
@@ -136,7 +136,7 @@ def encode(
 def decode_one(
     nets: Networks, parameters: Parameters, codes: Codes, latents: Latents
 ) -> CodeLogits:
-    """Is `Networks.decode_one`, compiled."""
+    """Jit-compiled `Networks.decode_one`."""
     return nets.decode_one(parameters, codes, latents)
 
 

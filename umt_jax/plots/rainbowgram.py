@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from umt_jax.shapes import Float, Waveform
 
 DYNAMIC_RANGE_DB = 60.0
-"""What lies further below the loudest point of a row of pictures is black."""
+"""Range of the colours: values further below the loudest point of a row are black."""
 
 _BINS_PER_OCTAVE = 36
 _LOWEST_HZ = 440 * 2 ** (-33 / 12)  # C2.

@@ -14,7 +14,7 @@ from umt_jax.shapes import Array, Float, Float32, UInt8, Waveform
 
 NUM_MELS = 96
 DYNAMIC_RANGE_DB = 80.0
-"""What lies further below the loudest point of a row of pictures has the darkest colour."""
+"""Range of the colours: values further below the loudest point of a row get the darkest colour."""
 
 _WINDOW_S = 0.064
 _HOP_S = 0.016

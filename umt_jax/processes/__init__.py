@@ -1,1 +1,1 @@
-"""Which processes made what, and what those that ended have left."""
+"""Ownership of files by processes, and removal of files that ended processes left."""

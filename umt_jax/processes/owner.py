@@ -1,4 +1,4 @@
-"""Which process made something, and whether that process is still running."""
+"""Records the process that made a file, and finds out whether it is still running."""
 
 import dataclasses
 import functools

@@ -28,7 +28,7 @@ class NoRoomError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much users may send.
+    """Limits on what users may send.
 
     Attributes:
         file_bytes: Size of the largest file.
@@ -44,7 +44,7 @@ class Limits:
 
 
 class StudioFolder:
-    """What users send and get; thread-safe.
+    """Files that users send and receive; thread-safe.
 
     Attributes:
         limits: How much there may be.

@@ -1,4 +1,4 @@
-"""What the studio's server lets in: whose pages may ask, under which names, and how much.
+"""Restricts requests to the studio's server: by origin, by host name and by amount.
 
 Middleware of Starlette, the outermost first: /healthz, names of the host, origins, sizes.
 """

@@ -1,4 +1,4 @@
-"""What a studio makes of sounds: translations and blends, and how long they still take."""
+"""Translations and blends of the studio, with estimates of the time that they still take."""
 
 import dataclasses
 import os
@@ -134,7 +134,7 @@ def _cut(waveforms, num_samples):
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a take has come.
+    """Progress of a take.
 
     Attributes:
         piece: The newest stretch, [K, any].

@@ -28,14 +28,14 @@ _LEAST_NOISE_SHARE = 1 / 30
 """The least noise that is drawn, as a share of the most."""
 
 _STEEPEST = 16.0
-"""How much steeper than a sine the rate may change between sharp and flat."""
+"""Factor by which the rate may change faster than a sine between sharp and flat."""
 
 _TAPS = range(-3, 5)
 _HALF_WIDTH = 4
 
 
 class Lesson(struct.PyTreeNode):
-    """What one step teaches.
+    """Inputs and targets of one step.
 
     Attributes:
         past: Codes that the decoders read, [K, B, T].

@@ -1,4 +1,4 @@
-"""What a training step must know of the devices that share it."""
+"""Operations that a training step needs from the devices that share it."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How a step is spread over the devices of a mesh: by the compiler, or one program a device.
+"""Splits a step over the devices of a mesh: by the compiler, or as one program per device.
 
 Both have the same methods and give back the same state, so that a run may change from one to the
 other where it is resumed.
@@ -56,11 +56,11 @@ class Jit:
         )
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Is `train_step.train_step`. Gives `state` away: it must not be used again."""
+        """Runs `train_step.train_step`. Donates `state`, which must not be used again."""
         return self._train_step(state, batch)
 
     def eval_step(self, parameters: NetworkParameters, batch: Batch) -> Metrics:
-        """Is `train_step.eval_step`."""
+        """Runs `train_step.eval_step`."""
         return self._eval_step(parameters, batch)
 
 
@@ -145,12 +145,12 @@ class Pmap:
         return jax.tree.map(put, batch)
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Is `train_step.train_step`. Gives `state` away: it must not be used again."""
+        """Runs `train_step.train_step`. Donates `state`, which must not be used again."""
         state, metrics = self._train_step(state, batch)
         return self._whole(state), metrics
 
     def eval_step(self, parameters: NetworkParameters, batch: Batch) -> Metrics:
-        """Is `train_step.eval_step`."""
+        """Runs `train_step.eval_step`."""
         return self._eval_step(parameters, batch)
 
     def _whole(self, state: PyTree) -> PyTree:

@@ -1,4 +1,4 @@
-"""What training carries from step to step, and its two optimizers (§3.3)."""
+"""The state that training carries from step to step, and its two optimizers (§3.3)."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def best_parameters(self) -> NetworkParameters:
-        """What evaluation, checkpoints and inference take: the average, where there is one."""
+        """Parameters for evaluation, checkpoints and inference: the average if there is one."""
         return self.parameters if self.average is None else self.average
 
     def finish_step(self, config: TrainingConfig) -> "TrainState":

@@ -1,4 +1,4 @@
-"""Which engine generates: by name, or by what the machine has."""
+"""Chooses the engine that generates, by its name or by the hardware of the machine."""
 
 import jax
 from absl import logging

@@ -69,4 +69,4 @@ SOUND = (
     "The whistle is computed, the others are played by the sound font TimGM6mb; as sound all are "
     "under the Apache licence 2.0, like this project."
 )
-"""Where the sound of all of them comes from."""
+"""Source of the sound of all examples."""
