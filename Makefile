@@ -7,7 +7,7 @@ RUN := $(BIN)/python -m
 CPP := umt_jax/generation/engines/native.cc umt_jax/core/umt.cc tests/core/audio_path.cc
 CPP_HEADERS := $(wildcard umt_jax/core/*.h)
 
-.PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format docs clean
+.PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format page docs clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-evaluate  the same, and its tests"
 	@echo "make lint       ruff and mypy; clang-format, and the C++ compilers' warnings"
 	@echo "make format     let ruff and clang-format format the code"
+	@echo "make page       compile the core for docs/play, the page that translates in a browser"
 	@echo "make docs       the documentation as a site; then open site/index.html"
 	@echo "make clean      remove .venv, .venv-docs, .venv-ends, demo/ and site/"
 
@@ -118,6 +119,9 @@ format: .venv/installed
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 	$(BIN)/clang-format -i $(CPP) $(CPP_HEADERS)
+
+page: .venv/installed
+	PATH="$$PWD/$(BIN):$$PATH" .ci/page
 
 .venv-docs/installed: docs/requirements.txt
 	$(PYTHON) -m venv .venv-docs

@@ -9,6 +9,7 @@ import core_library
 import numpy as np
 import pytest
 from conftest import random_parameters
+from tones import glide
 
 import umt_jax
 from umt_jax.audio import level
@@ -34,14 +35,6 @@ def shipped(core, tmp_path_factory):
     assert error == ""
     yield path, model
     core.umt_model_free(model)
-
-
-def glide(num_samples, sample_rate_hz=8000):
-    """A tone that climbs, with overtones and an attack every half second."""
-    time = np.arange(num_samples) / sample_rate_hz
-    phase = 2 * np.pi * (220 * time + 40 * time**2)
-    tone = sum(np.sin(n * phase) / n for n in range(1, 5))
-    return (0.3 * tone * np.exp(-3 * (time % 0.5))).astype(np.float32)
 
 
 @pytest.mark.parametrize(
