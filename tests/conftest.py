@@ -1,6 +1,12 @@
 """Numerics, devices and small models of every test."""
 
+import fcntl
 import os
+
+# Tests spend most of their time in the compiler of XLA, and programs run for milliseconds. Commands
+# that tests start inherit this. Flags of the caller come last and win: set
+# XLA_FLAGS=--xla_backend_optimization_level=3 to test the code that users run.
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
 
 import jax
 import numpy as np
@@ -72,16 +78,20 @@ def tiny_parameters(tiny_networks):
     return random_parameters(tiny_networks)
 
 
+def shared_by_workers(tmp_path_factory):
+    """Returns the folder that this session has, whichever worker of pytest-xdist asks."""
+    session = tmp_path_factory.getbasetemp()
+    return session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Compiles each program once in a session, in tests and in the commands that they start.
 
     Set JAX_COMPILATION_CACHE_DIR to keep the programs for the next session.
     """
-    session = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        session = session.parent  # That of all workers.
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(session / "compiled")
+    compiled = shared_by_workers(tmp_path_factory) / "compiled"
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(compiled)
     settings = {
         "jax_compilation_cache_dir": folder,
         "jax_persistent_cache_min_compile_time_secs": 0,
@@ -164,13 +174,18 @@ def prepared_dir(tmp_path_factory, run_config):
 
 @pytest.fixture(scope="session")
 def trained_dir(tmp_path_factory, prepared_dir, run_config):
-    """The --workdir of a run of eight steps, never stopped."""
-    workdir = tmp_path_factory.mktemp("run")
+    """The --workdir of a run of eight steps, never stopped. All workers share it: do not write."""
+    workdir = shared_by_workers(tmp_path_factory) / "run"
     schedule = Schedule(
         num_steps=8, log_every=2, eval_every=4, eval_batches=1, eval_audio_seconds=0.1
     )
-    # Optax's Adam itself mixes integers and floats.
-    with jax.numpy_dtype_promotion("standard"):
-        prepared = dataset.Dataset(str(prepared_dir), run_config.domains)
-        train.run(run_config, schedule, prepared, workdir=str(workdir))
+    with workdir.with_name("run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        finished = workdir.with_name("run.finished")
+        if not finished.exists():
+            # Optax's Adam itself mixes integers and floats.
+            with jax.numpy_dtype_promotion("standard"):
+                prepared = dataset.Dataset(str(prepared_dir), run_config.domains)
+                train.run(run_config, schedule, prepared, workdir=str(workdir))
+            finished.touch()
     return workdir

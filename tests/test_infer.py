@@ -2,10 +2,9 @@ import errno
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import soundfile
@@ -33,22 +32,13 @@ def music(tmp_path, rng):
     return folder
 
 
-def arguments(checkpoint, inputs, output, *flags, domain="all"):
+def command(checkpoint, inputs, output, *flags, domain="all"):
     wanted = {"domain": domain, "output": output}
-    return [
-        *(sys.executable, "-m", "umt_jax.infer", f"--checkpoint={checkpoint}", "--engine=scan"),
-        f"--input={inputs}",
+    return commands.run(
+        "umt_jax.infer",
+        *(f"--checkpoint={checkpoint}", "--engine=scan", f"--input={inputs}"),
         *(f"--{name}={value}" for name, value in wanted.items() if value is not None),
         *flags,
-    ]
-
-
-def command(checkpoint, inputs, output, *flags, domain="all"):
-    return subprocess.run(
-        arguments(checkpoint, inputs, output, *flags, domain=domain),
-        capture_output=True,
-        text=True,
-        timeout=120,
     )
 
 
@@ -462,9 +452,7 @@ def test_a_full_disk_leaves_whole_files_only(tmp_path, music, model, monkeypatch
 
 
 def test_help_lists_every_flag_of_the_command():
-    finished = subprocess.run(
-        [sys.executable, "-m", "umt_jax.infer", "--help"], capture_output=True, text=True
-    )
+    finished = commands.run("umt_jax.infer", "--help")
     listed = set(re.findall(r"^  --(?:\[no\])?(\w+):", finished.stdout, re.MULTILINE))
     # Declared by the command, with the shipped model, with what commands share, and as paths.
     assert {

@@ -3,11 +3,11 @@
 import argparse
 import os
 import pathlib
-import subprocess
 import sys
 import types
 import zipfile
 
+import commands
 import jax
 import numpy as np
 import published_code
@@ -287,16 +287,10 @@ def test_a_wrong_number_of_names_is_refused(folder):
         published.read(folder, domain_names=["A", "B"])
 
 
-def command(module, *flags):
-    return subprocess.run(
-        [sys.executable, "-m", module, *flags], capture_output=True, text=True, timeout=120
-    )
-
-
 def test_an_import_translates_and_is_never_overwritten(tmp_path, rng, folder):
     workdir = tmp_path / "run"
     flags = [f"--input={folder}", f"--output={workdir}"]
-    finished = command("umt_jax.published", *flags)
+    finished = commands.run("umt_jax.published", *flags)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == f"Imported epoch 7 with domain_0, domain_1, domain_2 to {workdir}.\n"
     assert finished.stderr == ""
@@ -308,7 +302,7 @@ def test_an_import_translates_and_is_never_overwritten(tmp_path, rng, folder):
     )
 
     soundfile.write(tmp_path / "tone.wav", rng.uniform(-0.5, 0.5, size=1000), 16_000)
-    translated = command(
+    translated = commands.run(
         "umt_jax.infer",
         f"--checkpoint={workdir}",
         f"--input={tmp_path / 'tone.wav'}",
@@ -319,7 +313,7 @@ def test_an_import_translates_and_is_never_overwritten(tmp_path, rng, folder):
     waveform, rate_hz = soundfile.read(tmp_path / "out" / "tone.domain_2.wav")
     assert (len(waveform), rate_hz) == (1000, 16_000) and np.abs(waveform).max() > 0
 
-    again = command("umt_jax.published", *flags)
+    again = commands.run("umt_jax.published", *flags)
     assert again.returncode == 1
     assert again.stderr == (
         f"error: --output={workdir} holds a run already. Name another folder.\n"
@@ -328,7 +322,7 @@ def test_an_import_translates_and_is_never_overwritten(tmp_path, rng, folder):
 
 def test_a_bad_folder_is_one_line_and_writes_nothing(tmp_path):
     workdir = tmp_path / "run"
-    finished = command("umt_jax.published", f"--input={tmp_path}", f"--output={workdir}")
+    finished = commands.run("umt_jax.published", f"--input={tmp_path}", f"--output={workdir}")
     assert finished.returncode == 1
     (line,) = finished.stderr.splitlines()
     assert line.startswith(f"error: --input={tmp_path} has no args.pth")

@@ -2,9 +2,8 @@ import itertools
 import math
 import os
 import re
-import subprocess
-import sys
 
+import commands
 import mido
 import numpy as np
 import pytest
@@ -257,9 +256,7 @@ def test_peaks_that_would_clip_make_the_recording_quieter():
 
 
 def run_render(*args):
-    return subprocess.run(
-        [sys.executable, "-m", "data_prep.render", *args], capture_output=True, text=True
-    )
+    return commands.run("data_prep.render", *args)
 
 
 def test_the_command_writes_exact_pairs_and_the_same_bytes_twice(tmp_path):

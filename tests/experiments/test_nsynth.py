@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -37,9 +36,7 @@ SECONDS = 4.0
 
 
 def run(module, *flags):
-    finished = subprocess.run(
-        [sys.executable, "-m", module, *flags], capture_output=True, text=True, timeout=300
-    )
+    finished = commands.run(module, *flags)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
 

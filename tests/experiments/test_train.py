@@ -5,11 +5,10 @@ import json
 import re
 import shutil
 import struct
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -267,17 +266,17 @@ def test_a_run_that_is_done_is_left_as_it_is(resumed_dir, trained_dir, prepared_
     ],
 )
 def test_flags_that_contradict_the_run_are_named_with_both_values(
-    trained_dir, prepared_dir, run_config, changes, message
+    resumed_dir, prepared_dir, run_config, changes, message
 ):
-    before = files(trained_dir)
+    before = files(resumed_dir)
     config = run_config
     for section, values in changes.items():
         if section != "domains":
             values = dataclasses.replace(getattr(config, section), **values)
         config = dataclasses.replace(config, **{section: values})
     with pytest.raises(ValueError, match=message):
-        run(config, schedule(12), prepared_dir, trained_dir)
-    assert files(trained_dir) == before
+        run(config, schedule(12), prepared_dir, resumed_dir)
+    assert files(resumed_dir) == before
 
 
 @pytest.mark.parametrize(
@@ -335,12 +334,7 @@ def test_a_full_disk_is_noticed_when_metrics_are_written(tmp_path, monkeypatch, 
 
 
 def command(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.train", *flags],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return commands.run("experiments.train", *flags)
 
 
 FLAGFILES = tempfile.TemporaryDirectory()

@@ -1,6 +1,4 @@
-import subprocess
-import sys
-
+import commands
 import matplotlib.image
 import numpy as np
 import pytest
@@ -51,14 +49,10 @@ def test_a_map_names_its_axes_and_every_domain(rng):
 @pytest.mark.slow
 def test_the_command_draws_sounds_and_domains(tmp_path, rng, trained_dir, prepared_dir):
     soundfile.write(tmp_path / "song.wav", 0.1 * rng.normal(size=8000), 16_000)
-    finished = subprocess.run(
-        [
-            *(sys.executable, "-m", "experiments.pictures", f"--checkpoint={trained_dir}"),
-            *(f"--input={tmp_path / 'song.wav'}", f"--data_dir={prepared_dir}", "--engine=scan"),
-            *(f"--output={tmp_path / 'out'}", "--seconds=0.5"),
-        ],
-        capture_output=True,
-        text=True,
+    finished = commands.run(
+        *("experiments.pictures", f"--checkpoint={trained_dir}", "--engine=scan"),
+        *(f"--input={tmp_path / 'song.wav'}", f"--data_dir={prepared_dir}"),
+        *(f"--output={tmp_path / 'out'}", "--seconds=0.5"),
         timeout=600,
     )
     assert finished.returncode == 0, finished.stderr

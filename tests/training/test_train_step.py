@@ -274,6 +274,66 @@ def test_the_published_recipe_clips_and_decays_as_the_authors_run_did():
     assert training.classifier_learning_rate_decay == 1
 
 
+def test_the_average_follows_the_parameters_and_the_first_steps_weigh_more(tiny_config):
+    training = dataclasses.replace(tiny_config.training, ema_decay=0.5)
+    # One number for each network: the average does not look into them.
+    values = np.array([1.0, 3.0, -2.0, 5.0, 4.0, 0.0, 7.0, 7.0, -1.0, 2.0], np.float32)
+
+    def parameters(value):
+        return networks.NetworkParameters(*({"kernel": factor * value} for factor in (1, 2, 3)))
+
+    state = train_state.TrainState(
+        step=0,
+        parameters=parameters(values[0]),
+        autoencoder_optimizer=None,
+        classifier_optimizer=None,
+        average=parameters(values[0]),
+    )
+    average = values[0]
+    for step, value in enumerate(values):
+        state = state.replace(parameters=parameters(value)).finish_step(training)
+        decay = min(0.5, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * value
+        _assert_close(state.average, parameters(average), rtol=1e-5)
+        assert state.best_parameters is state.average and state.step == step + 1
+    without = state.replace(average=None).finish_step(training)
+    assert without.average is None and without.best_parameters is without.parameters
+
+
+def test_the_range_weight_pulls_latents_back_by_the_gradient_of_its_loss(
+    rng, tiny_config, tiny_parameters
+):
+    batch = _batch(rng, tiny_config)
+    # Ten times the latents, most of which then lie outside.
+    latent = jax.tree.map(lambda leaf: 10 * leaf, tiny_parameters.encoder["latent"])
+    parameters = tiny_parameters.replace(encoder={**tiny_parameters.encoder, "latent": latent})
+    optimizers = train_state.Optimizers(optax.sgd(1e-3), optax.sgd(1e-3))
+
+    def encoder_after_a_step(weight):
+        training = dataclasses.replace(tiny_config.training, latent_range_weight=weight)
+        config = dataclasses.replace(tiny_config, training=training)
+        step = functools.partial(
+            train_step.train_step, networks=networks.Networks(config), optimizers=optimizers
+        )
+        state = train_state.create(parameters, optimizers, config)
+        return jax.jit(step)(state, batch)[0].parameters.encoder
+
+    @jax.jit
+    @jax.grad
+    def pull(encoder):
+        latents = networks.Networks(tiny_config).encode(encoder, batch.augmented)
+        beyond = jnp.where(jnp.abs(latents) > 1, jnp.abs(latents) - 1, 0)
+        return jnp.sum(beyond**2) / latents.size
+
+    without, pulled = encoder_after_a_step(0.0), encoder_after_a_step(2.0)
+    grads = pull(parameters.encoder)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads)) > 0.1
+    jax.tree.map(
+        lambda a, b, grad: np.testing.assert_allclose(a - b, -2e-3 * grad, rtol=1e-2, atol=1e-6),
+        *(pulled, without, grads),
+    )
+
+
 def test_learning_rate_decays_in_steps():
     training = TrainingConfig(learning_rate=1e-3, learning_rate_decay=0.5, decay_steps=10)
     schedule = train_state.learning_rate(training)

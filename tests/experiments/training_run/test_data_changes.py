@@ -3,9 +3,8 @@
 import copy
 import json
 import shutil
-import subprocess
-import sys
 
+import commands
 import pytest
 from test_train import as_flags
 
@@ -67,12 +66,7 @@ def rebuilt(tmp_path, trained_dir):
 def test_a_run_on_other_data_stops_unless_it_is_told_to_go_on(rebuilt, prepared_dir, run_config):
     def train(*flags):
         arguments = [f"--data_dir={prepared_dir}", f"--workdir={rebuilt}", "--num_steps=8"]
-        return subprocess.run(
-            [sys.executable, "-m", "experiments.train", *as_flags(run_config), *arguments, *flags],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        return commands.run("experiments.train", *as_flags(run_config), *arguments, *flags)
 
     finished = train()
     assert finished.returncode == 1

@@ -1,9 +1,8 @@
 """Fills a real, small file system under a run."""
 
 import shutil
-import subprocess
-import sys
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -37,13 +36,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(
     workdir = small_disk / "run"
     shutil.copytree(trained_dir, workdir)
     fill(small_disk, leaving=leaving)
-    finished = subprocess.run(
-        [sys.executable, "-m", "experiments.train", *as_flags(run_config), "--num_steps=12"]
-        + ["--log_every=2", "--eval_every=4", "--eval_batches=1", "--eval_audio_seconds=0"]
-        + [f"--data_dir={prepared_dir}", f"--workdir={workdir}"],
-        capture_output=True,
-        text=True,
-        timeout=300,
+    finished = commands.run(
+        *("experiments.train", *as_flags(run_config), "--num_steps=12"),
+        *("--log_every=2", "--eval_every=4", "--eval_batches=1", "--eval_audio_seconds=0"),
+        *(f"--data_dir={prepared_dir}", f"--workdir={workdir}"),
     )
     assert finished.returncode == 1
     lines = finished.stderr.splitlines()
