@@ -21,6 +21,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+import tabulate
 from absl import flags
 from etils import epath
 
@@ -90,16 +91,9 @@ def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -
         status = "built" if name in built else "up to date"
         rows.append((name, len(domain["tracks"]), f"{seconds / 60:.1f}", *counts, status))
         left_out += [f"  {name}/{file['name']} {file['reason']}" for file in domain["left_out"]]
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
-            + [row[-1]]
-        ).rstrip()
-        for row in cells
-    ]
+    sides = ["left"] + ["right"] * (len(rows[0]) - 2) + ["left"]
+    aligned = tabulate.tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=sides)
+    lines = [line.rstrip() for line in aligned.splitlines()]
     lines += ["" for _ in warnings[:1]] + warnings
     if left_out:
         lines += ["", f"Left out ({len(left_out)}):", *left_out]

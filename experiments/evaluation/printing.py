@@ -1,4 +1,4 @@
-"""What the command prints of an evaluation."""
+"""Text that the command prints for an evaluation."""
 
 import math
 from collections.abc import Mapping
@@ -56,13 +56,8 @@ def text(evaluation: Evaluation) -> str:
 
 
 def _shares(rows: Mapping[str, Mapping[str, float]]) -> str:
-    width = max(map(len, rows))
-    names = list(next(iter(rows.values())))
-    lines = ["".ljust(width) + "".join(f"  {name}" for name in names)]
-    for row, values in rows.items():
-        cells = (
-            ("-" if math.isnan(value) else f"{value:.2f}").rjust(len(name) + 2)
-            for name, value in values.items()
-        )
-        lines.append(row.ljust(width) + "".join(cells))
-    return "\n".join(lines)
+    lines = [
+        [row, *("-" if math.isnan(value) else f"{value:.2f}" for value in values.values())]
+        for row, values in rows.items()
+    ]
+    return tables.aligned(["", *next(iter(rows.values()))], lines)

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import tabulate
+
 from experiments.evaluation import decoys, pitch_probe, summary
 from experiments.evaluation.measuring import Pair, PairResults
 from experiments.evaluation.summary import Estimate, Table
@@ -83,27 +85,33 @@ MAIN = (
     "jaccard_distance",
     summary.FRECHET,
 )
-"""What is printed."""
+"""Columns of the main printed table."""
 
 OWN = tuple(name for name in MAIN if name not in summary.NORMALISED)
-"""What is printed of domains played by their own decoders."""
+"""Columns of the printed table of domains played by their own decoders."""
 
 
 def text(table: Table, columns: Sequence[str]) -> str:
     """Returns columns of a table for a terminal, normalised scores with intervals."""
     names = [name for name in columns if any(name in by_name for by_name in table.values())]
-    systems = order(table)
-    width = max(map(len, systems))
-    widths = [19 if name in summary.NORMALISED else 10 for name in names]
-    heads = (COLUMNS[name].title.rjust(size) for name, size in zip(names, widths, strict=True))
-    lines = ["".ljust(width) + "".join(heads)]
-    for system in systems:
-        cells = (
-            cell(table[system].get(name), name).rjust(size)
-            for name, size in zip(names, widths, strict=True)
-        )
-        lines.append(system.ljust(width) + "".join(cells))
-    return "\n".join(lines)
+    rows = [
+        [system, *(cell(table[system].get(name), name) for name in names)]
+        for system in order(table)
+    ]
+    return aligned(["", *(COLUMNS[name].title for name in names)], rows)
+
+
+def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table for a terminal: the first column to the left, the others to the right."""
+    sides = ["left"] + ["right"] * (len(heads) - 1)
+    return tabulate.tabulate(
+        rows,
+        heads,
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=sides,
+        headersglobalalign="same",
+    )
 
 
 def cell(estimate: Estimate | None, name: str) -> str:
