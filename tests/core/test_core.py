@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import subprocess
+import sys
 from pathlib import Path
 
 import core_library
@@ -188,12 +189,13 @@ def test_codes_are_those_of_every_16_bit_amplitude(core, tmp_path):
         np.testing.assert_allclose(decoded, expected, rtol=1e-7, atol=0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's seccomp, and glibc's malloc")
 def test_the_audio_path_neither_allocates_nor_calls_the_system(shipped, tmp_path):
     """A process that the kernel kills at any call but read, write and exit."""
     program, source = tmp_path / "audio_path", Path(__file__).with_name("audio_path.cc")
     root = Path(compiler.__file__).parents[2]
     subprocess.run(
-        ["g++", "-std=c++17", "-O2", "-march=native", "-w", f"-I{root}", source]
+        ["g++", "-std=c++17", "-O1", "-march=native", "-w", f"-I{root}", source]
         + [core_library.SOURCE, "-o", program],
         check=True,
     )
