@@ -160,7 +160,7 @@ def scan(run_all: RunAll, files: Mapping[str, Sequence[SoundFile]], recipe: Reci
 def write(
     run_all: RunAll, domains: Sequence[Domain], recipe: Recipe, staged: staging.Staging
 ) -> None:
-    """Writes the shards of all domains, and installs each domain when its last one is there."""
+    """Writes the shards of all domains, and installs each domain after its last shard."""
     planned = {domain.name: shards.plan(domain, recipe) for domain in domains}
     for name in planned:
         staged.folder(name).mkdir(parents=True, exist_ok=True)

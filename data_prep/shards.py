@@ -44,7 +44,7 @@ class Shard:
 
     @property
     def filename(self) -> str:
-        """Its name, as TFDS wants it."""
+        """File name, in the form that TFDS expects."""
         return tfds_files.shard_filename(self.split, self.index, self.num_shards)
 
 

@@ -88,7 +88,7 @@ def write_information(
     *,
     folder: epath.Path,
 ) -> None:
-    """Writes what TFDS needs beside the shards; `dataset_info.json`, the last, makes it complete.
+    """Writes what TFDS needs next to the shards; `dataset_info.json`, the last, makes it complete.
 
     Args:
         domain: Name, tracks and files left out.

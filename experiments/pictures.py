@@ -1,4 +1,4 @@
-"""Draws what a model hears and plays.
+"""Draws the inputs, latents and outputs of a model.
 
     python -m experiments.pictures --input=song.wav --output=pictures
     python -m experiments.pictures --checkpoint=RUN --data_dir=data --output=pictures
@@ -102,7 +102,7 @@ def translations(
 def translation_table(
     prepared: dataset.Dataset, model: translator.Translator, args: flags.FlagValues
 ) -> Figure:
-    """Draws a test excerpt of each domain beside its translations."""
+    """Draws a test excerpt of each domain next to its translations."""
     num_samples = round(args.seconds * model.sample_rate_hz)
     rows: dict[str, Mapping[str, Waveform]] = {}
     excerpts = prepared.excerpts("test", num_samples)
@@ -115,7 +115,7 @@ def translation_table(
 def domain_map(
     prepared: dataset.Dataset, config: Config, parameters: networks.NetworkParameters
 ) -> Figure:
-    """Draws latents of test segments before and after training, and says what the probe tells."""
+    """Draws latents of test segments before and after training, with the result of the probe."""
     train, test = (
         checkpoint_scores.split_segments(prepared, config, split, most)
         for split, most in _SEGMENTS.items()

@@ -2,7 +2,7 @@ r"""Trains encoder, decoders and classifier on prepared domains (§3.3).
 
     python -m experiments.train --preset=demo --data_dir=data --workdir=runs/demo
 
-The same command goes on with a run that was stopped.
+The same command resumes a run that was stopped.
 """
 
 import contextlib
@@ -149,7 +149,7 @@ def run(
         if newest_step is not None:
             state = checkpoints.restore(newest_step, state)
             unlogged = checkpoints.unlogged(newest_step)
-            logging.info("Going on from step %d in %s.", newest_step, workdir)
+            logging.info("Resuming from step %d in %s.", newest_step, workdir)
         if first_step >= schedule.num_steps:
             logging.info(
                 "That is all that --num_steps=%d asks for; --more_steps=N trains on.",
@@ -202,7 +202,7 @@ def run(
             if schedule.saves(step) or stopped:
                 checkpoints.save(state, config, prepared.description, reconstruction, unlogged)
             if stopped and step < schedule.num_steps:
-                logging.info("Stopped after step %d. The same command goes on from there.", step)
+                logging.info("Stopped after step %d. The same command resumes from there.", step)
                 return False
             if schedule.evaluates(step):
                 log.translations(step, translations.make(state.best_parameters))

@@ -53,7 +53,7 @@ def path(text: str) -> epath.Path:
 
 @functools.cache
 def _check_reachable(url: str) -> None:
-    """Asks for a path, so that a missing network or key is told here, and in one line."""
+    """Requests a path, so that a missing network or key is reported here, in one line."""
     try:
         epath.Path(url).stat()
     except FileNotFoundError:

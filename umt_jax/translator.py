@@ -162,7 +162,7 @@ class Translator:
         top_p: float | None = None,
         seed: int = 0,
     ) -> Iterator[Waveform]:
-        """Yields the result of `generate` piece by piece, as soon as each is there."""
+        """Yields the result of `generate` chunk by chunk, as soon as each is generated."""
         (domain,) = validation.checked_domains([domain], self.domains)
         latents = self._checked(latents)
         batch = latents.reshape(-1, *latents.shape[-2:])

@@ -187,7 +187,7 @@ def _map(
 
 
 class _Sounds:
-    """The sounds of a pair beside each other, and its table.
+    """The sounds of a pair next to each other, and its table.
 
     Attributes:
         domains: Source and target.
@@ -225,7 +225,7 @@ def _beginnings(sounds: Mapping[str, Waveform], rate_hz: int) -> dict[str, Wavef
 def _pictures(
     sounds: Mapping[str, Waveform], rate_hz: int, in_row: int = 3
 ) -> list[tuple[list[str], Figure]]:
-    """Returns log-mel spectrograms of sounds beside each other, in one scale of colours."""
+    """Returns log-mel spectrograms of sounds next to each other, in one scale of colours."""
     beginnings = list(_beginnings(sounds, rate_hz).items())
     loudest_db = max(float(spectrograms.log_mel(sound, rate_hz).max()) for _, sound in beginnings)
     rows = [dict(beginnings[i : i + in_row]) for i in range(0, len(beginnings), in_row)]

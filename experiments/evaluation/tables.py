@@ -143,7 +143,7 @@ NOTES_LOST = (
 def notes_lost(
     probes: Mapping[str, pitch_probe.ProbeScores], by_pair: Mapping[Pair, Table]
 ) -> dict[str, dict[str, float]]:
-    """Returns what a domain's latents know of the pitch, beside what is played of them.
+    """Returns what a domain's latents contain of the pitch, next to what is played from them.
 
     Args:
         probes: What probes read from the latents, by domain.

@@ -1,4 +1,4 @@
-"""How fast each engine generates, in interleaved rounds, beside plain PyTorch and the machine."""
+"""Measures the speed of each engine, in interleaved rounds with plain PyTorch."""
 
 import dataclasses
 import statistics

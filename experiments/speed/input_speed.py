@@ -1,4 +1,4 @@
-"""How fast training batches come from prepared shards, beside what a training step takes."""
+"""Measures how fast batches are read from prepared shards, next to the time of a step."""
 
 import dataclasses
 import statistics

@@ -118,7 +118,7 @@ class Worker:
 
 
 def _work(connection: Any, name: str, preset: str, shape: tuple[int, int], cache: str) -> None:
-    """Is the worker's process: prepares, takes the first step, then one when told to."""
+    """Runs in the worker process: prepares, takes the first step, then one for each request."""
     if name in PLAIN:
         step, costs = _plain_step(name, preset, shape)
     else:

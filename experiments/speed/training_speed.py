@@ -1,4 +1,4 @@
-"""How fast a training step is, in interleaved rounds, beside plain PyTorch and the machine.
+"""Measures the speed of a training step, in interleaved rounds with plain PyTorch.
 
 Each variant runs in a process of its own and takes its steps in turn. One domain: several cost as
 many times as much, one after the other.

@@ -212,7 +212,7 @@ def domains_from_flags(data_dir: str, base: Config | None) -> tuple[tuple[str, .
 
     Args:
         data_dir: Folder of prepared domains.
-        base: The run that this one goes on from, if there is one.
+        base: The run that this one starts from, if there is one.
 
     Raises:
         FileNotFoundError: No domain is named, and none prepared.
@@ -243,7 +243,7 @@ def config_from_flags(
         sample_rate_hz: Rate of the prepared segments.
         mu_law: Convention of their codes.
         rms_dbfs: Level that their tracks were brought to, if any.
-        base: The run that this one goes on from, if there is one: decides the model, so that flags
+        base: The run that this one starts from, if there is one: decides the model, so that flags
             need not repeat it, and how it is played.
 
     Raises:

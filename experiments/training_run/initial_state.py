@@ -111,7 +111,7 @@ def check_config(config: Config, workdir: str) -> None:
 
 
 def check_data(description: dict[str, Any], workdir: str) -> None:
-    """Checks that a run goes on with the data that it was trained on so far.
+    """Checks that a run is resumed with the data that it was trained on so far.
 
     Args:
         description: What the data builder recorded of each domain, `Dataset.description`.

@@ -206,7 +206,7 @@ def _classifier(prefix: str, means: dict[str, float]) -> str:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there in full or, if that is interrupted, as it was before."""
+    """Writes a file completely or, if interrupted, leaves it as it was before."""
     with storage.whole_file(path) as incomplete:
         incomplete.write_text(text)
 

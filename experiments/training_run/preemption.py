@@ -10,7 +10,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 EXIT_STATUS = os.EX_TEMPFAIL
-"""Status (75) of a run that saved and wants to be started again; an error's is 1, success 0."""
+"""Status (75) of a run that saved and needs to be started again; errors have 1, success 0."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -74,4 +74,4 @@ class StopRequest:
 
 
 def _leave_to_thread(number: int, frame: object) -> None:
-    """Handles a signal for Python, which tells the thread of every signal that has a handler."""
+    """Handles a signal for Python, which notifies the thread of every signal with a handler."""

@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 import tempfile
+import types
 from pathlib import Path
 
 import commands
@@ -22,7 +23,7 @@ from experiments.training_run.flags import Schedule
 from umt_jax.checkpoints import checkpoint
 from umt_jax.data import dataset
 from umt_jax.model import networks
-from umt_jax.training import sharding, train_state
+from umt_jax.training import sharding, train_state, train_step
 
 
 @pytest.fixture(autouse=True)
@@ -194,6 +195,26 @@ def test_a_run_that_died_goes_on_as_if_it_never_had(
     assert tensorboard(tmp_path)["train/reconstruction"][1] == {2, 4, 6, 8}
 
 
+def test_the_losses_of_an_evaluation_are_those_of_the_validation_split(
+    trained_dir, prepared_dir, run_config
+):
+    prepared = dataset.Dataset(str(prepared_dir), run_config.domains)
+    evaluate = jax.jit(
+        functools.partial(train_step.eval_step, networks=networks.Networks(run_config))
+    )
+    parameters = checkpoint.restore_parameters(str(trained_dir), 8)
+    losses = {}
+    for split in ("train", "validation"):
+        (batch,) = prepared.eval_batches(run_config.training, split=split, num_batches=1)
+        losses[split] = evaluate(parameters, batch)["reconstruction"]
+    (line,) = [
+        line for line in metrics(trained_dir) if line["step"] == 8 and "learning_rate" not in line
+    ]
+    found = [line[f"eval/reconstruction/{domain}"] for domain in run_config.domains]
+    np.testing.assert_allclose(found, losses["validation"], rtol=1e-6)
+    assert np.all(np.abs(losses["train"] - losses["validation"]) > 1e-4)
+
+
 @pytest.fixture
 def stopped_dir(tmp_path, prepared_dir, run_config):
     """The run of `trained_dir`, stopped after step 5, between two means of its log."""
@@ -235,6 +256,20 @@ def test_a_run_that_is_stopped_at_its_last_step_is_done(resumed_dir, prepared_di
         run_config, schedule(9), prepared_dir, resumed_dir, asked_to_stop=lambda step: step == 9
     )
     assert [line["step"] for line in metrics(resumed_dir)][-2:] == [9, 9]
+
+
+def test_the_learning_rate_on_record_is_that_of_the_recorded_step(
+    monkeypatch, resumed_dir, prepared_dir, run_config
+):
+    # What is recorded alone: the optimizers, and with them the compiled step, have their own.
+    recorded = {**vars(train_state), "learning_rate": lambda config: lambda updates: 0.5**updates}
+    monkeypatch.setattr(train, "train_state", types.SimpleNamespace(**recorded))
+    run(run_config, schedule(10), prepared_dir, resumed_dir)
+    # The tenth step is taken after nine updates.
+    (line,) = [
+        line for line in metrics(resumed_dir) if line["step"] == 10 and "learning_rate" in line
+    ]
+    assert line["learning_rate"] == 0.5**9
 
 
 def test_checkpoints_between_evaluations_are_no_candidates_for_the_best(

@@ -186,7 +186,7 @@ def _behind_tags(data: mmap.mmap, at: int) -> int:
 
 
 def _next_frame(data: mmap.mmap, at: int, first: int) -> int:
-    """Returns where frames go on behind what is none, at least a byte on; -1 if they do not."""
+    """Returns where frames continue after other bytes, at least a byte later; -1 if nowhere."""
     at += 1
     sync = (first >> 16).to_bytes(2, "big")
     other = bytes((sync[0], sync[1] ^ 1))  # With or without a checksum.
@@ -208,7 +208,7 @@ def _side_bytes(version: int, is_mono: bool) -> int:
 
 
 def _promised(data: mmap.mmap, at: int) -> int | None:
-    """Returns how many frames a frame that is a header tells of, 0 if it does not; None if none."""
+    """Returns the number of frames that a header declares, 0 if unknown; None if no header."""
     head = data[at : at + 64]
     if not any(name in head for name in (b"Xing", b"Info", b"VBRI")):
         return None
@@ -224,7 +224,7 @@ def _promised(data: mmap.mmap, at: int) -> int | None:
 
 
 def _header(word: int, num_frames: int) -> bytes:
-    """Returns a frame of silence that tells how many frames follow it, as encoders write one."""
+    """Returns a silent frame that declares how many frames follow it, as encoders write one."""
     layout = _layout(word)
     if layout is None or layout[1] != 3:
         return b""

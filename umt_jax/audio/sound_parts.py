@@ -127,7 +127,7 @@ def find(descriptor: int) -> list[Part]:
 
 
 def is_sound_file(content: bytes) -> bool:
-    """Whether a file that begins with these 12 bytes or more is one that tells what it is."""
+    """Says whether these first 12 bytes or more of a file identify its format."""
     return (
         content[:4] == b"caff" or content[:3] == b"ID3" or _named_reader(content[:12]) is not None
     )

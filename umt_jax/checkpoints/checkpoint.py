@@ -354,7 +354,7 @@ def export(
     """Copies a checkpoint without its optimizers, weights in float16, a twelfth of its size.
 
     Weights are small numbers: float16 rounds them eight times as finely as bfloat16. The copy loads
-    as any other, in float32; training goes on from it with --init_from. It is made to be shared: of
+    as any other, in float32; training starts from it with --init_from. It is made to be shared: of
     the paths of this machine it holds the last names alone, and of recordings, unless asked for,
     only how long they are. Nobody else may be writing to the output (`folder_lock`).
 
@@ -430,7 +430,7 @@ def to_share(
 
 
 def _without_recordings(domain: Any) -> Any:
-    """Returns what is known of a domain without what tells its recordings apart."""
+    """Returns the description of a domain without the names and hashes of its recordings."""
     if not isinstance(domain, dict):
         return domain
     about = {name: value for name, value in domain.items() if not isinstance(value, dict | list)}

@@ -91,7 +91,7 @@ class Lock:
             self._path.unlink(missing_ok=True)
 
     def _create(self) -> bool:
-        """Writes the lock if there is none; returns whether it is there and this process's."""
+        """Writes the lock if there is none; returns whether this process now holds it."""
         if storage.is_local(self._path):
             try:
                 # Mode x: only one of two processes gets to make the file.

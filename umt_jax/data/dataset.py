@@ -63,7 +63,7 @@ class Dataset:
     """
 
     def __init__(self, data_dir: str, domains: Sequence[str]) -> None:
-        """Looks what is there; shards are opened, or copied from elsewhere, when they are needed.
+        """Finds the domains; shards are opened, or copied from remote storage, when needed.
 
         Raises:
             FileNotFoundError: There is nothing prepared, or not all of these domains.

@@ -9,7 +9,7 @@ Many streams advance together, [B]; each belongs to a recording of its own, and 
 restarted without the others noticing (`restart`).
 
 An engine (`scan_engine`, `native_engine`, `pallas_engine`) advances streams by one latent frame.
-All take and return the same cache, so a stream may go on with another engine at any frame.
+All take and return the same cache, so a stream may continue with another engine at any frame.
 """
 
 import functools
@@ -92,7 +92,7 @@ class Weights(struct.PyTreeNode):
 
     Attributes:
         decoders: As trained; latent frames are projected by them.
-        packed: As the engine wants them.
+        packed: In the form that the engine needs.
     """
 
     decoders: PyTree

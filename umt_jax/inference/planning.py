@@ -231,7 +231,7 @@ def unfinished(jobs: Sequence[Job]) -> list[Job]:
 
 
 def check_absent(jobs: Sequence[Job]) -> None:
-    """Raises `FileExistsError` if an output is there already."""
+    """Raises `FileExistsError` if an output already exists."""
     existing = [path for path in files_of(jobs) if os.path.exists(path)]
     if existing:
         others = f" and {len(existing) - 1} more exist" if len(existing) > 1 else " exists"

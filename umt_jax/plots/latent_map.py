@@ -48,7 +48,7 @@ def draw(
     labels: Int[np.ndarray, "N"],
     domains: Sequence[str],
 ) -> Figure:
-    """Draws maps beside each other.
+    """Draws maps next to each other.
 
     Args:
         projections: Each map's title, and its latent frames.

@@ -93,7 +93,7 @@ def analyse(waveform: Waveform, sample_rate_hz: int) -> ConstantQ:
 def row(
     waveforms: Mapping[str, Waveform], sample_rate_hz: int, *, seconds: float | None = None
 ) -> Figure:
-    """Draws the rainbowgrams of sounds beside each other, in one scale of brightness.
+    """Draws the rainbowgrams of sounds next to each other, in one scale of brightness.
 
     Args:
         waveforms: Sounds [T] by title.

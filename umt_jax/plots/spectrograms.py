@@ -73,7 +73,7 @@ def log_mel_row(
     seconds: float | None = None,
     loudest_db: float | None = None,
 ) -> Figure:
-    """Draws the log-mel spectrograms of sounds beside each other, in one scale of colours.
+    """Draws the log-mel spectrograms of sounds next to each other, in one scale of colours.
 
     Args:
         waveforms: Sounds [T] by title.

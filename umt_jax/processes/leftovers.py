@@ -32,7 +32,7 @@ _looked_through: set[str] = set()
 
 @contextlib.contextmanager
 def hidden_file(target: Path) -> Iterator[Path]:
-    """Gives a hidden name beside `target`, whose file is gone at the end if it was not renamed.
+    """Yields a hidden name next to `target`; its file is removed at the end unless it was renamed.
 
     The name is short, however long the target's is.
 

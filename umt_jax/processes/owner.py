@@ -21,7 +21,7 @@ _ENDED = ("Z", "X")
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """A process, told apart from a later one with the same process id.
+    """A process, distinguishable from a later one with the same process id.
 
     Attributes:
         host: Name of its machine, for messages.

@@ -115,7 +115,7 @@ class _Page:
             gr.Markdown("\n".join([*lines, "", examples.SOUND]))
 
     def _put(self, example):
-        """Yields a copy of an example, which Gradio copies again before it goes on."""
+        """Yields a copy of an example, which Gradio copies again before it continues."""
         with _errors_as_sentences():
             self.folder.check_room()
             with tempfile.TemporaryDirectory() as folder:
@@ -273,7 +273,7 @@ class _Page:
             yield shown
 
     def _files(self, take: session.Take) -> Iterator[Any]:
-        """Yields the finished sounds, which Gradio copies before it goes on."""
+        """Yields the finished sounds, which Gradio copies before it continues."""
         pieces = []
         for progress in session.play(take):
             pieces.append(progress.piece)

@@ -139,7 +139,7 @@ class Progress:
     Attributes:
         piece: The newest stretch, [K, any].
         num_samples: How many samples of each sound are there.
-        seconds_left: About how long the rest takes; None while that cannot be told.
+        seconds_left: About how long the rest takes; None while that is unknown.
     """
 
     piece: Float[np.ndarray, "K _"]

@@ -153,7 +153,7 @@ def read(
 
     Args:
         waveform: Samples, [T].
-        positions: Where to read, in samples; the first and last sample go on beyond the ends.
+        positions: Where to read, in samples; the first and last sample continue beyond the ends.
         ahead: How many samples after these positions to read.
 
     Returns:

@@ -78,4 +78,4 @@ def test_a_run_on_other_data_stops_unless_it_is_told_to_go_on(rebuilt, prepared_
     assert "--accept_changed_data" in line
     finished = train("--accept_changed_data")
     assert finished.returncode == 0, finished.stderr
-    assert "Going on from step 8" in finished.stderr
+    assert "Resuming from step 8" in finished.stderr

@@ -141,7 +141,7 @@ def test_a_run_of_two_processes_is_resumed_by_two_bit_for_bit_and_by_one(
     workdir = tmp_path / "resumed"
     shutil.copytree(half, workdir)
     said = train(workdir, prepared_dir, run_config, 8, num_processes=num_processes)
-    assert said[0][0].startswith("Going on from step 4")
+    assert said[0][0].startswith("Resuming from step 4")
     assert_same(workdir, whole, 8, run_config)
 
 

@@ -12,21 +12,20 @@ import uuid
 import jax
 import numpy as np
 import pytest
-from test_train import as_flags, metrics, restored_state, tensorboard_scalars, untimed
+from test_train import (
+    as_flags,
+    metrics,
+    restored_state,
+    schedule,
+    tensorboard_scalars,
+    untimed,
+)
 
 from experiments.training_run import preemption
-from experiments.training_run.flags import Schedule
 from umt_jax.checkpoints import checkpoint
 
 # Nothing divides the other, so that runs stop between two means of the log.
-SHORT = Schedule(
-    num_steps=30,
-    log_every=3,
-    eval_every=15,
-    eval_batches=1,
-    eval_audio_seconds=0.0,
-    checkpoint_every=4,
-)
+SHORT = dataclasses.replace(schedule(30, eval_every=15), log_every=3, checkpoint_every=4)
 LONG = dataclasses.replace(SHORT, num_steps=900, log_every=7, eval_every=50, checkpoint_every=18)
 
 
@@ -81,7 +80,7 @@ def finished_steps(workdir):
 
 def continued_from(log):
     """Returns the step that a process went on from."""
-    return int(re.search(r"Going on from step (\d+)", log)[1])
+    return int(re.search(r"Resuming from step (\d+)", log)[1])
 
 
 def assert_same_run(workdir, expected, config, schedule):
@@ -189,7 +188,7 @@ def test_a_run_that_is_killed_twenty_times_is_the_run_never_stopped(tmp_path, st
             command.wait_for_half_written_checkpoint()
         status = command.end(signal.SIGTERM if way == "stop" else signal.SIGKILL)
         assert status == (preemption.EXIT_STATUS if way == "stop" else -signal.SIGKILL), command.log
-        if "Going on from" in command.log:
+        if "Resuming from" in command.log:
             assert continued_from(command.log) == max(before)
             for name in interrupted:
                 assert f"{name}, half-written" in command.log

@@ -40,7 +40,7 @@ def test_a_run_in_any_folder_is_trained_resumed_exported_and_translated(
         )
         assert finished.returncode == 0, finished.stderr
         assert "damaged" not in finished.stderr and "Skipping" not in finished.stderr
-        assert ("Going on from step 1" in finished.stderr) == (num_steps == 2)
+        assert ("Resuming from step 1" in finished.stderr) == (num_steps == 2)
         assert num_steps in checkpoint.steps(checkpoint.folder_of(str(workdir)))
 
     # Longer, with another schedule: the message says the way, which is there.
