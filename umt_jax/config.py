@@ -197,10 +197,12 @@ class TrainingConfig:
             moving average); 0 for none. Where there is one, evaluation, checkpoints and inference
             take it instead of the newest parameters.
         past_detune_semitones: How far the past that decoders read in training may be out of tune
-            (see `umt_jax.training.detuning`), so that they learn the pitch from the latents; 2.5
+            (see `umt_jax.training.detuning`), so that they learn the pitch from the latents; 4
             is a good value, 0 leaves the past as it is.
-        past_detune_share: Share of the segments whose past is detuned.
-        past_detune_samples: About how many samples the detuning takes to come back to where it was.
+        past_detune_share: Share of the segments whose past is detuned; 1 is a good value. (The
+            default is that of older runs, which could not be resumed with another.)
+        past_detune_samples: About how many samples one detuning lasts before the next; 0.2 s is a
+            good value.
         past_noise: Most of the noise on the past that decoders read in training, as a share of
             full scale in mu-law; each segment has a strength of its own, from a thirtieth of it up.
             0.03 is a good value, 0 for none.

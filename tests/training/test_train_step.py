@@ -11,7 +11,7 @@ from experiments.speed import presets
 from umt_jax.config import Config, TrainingConfig
 from umt_jax.data.dataset import Batch
 from umt_jax.model import networks
-from umt_jax.training import losses, train_state, train_step
+from umt_jax.training import detuning, losses, train_state, train_step
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +85,33 @@ def _plain_loop(parameters, batches, nets, optimizers):
         updates, autoencoder_state = optimizers.autoencoder.update(grads, autoencoder_state)
         autoencoder = optax.apply_updates(autoencoder, updates)
     return autoencoder, classifier
+
+
+def test_decoders_and_encoder_learn_from_the_latents_of_where_the_past_stands(
+    rng, tiny_config, tiny_networks, tiny_parameters
+):
+    """Against latents that are copied frame by frame, and gradients summed likewise."""
+    batch = _batch(rng, tiny_config)
+    lesson = detuning.true_lesson(batch)
+    latents = np.asarray(tiny_networks.encode(tiny_parameters.encoder, batch.augmented))
+    frames = rng.integers(latents.shape[2], size=latents.shape[:3])
+
+    def grads(latents, lesson):
+        return train_step.reconstruction_grads(
+            tiny_networks, tiny_parameters.decoders, jnp.asarray(latents), lesson
+        )
+
+    copied, expected_grads = np.empty_like(latents), np.zeros_like(latents)
+    places = list(np.ndindex(frames.shape))
+    for domain, segment, frame in places:
+        copied[domain, segment, frame] = latents[domain, segment, frames[domain, segment, frame]]
+    loss, (decoder_grads, copied_grads) = grads(copied, lesson)
+    for domain, segment, frame in places:
+        expected_grads[domain, segment, frames[domain, segment, frame]] += copied_grads[
+            domain, segment, frame
+        ]
+    found = grads(latents, lesson.replace(frames=frames))
+    _assert_close(found, (loss, (decoder_grads, expected_grads)), rtol=1e-5, atol=1e-6)
 
 
 # Adam divides gradients by their size: its epsilon keeps the noise of tiny ones small.

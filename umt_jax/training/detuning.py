@@ -18,11 +18,8 @@ from umt_jax.config import Config
 from umt_jax.data.dataset import Batch
 from umt_jax.shapes import Array, Float, Integer, Key, Leaf
 
-_LEAST_SHARE = 0.12
-"""The least detuning that is drawn, as a share of the most."""
-
-_PERIODS = (0.5, 5 / 3)
-"""Shortest and longest period of the rate, as multiples of `past_detune_samples`."""
+_HOLDS = (0.5, 5 / 3)
+"""Shortest and longest time that a detuning lasts, as multiples of `past_detune_samples`."""
 
 _LEAST_NOISE_SHARE = 1 / 30
 """The least noise that is drawn, as a share of the most."""
@@ -43,6 +40,8 @@ class Lesson(struct.PyTreeNode):
         counted: Whether each target counts, bool [K, B, T]; None if all of them do.
         augmented: Codes that the encoder hears, [K, B, T].
         latent_noise: What is added to the latents, float32 [K, B, F, Z]; None for nothing.
+        frames: Of each latent frame that the decoders read, which one of the encoder's it is,
+            int32 [K, B, F]; None where each is its own.
     """
 
     past: Leaf
@@ -50,6 +49,7 @@ class Lesson(struct.PyTreeNode):
     counted: Leaf | None
     augmented: Leaf
     latent_noise: Leaf | None
+    frames: Leaf | None
 
 
 def make_lesson(batch: Batch, config: Config, *, step: Leaf, first_segment: Leaf = 0) -> Lesson:
@@ -75,7 +75,7 @@ def make_lesson(batch: Batch, config: Config, *, step: Leaf, first_segment: Leaf
     def lesson_of(domain, segment, codes, augmented):
         key = jax.random.fold_in(jax.random.fold_in(step_key, domain), segment)
         past_key, latent_key = jax.random.split(key)
-        lesson = Lesson(codes, codes, None, augmented, None)
+        lesson = Lesson(codes, codes, None, augmented, None, None)
         if detunes:
             lesson = _detuned(lesson, past_key, config)
         if training.latent_noise:
@@ -94,7 +94,7 @@ def make_lesson(batch: Batch, config: Config, *, step: Leaf, first_segment: Leaf
 
 def true_lesson(batch: Batch) -> Lesson:
     """Returns the batch as a lesson whose past is the true one."""
-    return Lesson(batch.codes, batch.codes, None, batch.augmented, None)
+    return Lesson(batch.codes, batch.codes, None, batch.augmented, None, None)
 
 
 def _detuned(lesson, key, config):
@@ -107,7 +107,7 @@ def _detuned(lesson, key, config):
         wander_key,
         len(codes),
         semitones=training.past_detune_semitones,
-        period_samples=training.past_detune_samples,
+        hold_samples=training.past_detune_samples,
     )
     positions = jnp.where(wanders, positions, jnp.arange(len(codes), dtype=positions.dtype))
     past, one_later = read(mu_law.decode(codes, convention), positions, [0, 1])
@@ -115,35 +115,52 @@ def _detuned(lesson, key, config):
     targets = jnp.concatenate([codes[:1], mu_law.encode(one_later[:-1], convention)])
     counted = jnp.concatenate([jnp.ones(1, bool), positions[:-1] <= len(codes) - 2])
     past = _with_noise(past, noise_key, training.past_noise, convention)
-    return lesson.replace(past=past, targets=targets, counted=counted)
+    frames = frames_at(positions, config.model.pool_samples)
+    return lesson.replace(past=past, targets=targets, counted=counted, frames=frames)
 
 
 def wandering_positions(
-    key: Key[Array, ""], num_samples: int, *, semitones: float, period_samples: int
+    key: Key[Array, ""], num_samples: int, *, semitones: float, hold_samples: int
 ) -> Float[Array, "T"]:
     """Draws where in a recording a past of wandering rate stands at each sample.
 
-    It starts at 0 and moves on by 1 + r clip(s sin(2 pi t / P + theta)) a sample, clipped to
-    [-1, 1]. P, theta, r and s are drawn; 1 + r is at most `semitones` sharp. With a large s the
-    past holds a wrong pitch for half a period, longer than a decoder looks back, as a decoder does
-    that has gone astray; with a small one it glides.
+    It starts at 0 and moves on by 2^(d / 12) samples at each sample. The detuning d goes through
+    values drawn evenly from [-semitones, semitones], one every L samples, and changes between them
+    evenly or in a part of that time alone: the past then holds a wrong pitch for longer than a
+    decoder looks back, as a decoder does that has gone astray. L and the steepness are drawn once.
+
+    The values are even, with none that are likelier near 0: otherwise a past that is nearly in tune
+    would tell the true pitch more exactly than the latents do, and decoders would believe it.
 
     Args:
-        key: Decides r, s, P and theta.
+        key: Decides d, L and the steepness.
         num_samples: T.
-        semitones: The most that the past may be sharp.
-        period_samples: About how long the rate takes to come back, P.
+        semitones: The most that the past may be sharp or flat.
+        hold_samples: About how long one detuning lasts, L.
     """
-    rate_key, period_key, phase_key, slope_key = jax.random.split(key, 4)
-    sharp = jax.random.uniform(rate_key, minval=_LEAST_SHARE * semitones, maxval=semitones)
-    rate = 2 ** (sharp / 12) - 1
-    shortest, longest = (share * period_samples for share in _PERIODS)
-    period = jax.random.uniform(period_key, minval=shortest, maxval=longest)
-    phase = jax.random.uniform(phase_key, maxval=2 * jnp.pi)
+    detune_key, hold_key, start_key, slope_key = jax.random.split(key, 4)
+    shortest, longest = (share * hold_samples for share in _HOLDS)
+    hold = jax.random.uniform(hold_key, minval=shortest, maxval=longest)
     slope = jnp.exp(jax.random.uniform(slope_key, maxval=math.log(_STEEPEST)))
-    turn = 2 * jnp.pi * jnp.arange(num_samples, dtype=jnp.float32) / period + phase
-    rates = 1 + rate * jnp.clip(slope * jnp.sin(turn), -1, 1)
+    place = jax.random.uniform(start_key) + jnp.arange(num_samples, dtype=jnp.float32) / hold
+    most_values = int(num_samples / shortest) + 3
+    detunings = jax.random.uniform(detune_key, (most_values,), minval=-semitones, maxval=semitones)
+    whole = jnp.floor(place)
+    change = jnp.clip((place - whole - 0.5) * slope + 0.5, 0, 1)
+    before = whole.astype(jnp.int32)
+    detuning = detunings[before] + change * (detunings[before + 1] - detunings[before])
+    rates = 2 ** (detuning / 12)
     return jnp.cumsum(rates) - rates[0]
+
+
+def frames_at(positions: Float[Array, "T"], pool_samples: int) -> Integer[Array, "F"]:
+    """Returns the latent frame in which the past stands in the middle of each frame.
+
+    The past may stand anywhere in the recording: what the decoders read of the latents goes along,
+    so that it says what sounds there.
+    """
+    middles = positions[pool_samples // 2 :: pool_samples]
+    return jnp.clip(middles // pool_samples, 0, len(middles) - 1).astype(jnp.int32)
 
 
 def read(
