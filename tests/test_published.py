@@ -288,7 +288,8 @@ def test_a_wrong_number_of_names_is_refused(folder):
 
 
 def test_an_import_translates_and_is_never_overwritten(tmp_path, rng, folder):
-    workdir = tmp_path / "run"
+    # A folder's name may be a pattern to glob, or no URL; see also checkpoints/test_stored_arrays.
+    workdir = tmp_path / "run [final] #2 50% ?*{x}"
     flags = [f"--input={folder}", f"--output={workdir}"]
     finished = commands.run("umt_jax.published", *flags)
     assert finished.returncode == 0, finished.stderr
