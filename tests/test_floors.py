@@ -240,3 +240,20 @@ def test_importing_the_package_starts_no_device_and_loads_no_network_code():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert printed == "False False\n"
+
+
+def test_a_translation_imports_none_of_the_packages_of_preparation_and_training(tmp_path):
+    import subprocess
+    import sys
+
+    sound = ROOT / "umt_jax" / "studio" / "examples" / "Whistle.ogg"
+    flags = [f"--input={sound}", "--domain=Cello", f"--output={tmp_path}"]
+    command = [sys.executable, "-X", "importtime", "-m", "umt_jax.infer", *flags]
+    lines = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stderr.splitlines()
+    imported = {line.split("|")[-1].strip() for line in lines if line.startswith("import time:")}
+    assert "umt_jax.infer" in imported or "umt_jax.translator" in imported
+    assert (tmp_path / "Whistle.Cello.wav").exists()
+    unwanted = {"grain", "librosa", "matplotlib", "numba", "tensorflow", "tensorflow_datasets"}
+    assert not imported & unwanted
