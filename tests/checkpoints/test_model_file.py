@@ -1,8 +1,10 @@
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import umt_jax
 from umt_jax.checkpoints import checkpoint, model_file
@@ -37,6 +39,20 @@ def test_the_format_is_that_of_safetensors(tmp_path, tiny_config, tiny_parameter
     offsets = [entry["data_offsets"] for entry in header.values()]
     assert [start for start, _ in offsets] == [0, *(end for _, end in offsets)][:-1]
     assert offsets[-1][1] == len(file) - 8 - length
+
+
+def test_the_package_safetensors_reads_it(tmp_path, tiny_config, tiny_parameters):
+    path = tmp_path / "model.safetensors"
+    model_file.write(path, tiny_config, tiny_parameters, licence="CC0-1.0", source="a test")
+    arrays = safetensors.numpy.load_file(path)
+    flat, _ = jax.tree_util.tree_flatten_with_path(dataclasses.asdict(tiny_parameters))
+    names = {".".join(part.key for part in place): leaf for place, leaf in flat}
+    decoders_and_encoder = {n: a for n, a in names.items() if not n.startswith("classifier")}
+    assert decoders_and_encoder.keys() <= arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, names[name])
+    with safetensors.safe_open(path, "np") as file:
+        assert file.metadata()["licence"] == "CC0-1.0"
 
 
 def test_a_model_file_has_no_steps_and_no_other_types(tmp_path, tiny_config, tiny_parameters):

@@ -2,8 +2,8 @@
 
 That is the length of a header, 8 bytes, little-endian; the header, JSON: of each array its type,
 shape and place; and the arrays one after the other (https://github.com/huggingface/safetensors).
-It is so little that it is written and read here, without the package of that name, which so need
-not be installed; tests compare with it where it is.
+It is so little that it is written and read here, without the package of that name; tests read
+files of ours with that package.
 
 The header's metadata, texts by name, hold the sizes of the networks under their names in
 `ModelConfig`, the domains, one a line, how the model is played, its licence and source, and the
