@@ -29,6 +29,7 @@ NO_PATHS = {
     "held_out",
     "host",
     "instruments",
+    "licence",
     "mesh",
     "microbatches",
     "morph",
@@ -38,6 +39,7 @@ NO_PATHS = {
     "reader_threads",
     "root_path",  # Of a URL.
     "segments",
+    "source",  # In words.
     "splits",
     "streams",
     "train_domains",

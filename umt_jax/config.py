@@ -199,8 +199,8 @@ class TrainingConfig:
         past_detune_semitones: How far the past that decoders read in training may be out of tune
             (see `umt_jax.training.detuning`), so that they learn the pitch from the latents; 4
             is a good value, 0 leaves the past as it is.
-        past_detune_share: Share of the segments whose past is detuned; 1 is a good value. (The
-            default is that of older runs, which could not be resumed with another.)
+        past_detune_share: Share of the segments whose past is detuned; 1 is a good value. The
+            default is that of older runs, which could not be resumed with another.
         past_detune_samples: About how many samples one detuning lasts before the next; 0.2 s is a
             good value.
         past_noise: Most of the noise on the past that decoders read in training, as a share of
