@@ -115,7 +115,9 @@ def _detuned(lesson, key, config):
     targets = jnp.concatenate([codes[:1], mu_law.encode(one_later[:-1], convention)])
     counted = jnp.concatenate([jnp.ones(1, bool), positions[:-1] <= len(codes) - 2])
     past = _with_noise(past, noise_key, training.past_noise, convention)
-    frames = frames_at(positions, config.model.pool_samples)
+    frames = None
+    if training.past_detune_semitones:
+        frames = frames_at(positions, config.model.pool_samples)
     return lesson.replace(past=past, targets=targets, counted=counted, frames=frames)
 
 
