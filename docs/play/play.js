@@ -13,7 +13,8 @@ const SIMD = new Uint8Array([
 ]);
 
 const $ = (id) => document.getElementById(id);
-let worker, model, recorder, job = 0;
+let worker, model, recorder;
+let job = 0, stopped = 0; // The newest sound that was taken, and the newest that was stopped.
 
 function say(sentence, isError = false) {
   $("status").textContent = sentence;
@@ -139,10 +140,13 @@ function duration(blob) {
   });
 }
 
-async function open(blob, name) {
+// Takes a sound, which may still have to be fetched; Stop works from here on.
+async function open(source, name) {
   if (!model) return;
   ready(false);
+  ++job;
   try {
+    const blob = await source;
     if (blob.size > MOST_BYTES) throw new Error(`This file has ${Math.round(blob.size / 1e6)} MB; the page takes ${MOST_BYTES / 1e6}.`);
     tooLong(await duration(blob));
     let sound;
@@ -158,6 +162,7 @@ async function open(blob, name) {
       sound.getChannelData(channel).forEach((sample, i) => (samples[i] += sample / sound.numberOfChannels));
     }
     if (!samples.some((sample) => Math.abs(sample) >= SILENCE_PEAK)) throw new Error(`${name} is silent: there is nothing to play.`);
+    if (stopped === job) return done("Stopped.");
     begin(samples, name);
   } catch (error) {
     ready(true);
@@ -172,7 +177,7 @@ function begin(samples, name) {
   const temperature = Math.min(2, Math.max(0, Number($("temperature").value) || 0));
   $("progress").hidden = false;
   $("progress").value = 0;
-  worker.postMessage({ kind: "translate", job: ++job, samples, temperature, seed: 0 });
+  worker.postMessage({ kind: "translate", job, samples, temperature, seed: 0 });
 }
 
 async function record() {
@@ -193,6 +198,9 @@ async function record() {
     open(new Blob(parts), "Your recording");
   };
   recorder.start();
+  ready(false);
+  $("record").disabled = false;
+  $("stop").hidden = true;
   setTimeout(() => recorder?.stop(), 30000);
   $("record").textContent = "Stop recording";
   say("Recording, for half a minute at most.");
@@ -202,15 +210,7 @@ for (const [title, source] of EXAMPLES) {
   const button = document.createElement("button");
   button.textContent = title;
   button.title = source;
-  button.onclick = async () => {
-    ready(false);
-    try {
-      await open(new Blob([await fetched(`${title}.ogg`, "The example")]), title);
-    } catch (error) {
-      ready(true);
-      say(error.message, true);
-    }
-  };
+  button.onclick = () => open(fetched(`${title}.ogg`, "The example").then((bytes) => new Blob([bytes])), title);
   $("examples").append(button);
   const entry = document.createElement("li");
   entry.textContent = `${title}: ${source}.`;
@@ -221,7 +221,10 @@ $("file").onchange = ({ target }) => {
   target.value = "";
 };
 $("record").onclick = record;
-$("stop").onclick = () => worker.postMessage({ kind: "stop", job });
+$("stop").onclick = () => {
+  stopped = job;
+  worker.postMessage({ kind: "stop", job });
+};
 document.ondragover = (event) => event.preventDefault();
 document.ondrop = (event) => {
   event.preventDefault();

@@ -118,6 +118,7 @@ def test_a_file_is_played_as_every_instrument_as_by_the_native_core(page, tmp_pa
 
 def test_an_example_is_played_and_one_under_way_is_stopped(page, tmp_path):
     page.click("#examples button:has-text('Whistle')")
+    wait_for(page, "Playing it as Cello")
     page.click("#stop")
     wait_for(page, "Stopped.")
     assert page.locator("[data-sound]").count() < 4
@@ -130,9 +131,22 @@ def test_an_example_is_played_and_one_under_way_is_stopped(page, tmp_path):
     assert abs(len(samples) / RATE_HZ - seconds) < 0.01
 
 
+def test_a_sound_is_stopped_before_it_has_come(page):
+    held = []
+    page.route("**/Whistle.ogg", lambda route: held.append(route))
+    with page.expect_request("**/Whistle.ogg"):
+        page.click("#examples button:has-text('Whistle')")
+    page.click("#stop")
+    held[0].continue_()
+    wait_for(page, "Stopped.")
+    assert page.locator("[data-sound]").count() == 0
+    assert page.locator("#file").is_enabled()
+
+
 def test_a_recording_is_played(page):
     page.click("#record")
     wait_for(page, "Recording")
+    assert page.locator("#file").is_disabled()
     page.wait_for_timeout(1500)
     page.click("#record")
     wait_for(page, "Done.")
