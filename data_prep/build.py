@@ -21,7 +21,6 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-import tabulate
 from absl import flags
 from etils import epath
 
@@ -29,7 +28,7 @@ from data_prep import domains, process_workers, staging
 from data_prep.process_workers import RunAll
 from data_prep.settings import Recipe
 from data_prep.tracks import LEAST_TRAIN, SPLIT_VERSION, SPLITS
-from umt_jax import command_line, config_flags, path_flags, storage
+from umt_jax import command_line, config_flags, path_flags, storage, text_tables
 from umt_jax.config import DATASET_NAME
 
 
@@ -82,7 +81,7 @@ def recipe_from_flags() -> Recipe:
 
 def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -> list[str]:
     """Returns lines: what each domain holds, and below that the files that were left out."""
-    rows = [("domain", "tracks", "minutes", *SPLITS, "")]
+    heads, rows = ("domain", "tracks", "minutes", *SPLITS, ""), []
     left_out = []
     warnings = [line for item in metadata.items() for line in little_to_train_on(*item)]
     for name, domain in metadata.items():
@@ -91,9 +90,7 @@ def table(metadata: Mapping[str, staging.Metadata], *, built: Collection[str]) -
         status = "built" if name in built else "up to date"
         rows.append((name, len(domain["tracks"]), f"{seconds / 60:.1f}", *counts, status))
         left_out += [f"  {name}/{file['name']} {file['reason']}" for file in domain["left_out"]]
-    sides = ["left"] + ["right"] * (len(rows[0]) - 2) + ["left"]
-    aligned = tabulate.tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=sides)
-    lines = [line.rstrip() for line in aligned.splitlines()]
+    lines = text_tables.aligned(heads, rows, last="left").splitlines()
     lines += ["" for _ in warnings[:1]] + warnings
     if left_out:
         lines += ["", f"Left out ({len(left_out)}):", *left_out]

@@ -66,6 +66,8 @@ def read(path: pathlib.Path) -> list[Note]:
     """
     import mido  # Needed by this command alone, so not among the project's dependencies.
 
+    if not path.is_file():  # To open a pipe or a device could take forever.
+        raise ValueError(f"{path} is not a file. Take it out of the folder.")
     try:
         midi = mido.MidiFile(path, clip=True)
         if midi.type == 2:

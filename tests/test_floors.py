@@ -19,7 +19,7 @@ PACKAGES = ("umt_jax", "experiments", "data_prep")
 FLOORS = {
     -2: ["processes", "own_packages", "path_flags"],
     -1: ["storage"],
-    0: ["config", "shapes", "command_line", "config_flags", "numba_cache"],
+    0: ["config", "shapes", "command_line", "config_flags", "numba_cache", "text_tables"],
     1: ["audio", "core", "data", "plots"],
     2: ["model"],
     3: ["training", "generation"],

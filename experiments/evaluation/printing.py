@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from experiments.evaluation import decoys, summary, tables
 from experiments.evaluation.run import QUICK_CLIPS, Evaluation
+from umt_jax import text_tables
 
 _BY_PAIR = (
     *summary.NORMALISED,
@@ -60,4 +61,4 @@ def _shares(rows: Mapping[str, Mapping[str, float]]) -> str:
         [row, *("-" if math.isnan(value) else f"{value:.2f}" for value in values.values())]
         for row, values in rows.items()
     ]
-    return tables.aligned(["", *next(iter(rows.values()))], lines)
+    return text_tables.aligned(["", *next(iter(rows.values()))], lines)

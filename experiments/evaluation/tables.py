@@ -7,11 +7,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import tabulate
-
 from experiments.evaluation import decoys, pitch_probe, summary
 from experiments.evaluation.measuring import Pair, PairResults
 from experiments.evaluation.summary import Estimate, Table
+from umt_jax import text_tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,20 +97,7 @@ def text(table: Table, columns: Sequence[str]) -> str:
         [system, *(cell(table[system].get(name), name) for name in names)]
         for system in order(table)
     ]
-    return aligned(["", *(COLUMNS[name].title for name in names)], rows)
-
-
-def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table for a terminal: the first column to the left, the others to the right."""
-    sides = ["left"] + ["right"] * (len(heads) - 1)
-    return tabulate.tabulate(
-        rows,
-        heads,
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=sides,
-        headersglobalalign="same",
-    )
+    return text_tables.aligned(["", *(COLUMNS[name].title for name in names)], rows)
 
 
 def cell(estimate: Estimate | None, name: str) -> str:

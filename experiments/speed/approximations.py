@@ -6,7 +6,7 @@ anywhere.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -16,7 +16,7 @@ from absl import flags
 from jax.typing import DTypeLike
 
 import umt_jax
-from umt_jax import path_flags
+from umt_jax import path_flags, text_tables
 from umt_jax.audio import mu_law, sound_files
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import ModelConfig
@@ -65,32 +65,48 @@ def report() -> str:
         "in float32, given the recording's own codes: total variation over its samples, and how "
         "often the likeliest code is another.",
         "",
-        "| domain | mean | 99th percentile | largest | other likeliest code |",
-        "|---|---|---|---|---|",
-    ]
-    distances = rounding_distances(args.checkpoint, translator, waveform)
-    for domain, (distance, is_other) in distances.items():
-        lines.append(
-            f"| {domain} | {distance.mean():.5f} | {np.percentile(distance, 99):.5f} "
-            f"| {distance.max():.5f} | {is_other.mean():.2%} |"
-        )
-    lines += [
+        _rounding_table(rounding_distances(args.checkpoint, translator, waveform)),
         "",
         f"Seams of {args.parallel_segments} parallel segments: where the change of the spectrum at "
         "a seam ranks among all places of the translation made in one piece (50% is a place like "
         "any other), and the distance of the second after it to the translation in one piece, "
         "beside that of two such translations with different seeds.",
         "",
-        "| domain | rank, median | rank, highest | log-mel distance, dB | of two seeds, dB |",
-        "|---|---|---|---|---|",
+        _seam_table(
+            {
+                domain: measure_seams(translator, waveform, domain, args.parallel_segments)
+                for domain in translator.domains
+            }
+        ),
     ]
-    for domain in translator.domains:
-        ranks, apart, natural = measure_seams(translator, waveform, domain, args.parallel_segments)
-        lines.append(
-            f"| {domain} | {np.median(ranks):.0%} | {ranks.max():.0%} | {apart:.1f} "
-            f"| {natural:.1f} |"
-        )
     return "\n".join(["## Approximations", "", *lines])
+
+
+def _rounding_table(distances: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    heads = ("domain", "mean", "99th percentile", "largest", "other likeliest code")
+    rows = [
+        (
+            domain,
+            f"{distance.mean():.5f}",
+            f"{np.percentile(distance, 99):.5f}",
+            f"{distance.max():.5f}",
+            f"{is_other.mean():.2%}",
+        )
+        for domain, (distance, is_other) in distances.items()
+    ]
+    return text_tables.markdown(heads, rows)
+
+
+def _seam_table(seams: Mapping[str, tuple[np.ndarray, float, float]]) -> str:
+    heads = (
+        *("domain", "rank, median", "rank, highest"),
+        *("log-mel distance, dB", "of two seeds, dB"),
+    )
+    rows = [
+        (domain, f"{np.median(ranks):.0%}", f"{ranks.max():.0%}", f"{apart:.1f}", f"{natural:.1f}")
+        for domain, (ranks, apart, natural) in seams.items()
+    ]
+    return text_tables.markdown(heads, rows)
 
 
 def total_variation(

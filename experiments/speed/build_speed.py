@@ -15,6 +15,7 @@ from etils import epath
 from data_prep import augment, domains, segments, tfds_files, tracks
 from data_prep.settings import Recipe
 from data_prep.tracks import Stretch, Track
+from umt_jax import text_tables
 from umt_jax.audio import mu_law, sound_files
 
 _SECONDS = 60.0
@@ -120,8 +121,8 @@ def _build(audio_dir: Path, recipe: Recipe) -> None:
 def table(speeds: Sequence[Speed]) -> str:
     """Returns all measurements as a Markdown table."""
     names = list(speeds[0].phases)
-    lines = [f"| file | {' | '.join(names)} | whole build |", "|---" * (len(names) + 2) + "|"]
-    for speed in speeds:
-        cells = [f"{speed.phases[name]:,.0f}x" for name in names]
-        lines.append(f"| {speed.kind} | {' | '.join(cells)} | {speed.whole:,.0f}x |")
-    return "\n".join(lines)
+    rows = [
+        [speed.kind, *(f"{times:,.0f}x" for times in (*map(speed.phases.get, names), speed.whole))]
+        for speed in speeds
+    ]
+    return text_tables.markdown(["file", *names, "whole build"], rows)

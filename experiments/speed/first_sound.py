@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import jax
 
 from experiments.speed import machine
+from umt_jax import text_tables
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 from umt_jax.generation import streams
@@ -88,16 +89,15 @@ def _start(
 
 def table(first_sounds: Mapping[tuple[str, str], FirstSound]) -> str:
     """Returns all measurements by preset and engine as a Markdown table."""
-    lines = [
-        f"From the command `umt_jax.infer --input=-` to the end of its first "
+    heads = ("preset", "engine", "nothing cached, s", "cached, s", "peak memory, MB")
+    rows = [
+        (*names, f"{first.cold_s:.1f}", f"{first.warm_s:.1f}", f"{first.peak_bytes / 1e6:,.0f}")
+        for names, first in first_sounds.items()
+    ]
+    lines = (
+        "From the command `umt_jax.infer --input=-` to the end of its first "
         f"{streams.PIECE_SECONDS} s of sound, imports included:",
         "",
-        "| preset | engine | nothing cached, s | cached, s | peak memory, MB |",
-        "|---|---|---|---|---|",
-    ]
-    for (preset, engine), first in first_sounds.items():
-        lines.append(
-            f"| {preset} | {engine} | {first.cold_s:.1f} | {first.warm_s:.1f} "
-            f"| {first.peak_bytes / 1e6:,.0f} |"
-        )
+        text_tables.markdown(heads, rows),
+    )
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from experiments.speed import first_sound, machine, presets
-from umt_jax import command_line
+from umt_jax import command_line, text_tables
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 from umt_jax.generation import generate
 from umt_jax.generation.engines import choose, native
@@ -188,11 +188,11 @@ def _prepare_torch(config: ModelConfig, num_streams: int) -> Callable[[], int]:
 
 def table(speeds: Mapping[tuple[str, int], Sequence[Speed]]) -> str:
     """Returns all measurements by preset and streams as a Markdown table."""
-    lines = [
-        "| preset | streams | engine | samples/s in all | times real time, each | to plain PyTorch "
-        "| of the floor | compile, s | from cache, s |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        *("preset", "streams", "engine", "samples/s in all", "times real time, each"),
+        *("to plain PyTorch", "of the floor", "compile, s", "from cache, s"),
+    )
+    cells = []
 
     def cell(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
@@ -200,9 +200,9 @@ def table(speeds: Mapping[tuple[str, int], Sequence[Speed]]) -> str:
     for (preset, num_streams), rows in speeds.items():
         rate_hz = presets.model(preset).sample_rate_hz
         for speed in rows:
-            cells = (
+            row = (
                 preset,
-                str(num_streams),
+                num_streams,
                 speed.engine,
                 f"{speed.samples_per_s:,.0f}",
                 f"{speed.samples_per_s / num_streams / rate_hz:.3f}",
@@ -211,5 +211,5 @@ def table(speeds: Mapping[tuple[str, int], Sequence[Speed]]) -> str:
                 cell(speed.compile_s, ".1f"),
                 cell(speed.load_s, ".1f"),
             )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            cells.append(row)
+    return text_tables.markdown(heads, cells)

@@ -14,7 +14,7 @@ from data_prep import tfds_files
 from data_prep.segments import Example
 from data_prep.settings import Recipe
 from experiments.speed import machine, presets, training_speed
-from umt_jax import command_line
+from umt_jax import command_line, text_tables
 from umt_jax.config import TrainingConfig
 from umt_jax.data import dataset
 
@@ -127,19 +127,25 @@ def _write_noise(domain: str, data_dir: str) -> None:
 
 def table(rates: Sequence[Rate], flops_per_s: float) -> str:
     """Returns all measurements as a Markdown table, on a machine of that rate."""
-    lines = [
-        "| preset | reader threads | batches/s | segments/s | audio s/s | MB/s "
-        "| times this machine's step | times an H200's |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        *("preset", "reader threads", "batches/s", "segments/s", "audio s/s", "MB/s"),
+        *("times this machine's step", "times an H200's"),
+    )
+    rows = []
     for rate in rates:
         taken = most_taken(rate.preset, _ACCELERATOR_FLOPS)
         steps_per_s = taken * rate.batches_per_s / rate.examples_per_s
         # A step of less than a millisecond keeps no accelerator at such a rate.
         ratio = f"{rate.examples_per_s / taken:,.1f}" if steps_per_s < 1000 else ""
-        lines.append(
-            f"| {rate.preset} | {rate.num_threads} | {rate.batches_per_s:,.1f} "
-            f"| {rate.examples_per_s:,.0f} | {rate.audio_per_s:,.0f} | {rate.mb_per_s:,.0f} "
-            f"| {rate.examples_per_s / most_taken(rate.preset, flops_per_s):,.0f} | {ratio} |"
+        row = (
+            rate.preset,
+            rate.num_threads,
+            f"{rate.batches_per_s:,.1f}",
+            f"{rate.examples_per_s:,.0f}",
+            f"{rate.audio_per_s:,.0f}",
+            f"{rate.mb_per_s:,.0f}",
+            f"{rate.examples_per_s / most_taken(rate.preset, flops_per_s):,.0f}",
+            ratio,
         )
-    return "\n".join(lines)
+        rows.append(row)
+    return text_tables.markdown(heads, rows)

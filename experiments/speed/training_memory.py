@@ -9,7 +9,7 @@ import numpy as np
 from absl import flags
 
 from experiments.speed import presets
-from umt_jax import command_line
+from umt_jax import command_line, text_tables
 from umt_jax.config import Config
 from umt_jax.data import dataset
 from umt_jax.model import networks
@@ -86,13 +86,12 @@ def step_bytes(config: Config) -> int:
 
 def table(needed: Mapping[tuple[str, str, int], Mapping[str, int]]) -> str:
     """Returns the memory of all steps, in GB, as a Markdown table."""
-    lines = [
-        "| preset | domains x batch x samples | --microbatches | "
-        + " | ".join(f"--remat={remat}" for remat in REMATS)
-        + " |",
-        "|---|---|---|" + "---|" * len(REMATS),
+    heads = (
+        *("preset", "domains x batch x samples", "--microbatches"),
+        *(f"--remat={remat}" for remat in REMATS),
+    )
+    rows = [
+        (*step, *(f"{num_bytes[remat] / 1e9:.3g}" for remat in REMATS))
+        for step, num_bytes in needed.items()
     ]
-    for (preset, shape, parts), row in needed.items():
-        cells = [preset, shape, str(parts), *(f"{row[remat] / 1e9:.3g}" for remat in REMATS)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return text_tables.markdown(heads, rows)

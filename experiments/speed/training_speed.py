@@ -14,7 +14,7 @@ from absl import flags
 
 from experiments.speed import machine, presets
 from experiments.speed.training_processes import PLAIN, VARIANTS, Worker
-from umt_jax import command_line
+from umt_jax import command_line, text_tables
 from umt_jax.audio import mu_law
 from umt_jax.config import ModelConfig
 
@@ -146,15 +146,15 @@ def step_flops(model: ModelConfig, domain_batch: int, segment_samples: int) -> i
 def table(speeds: Mapping[tuple[str, str], Sequence[Speed]]) -> str:
     """Returns all measurements by preset and batch as a Markdown table."""
     rate = machine.product_rate("float32")
-    lines = [
-        "| preset | batch | variant | step, s | steps/s | audio samples/s | GFLOP/s | of the rate "
-        "| to plain PyTorch | peak, GB | of it libraries | start, s | cached, s "
-        "| compile, s | peak then, GB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        *("preset", "batch", "variant", "step, s", "steps/s", "audio samples/s", "GFLOP/s"),
+        *("of the rate", "to plain PyTorch", "peak, GB", "of it libraries", "start, s"),
+        *("cached, s", "compile, s", "peak then, GB"),
+    )
+    cells = []
     for (preset, batch), rows in speeds.items():
         for speed in rows:
-            cells = (
+            row = (
                 preset,
                 batch,
                 speed.name,
@@ -171,5 +171,5 @@ def table(speeds: Mapping[tuple[str, str], Sequence[Speed]]) -> str:
                 "" if speed.compile_s is None else f"{speed.compile_s:.1f}",
                 "" if speed.compile_peak_bytes is None else f"{speed.compile_peak_bytes / 1e9:.2f}",
             )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            cells.append(row)
+    return text_tables.markdown(heads, cells)

@@ -117,6 +117,13 @@ def test_a_file_that_is_no_midi_is_named(tmp_path):
         midi.read(tmp_path / "a.mid")
 
 
+def test_a_pipe_under_the_name_of_a_score_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.mid")
+    (path,) = midi.find(tmp_path).values()
+    with pytest.raises(ValueError, match=r"a\.mid is not a file\. Take it out of the folder\."):
+        midi.read(path)
+
+
 def test_two_files_of_one_piece_are_refused(tmp_path):
     write_midi(tmp_path / "a.mid", [(0, 1, 60)])
     write_midi(tmp_path / "a.midi", [(0, 1, 60)])

@@ -37,4 +37,4 @@ def test_the_build_is_timed_as_a_whole_and_by_phase(tmp_path, monkeypatch):
     phases = ["scan", "decode", "augment", "mu-law", "write"]
     assert speed == build_speed.Speed("flac", dict.fromkeys(phases, 3.0), whole=3.0)
     assert next(looks) == 2 * 3 * len([*phases, "whole"])
-    assert build_speed.table([speed]).splitlines()[-1].startswith("| flac | ")
+    assert build_speed.table([speed]).splitlines()[-1].startswith("| flac ")
