@@ -5,13 +5,17 @@ import os
 import subprocess
 import sys
 
+import commands
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from conftest import random_parameters
 
 from umt_jax.audio import level, pcm, sound_files
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.config import SamplingConfig
+from umt_jax.inference import low_latency
 from umt_jax.model import networks
 from umt_jax.training import train_state
 
@@ -89,6 +93,152 @@ def test_a_pipe_can_be_written_to_a_file_and_a_file_to_a_pipe(tmp_path, trained_
     process = start(trained_dir, folder / "same.wav", "-", "--seed=4")
     output, _ = process.communicate(timeout=60)
     np.testing.assert_array_equal(np.frombuffer(output, "<i2"), expected["same"])
+
+
+@pytest.fixture(scope="module")
+def by_file_natively(trained_dir, by_file):
+    """The source's translations by way of files, by the native engine."""
+    folder, source, _ = by_file
+    flags = ("--streams=1", "--seed=4", "--engine=native")
+    command = arguments(trained_dir, folder, folder / "native", *flags)
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return source, {
+        name: soundfile.read(folder / "native" / f"{name}.Piano.wav", dtype="int16")[0]
+        for name in ("same", "double")
+    }
+
+
+def test_low_latency_gives_the_file_s_samples_a_latent_frame_at_a_time(
+    trained_dir, run_config, by_file_natively
+):
+    source, expected = by_file_natively
+    with low_latency.open_player(str(trained_dir)) as player:
+        latency = player.latency_samples
+    process = start(trained_dir, "-", "-", "--seed=4", "--latency=low", "--engine=native")
+    process.stdin.write(source[:latency].tobytes())
+    process.stdin.flush()
+    # A latent frame, while the pipe is open and more is to come.
+    early = b""
+    while len(early) < 2 * run_config.model.pool_samples:
+        early += os.read(process.stdout.fileno(), 65_536)
+    rest, errors = process.communicate(source[latency:].tobytes(), timeout=60)
+    assert process.returncode == 0
+    np.testing.assert_array_equal(np.frombuffer(early + rest, "<i2"), expected["same"])
+    delay, speed = errors.decode().splitlines()
+    assert delay == f"The translation comes {latency / RATE_HZ:.3f} s behind its source."
+    assert speed.startswith("2.6 s of sound in ") and speed.endswith(" times real time.")
+
+
+def test_low_latency_says_by_how_much_resampling_adds_to_it(trained_dir, by_file_natively):
+    source, expected = by_file_natively
+    flags = ("--seed=4", f"--input_rate={2 * RATE_HZ}", "--latency=low", "--engine=native")
+    output, errors = start(trained_dir, "-", "-", *flags).communicate(source.tobytes(), timeout=60)
+    np.testing.assert_array_equal(np.frombuffer(output, "<i2"), expected["double"])
+    with low_latency.open_player(str(trained_dir)) as player:
+        latency = player.latency_samples / RATE_HZ
+    stated = float(errors.decode().split()[3])
+    # What soxr holds back at most, counted here by single samples.
+    resampler = soxr.ResampleStream(2 * RATE_HZ, RATE_HZ, 1, dtype="float32")
+    given, behind = 0, 0.0
+    for taken in range(1, 30_000):
+        behind = max(behind, taken / (2 * RATE_HZ) - given / RATE_HZ)
+        given += len(resampler.resample_chunk(np.zeros(1, np.float32)))
+    assert stated == pytest.approx(latency + behind, abs=0.002)
+
+
+def test_a_click_is_heard_as_late_as_is_stated():
+    config = checkpoint.read_config(demo_model.path())
+    reach, at = 1024, 5000
+    emerged = {}  # By sound: of each sample, how many had come when it was generated.
+    sounds = {}
+    for name in ("silence", "click"):
+        waveform = np.zeros(8000, np.float32)
+        if name == "click":  # 0.1 s of a tone that dies away.
+            times = np.arange(800)
+            tone = np.sin(2 * np.pi * 440 / RATE_HZ * times) * np.exp(-times / 200)
+            waveform[at : at + 800] = 0.8 * tone
+        num_taken = 0
+
+        def blocks(waveform=waveform):
+            nonlocal num_taken
+            for start in range(0, len(waveform), 8):
+                num_taken = start + 8
+                yield waveform[start : start + 8]
+
+        with low_latency.open_player(demo_model.path()) as player:
+            sampling = SamplingConfig(temperature=0.0)
+            low_latency.choose(player, "Piano", sampling, seed=0)
+            stated = low_latency.delay_seconds(player, config) * player.sample_rate_hz
+            parts, taken = [], []
+            for piece in low_latency.translate(player, config, blocks()):
+                parts.append(piece.waveforms[0])
+                taken += [num_taken] * piece.waveforms.size
+        emerged[name], sounds[name] = np.array(taken), np.concatenate(parts)
+    # Until the end, after which nothing more is waited for.
+    waited = (emerged["click"] - np.arange(8000))[: 8000 - int(stated)]
+    assert stated == waited.max() == 1240
+    changed = np.flatnonzero(sounds["silence"] != sounds["click"])
+    # Not before the first latent frame that sees it, and not after the tone.
+    assert at - reach - 200 < changed[0] < at + 800
+    assert emerged["click"][at] - at <= stated
+
+
+def test_low_latency_keeps_a_level_and_says_how_long_that_takes(tmp_path, levelled):
+    folder, source = levelled
+    flags = ("--seed=4", "--latency=low", "--engine=native")
+    process = start(folder / "levelled", "-", "-", *flags)
+    live, errors = process.communicate(source.tobytes(), timeout=60)
+    assert "comes 0.500 s behind" in errors.decode() and "at -20 dBFS" in errors.decode()
+    command = arguments(folder / "plain", folder / "b.wav", tmp_path, "--seed=4", "--engine=native")
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    followed, _ = soundfile.read(tmp_path / "b.Piano.wav", dtype="int16")
+    np.testing.assert_array_equal(np.frombuffer(live, "<i2"), followed)
+
+
+@pytest.mark.parametrize(
+    ("flags", "domain", "message"),
+    [
+        (["--latency=fast"], "Piano", "--latency=fast is not known. Use high or low."),
+        (
+            ["--latency=low"],
+            "Piano",
+            "--latency=low plays in C++, not with --engine=scan. Leave one of them out.",
+        ),
+        (
+            ["--latency=low", "--engine=auto", "--weights=bfloat16"],
+            "Piano",
+            "--latency=low keeps weights in float32, not --weights=bfloat16. Leave one of them "
+            "out.",
+        ),
+        (
+            ["--latency=low", "--engine=native"],
+            "Piano,Cello",
+            "--latency=low plays one domain, not 2. Name one, or leave it out.",
+        ),
+    ],
+)
+def test_what_low_latency_cannot_take_is_one_line(tmp_path, trained_dir, flags, domain, message):
+    words = arguments(trained_dir, "-", tmp_path / "out", *flags, domain=domain)[2:]
+    finished = commands.run(*words)
+    assert (finished.returncode, finished.stderr) == (1, f"error: {message}\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_low_latency_is_for_what_comes_through_a_pipe(tmp_path, trained_dir, by_file):
+    folder, _, _ = by_file
+    flags = ("--latency=low", "--engine=native")
+    finished = commands.run(*arguments(trained_dir, folder, tmp_path / "out", *flags)[2:])
+    assert finished.stderr == (
+        "error: --latency=low is for --input=-, sound that comes while it is translated. Leave it "
+        "out.\n"
+    )
+    process = start(trained_dir, "-", tmp_path / "out", *flags)
+    _, errors = process.communicate((folder / "same.wav").read_bytes(), timeout=60)
+    assert process.returncode == 1
+    assert errors.decode().splitlines()[-1] == (
+        "error: --latency=low takes raw samples as they come, and --input=- brought a sound file. "
+        "Leave --latency out: a file is translated once it is there."
+    )
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "AIFF", "CAF"])

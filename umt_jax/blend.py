@@ -185,7 +185,7 @@ def write_mixtures(
     num_frames = len(model.domains) * sum(map(len, mixtures))
     with (
         tqdm.tqdm(total=num_frames / model.frame_rate_hz, unit=" s of sound", disable=None) as bar,
-        writers.Outputs(jobs, model, None) as under_way,
+        writers.Outputs(jobs, model.domains, model.sample_rate_hz, None) as under_way,
     ):
         for piece in pieces:
             under_way.write(piece)

@@ -11,12 +11,14 @@ the pipe is closed:
 
     ... | python -m umt_jax.infer --checkpoint=runs/demo --input=- --domain=Cello --output=- | ...
 
+--latency=low translates them a latent frame at a time, not half a second.
+
 Without --checkpoint the model that ships with umt_jax translates.
 """
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +28,16 @@ from absl import flags
 from umt_jax import command_line, storage, translator
 from umt_jax.audio import pcm, sound_files
 from umt_jax.checkpoints import checkpoint, demo_model
-from umt_jax.config import SamplingConfig
+from umt_jax.config import Config, SamplingConfig
 from umt_jax.data import latent_file
-from umt_jax.generation import validation
+from umt_jax.generation import scheduler, validation
 from umt_jax.generation.segments import Window
 from umt_jax.inference import flags as infer_flags
-from umt_jax.inference import generation_flags, planning, writers
+from umt_jax.inference import generation_flags, low_latency, planning, writers
 
 # Without the total: it is a guess from the files' headers, and tqdm drops it once it is exceeded.
 _BAR_FORMAT = "{l_bar}{bar}| {n:.1f} s of sound [{elapsed}<{remaining}]"
+_NOBODY_READS = "Ended: whatever read --output=- has closed it."
 
 
 def main() -> None:
@@ -55,6 +58,9 @@ def main() -> None:
     if not jobs:
         raise ValueError(_summary([], unwritten, "", 0))
     domains = [name for name in config.domains if any(name in job.outputs for job in jobs)]
+    if args.latency == "low":
+        _translate_at_low_latency(args, workdir, jobs, domains, sampling, standard_output)
+        return
     model = translator.load(
         workdir,
         domains=domains,
@@ -77,14 +83,18 @@ def main() -> None:
             standard_output=standard_output,
         )
     except BrokenPipeError:
-        command_line.say("Ended: whatever read --output=- has closed it.", error=True)
+        command_line.say(_NOBODY_READS, error=True)
     for line in filter(None, passed_over):
         command_line.say(line)
+    failures.outputs[:0] = unwritten
+    _end(jobs, failures, "translated" if domains else "encoded")
+
+
+def _end(jobs: Sequence[planning.Job], failures: "Failures", done: str) -> None:
+    """Says what was written; raises `ValueError` for what was not."""
     _say_what_was_written([path for path in planning.files_of(jobs) if path.exists()])
-    unwritten += failures.outputs
-    if failures.inputs or unwritten:
-        done = "translated" if domains else "encoded"
-        raise ValueError(_summary(failures.inputs, unwritten, done, len(jobs)))
+    if failures.inputs or failures.outputs:
+        raise ValueError(_summary(failures.inputs, failures.outputs, done, len(jobs)))
 
 
 def _say_what_was_written(paths: Sequence[Path]) -> None:
@@ -223,7 +233,6 @@ def translate(
         OSError: The disk is full.
         BrokenPipeError: Nobody reads standard output any more.
     """
-    rate_hz = model.sample_rate_hz
     if not jobs:
         return Failures()
     is_live = any(job.source is None or None in job.outputs.values() for job in jobs)
@@ -240,16 +249,26 @@ def translate(
         num_streams=min(num_streams, parallel_segments * len(jobs)),
         parallel_segments=parallel_segments,
     )
+    progress = tqdm.tqdm(
+        total=len(model.domains) * sum(seconds_there),
+        bar_format=_BAR_FORMAT,
+        disable=True if is_live else None,
+    )
+    outputs = writers.Outputs(jobs, model.domains, model.sample_rate_hz, standard_output)
+    return _write(pieces, outputs, progress, model.sample_rate_hz, standard_input)
+
+
+def _write(
+    pieces: Iterable[scheduler.Piece],
+    outputs: writers.Outputs,
+    progress: tqdm.tqdm,
+    rate_hz: int,
+    standard_input: pcm.Reader | None,
+) -> Failures:
+    """Writes pieces as they are generated; says how fast that was. Returns as `translate`."""
     failures = Failures()
     num_samples, started = 0, time.monotonic()
-    with (
-        tqdm.tqdm(
-            total=len(model.domains) * sum(seconds_there),
-            bar_format=_BAR_FORMAT,
-            disable=True if is_live else None,
-        ) as progress,
-        writers.Outputs(jobs, model, standard_output) as under_way,
-    ):
+    with progress, outputs as under_way:
         for piece in pieces:
             under_way.write(piece)
             if piece.error:
@@ -268,6 +287,57 @@ def translate(
     return failures
 
 
+def _translate_at_low_latency(
+    args: flags.FlagValues,
+    workdir: str,
+    jobs: list[planning.Job],
+    domains: Sequence[str],
+    sampling: SamplingConfig,
+    standard_output: int | None,
+) -> None:
+    """Translates standard input, the one job, a latent frame at a time."""
+    if len(domains) != 1:
+        raise ValueError(
+            f"--latency=low plays one domain, not {len(domains)}. Name one, or leave it out."
+        )
+    config = checkpoint.read_config(workdir, args.step)
+    with low_latency.open_player(workdir, args.step) as player:
+        low_latency.choose(player, domains[0], sampling, args.seed)
+        rate_hz = player.sample_rate_hz
+        jobs, unwritten = planning.make_folders(jobs)
+        input_rate_hz = args.input_rate or rate_hz
+        reader = pcm.Reader(0, sample_rate_hz=input_rate_hz)
+        delay = low_latency.delay_seconds(player, config)
+        delay += sound_files.resampling_delay_seconds(input_rate_hz, rate_hz)
+        command_line.say(f"The translation comes {delay:.3f} s behind its source.", error=True)
+        if reader.is_sound_file():
+            raise ValueError(
+                "--latency=low takes raw samples as they come, and --input=- brought a sound file. "
+                "Leave --latency out: a file is translated once it is there."
+            )
+        _say_of_level(config)
+        blocks = sound_files.resample_blocks(reader.decode(), to_hz=rate_hz)
+        pieces = low_latency.translate(player, config, blocks)
+        outputs = writers.Outputs(jobs, domains, rate_hz, standard_output)
+        failures = Failures(outputs=unwritten)
+        try:
+            if jobs:
+                failures += _write(pieces, outputs, tqdm.tqdm(disable=True), rate_hz, reader)
+        except BrokenPipeError:
+            command_line.say(_NOBODY_READS, error=True)
+    _end(jobs, failures, "translated")
+
+
+def _say_of_level(config: Config) -> None:
+    if config.model.rms_dbfs is not None:
+        command_line.say(
+            f"The model plays sounds at {config.model.rms_dbfs:g} dBFS. That of the "
+            "source is known at its end alone: its gain is decided by the first half second, "
+            "then follows what was heard.",
+            error=True,
+        )
+
+
 def _windows(
     model: translator.Translator, source: Path | None, standard_input: pcm.Reader | None
 ) -> Iterator[Window]:
@@ -278,13 +348,7 @@ def _windows(
             with standard_input.as_file() as path:
                 yield from _windows_of_piped(model, path)
             return
-        if model.config.model.rms_dbfs is not None:
-            command_line.say(
-                f"The model plays sounds at {model.config.model.rms_dbfs:g} dBFS. That of the "
-                "source is known at its end alone: its gain is decided by the first half second, "
-                "then follows what was heard.",
-                error=True,
-            )
+        _say_of_level(model.config)
         blocks = sound_files.resample_blocks(standard_input.decode(), to_hz=model.sample_rate_hz)
         yield from model.encode_blocks(blocks)
     elif latent_file.is_latent_file(source):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from umt_jax.checkpoints import model_file
+from umt_jax.core import library
 
 
 @pytest.fixture(scope="module")
 def core():
-    return core_library.library()
+    return library.functions()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ BIAS, KERNEL = "decoders.logits.bias", "encoder.layers.mix.kernel"
 )
 def test_a_damaged_or_foreign_file_is_refused(core, tmp_path, tiny_file, change, message):
     file = change(tiny_file)
-    model, error = core_library.load(core, file)
+    model, error = library.load(file)
     assert model is None
     assert re.search(message, error), error
     path = tmp_path / "model.safetensors"
@@ -95,12 +96,12 @@ def test_a_damaged_or_foreign_file_is_refused(core, tmp_path, tiny_file, change,
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_by_the_core(core, tiny_file, values, message):
-    model, error = core_library.load(core, changed(tiny_file, metadata(**values)))
+    model, error = library.load(changed(tiny_file, metadata(**values)))
     assert model is None and message in error, error
 
 
 def test_a_model_of_more_memory_than_allowed_is_refused(core, tiny_file):
-    model, error = core_library.load(core, tiny_file, most_bytes=10_000)
+    model, error = library.load(tiny_file, most_bytes=10_000)
     assert model is None and "MB of memory, more than" in error
 
 
@@ -108,7 +109,7 @@ def test_no_change_of_a_byte_in_the_header_breaks_the_core(core, tiny_file, rng)
     for position in rng.integers(0, start(tiny_file), 500):
         file = bytearray(tiny_file)
         file[position] ^= 1 << rng.integers(8)
-        model, error = core_library.load(core, bytes(file))
+        model, error = library.load(bytes(file))
         assert (model is None) == (error != "")
         if model:
             waveform = np.zeros(500, np.float32)

@@ -16,14 +16,14 @@ import umt_jax
 from umt_jax.audio import level
 from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import SamplingConfig
-from umt_jax.core import compiler
+from umt_jax.core import compiler, library
 from umt_jax.model.networks import Networks
 from umt_jax.translator import Translator
 
 
 @pytest.fixture(scope="module")
 def core():
-    return core_library.library()
+    return library.functions()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def shipped(core, tmp_path_factory):
     workdir = demo_model.path()
     config, parameters, *_ = checkpoint.to_share(workdir)
     path = core_library.file_of(tmp_path_factory.mktemp("model"), config, parameters)
-    model, error = core_library.load(core, path.read_bytes())
+    model, error = library.load(path.read_bytes())
     assert error == ""
     yield path, model
     core.umt_model_free(model)
@@ -81,9 +81,8 @@ def test_the_core_plays_models_of_any_sizes_and_conventions(core, tmp_path, tiny
     )
     parameters = random_parameters(Networks(config))
     translator = Translator(config, parameters, engine="native")
-    model, error = core_library.load(
-        core, core_library.file_of(tmp_path, config, parameters).read_bytes()
-    )
+    file = core_library.file_of(tmp_path, config, parameters).read_bytes()
+    model, error = library.load(file)
     assert error == ""
     assert core.umt_model_domain(model, 1) == b"Flute"
     assert core.umt_model_domain(model, 3) is None
@@ -97,16 +96,31 @@ def test_the_core_plays_models_of_any_sizes_and_conventions(core, tmp_path, tiny
     core.umt_model_free(model)
 
 
-def test_the_first_sample_comes_as_soon_as_the_latency_says(core, shipped):
-    stream = core_library.Stream(core, shipped[1])
-    latency = core.umt_stream_latency(stream.stream)
-    waveform = glide(latency)
-    assert stream.push(waveform[:-1]) == latency - 1
-    assert len(stream.pull(1)) == 0
-    assert stream.push(waveform[-1:]) == 1
-    assert len(stream.pull(1000)) == 200
+@pytest.mark.parametrize("pool_samples", [200, 7, 24, 1])
+def test_every_sample_comes_as_soon_as_the_latency_says_and_one_not_before(
+    core, tmp_path, tiny_config, pool_samples
+):
+    sizes = {"pool_samples": pool_samples, "encoder_layers": 7}
+    config = dataclasses.replace(
+        tiny_config,
+        model=dataclasses.replace(tiny_config.model, **sizes),
+        training=dataclasses.replace(tiny_config.training, segment_samples=pool_samples * 168),
+    )
+    parameters = random_parameters(Networks(config))
+    model, error = library.load(core_library.file_of(tmp_path, config, parameters).read_bytes())
+    assert error == ""
+    stream = core_library.Stream(core, model)
+    waited, num_pulled = [], 0
+    for num_pushed, sample in enumerate(glide(3000), start=1):
+        assert stream.push(np.array([sample], np.float32)) == 1
+        count = len(stream.pull(3000))
+        waited += [num_pushed - t for t in range(num_pulled, num_pulled + count)]
+        num_pulled += count
+    reach = config.model.encoder_blocks * 127 + 1
+    assert max(waited) == core.umt_stream_latency(stream.stream)
     # A latent frame, and what the encoder sees behind it, within one hop of samples.
-    assert 200 + 1023 <= latency < 200 + 1023 + 24
+    assert pool_samples + reach <= max(waited) < pool_samples + reach + 24
+    core.umt_model_free(model)
 
 
 def test_a_stream_takes_no_more_than_it_can_keep(core, shipped):
@@ -196,7 +210,7 @@ def test_the_audio_path_neither_allocates_nor_calls_the_system(shipped, tmp_path
     root = Path(compiler.__file__).parents[2]
     subprocess.run(
         ["g++", "-std=c++17", "-O1", "-march=native", "-w", f"-I{root}", source]
-        + [core_library.SOURCE, "-o", program],
+        + [library.SOURCE, "-o", program],
         check=True,
     )
     finished = subprocess.run([program, shipped[0]], capture_output=True, text=True, check=False)

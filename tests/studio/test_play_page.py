@@ -103,8 +103,8 @@ def test_a_file_is_played_as_every_instrument_as_by_the_native_core(page, tmp_pa
     page.fill("#temperature", temperature)
     upload(page, tmp_path / "tone.wav")
     wait_for(page, "Done.")
-    core = core_library.library()
-    model, _ = core_library.load(core, (PAGE / "model.safetensors").read_bytes())
+    core = library.functions()
+    model, _ = library.load((PAGE / "model.safetensors").read_bytes())
     for domain, name in enumerate(("Cello", "Flute", "Piano")):
         samples, rate_hz = downloaded(page, name, tmp_path)
         assert rate_hz == RATE_HZ

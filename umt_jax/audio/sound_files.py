@@ -180,12 +180,16 @@ def _check_scale(path: Path, block: np.ndarray) -> None:
         raise SoundFileError(path, f"holds samples of {peak:.4g}, where full scale is 1: {remedy}")
 
 
-def resample_blocks(blocks: Iterable[tuple[int, Waveform]], *, to_hz: int) -> Iterator[Waveform]:
+def resample_blocks(
+    blocks: Iterable[tuple[int, Waveform]], *, to_hz: int, is_live: bool = False
+) -> Iterator[Waveform]:
     """Resamples a waveform that comes in blocks.
 
     Args:
         blocks: Its rate and the next samples, float32, [any]. A new rate begins a new recording.
         to_hz: Rate of what is returned.
+        is_live: Holds back 0.03 s rather than up to 0.18 s, by the filters that soxr has for rates
+            that vary. Errors lie 110 dB below the sound rather than 130. Needs soxr 1.1.
 
     Yields:
         Consecutive blocks, float32, [T], T above 0. How the waveform was cut changes no sample.
@@ -193,15 +197,36 @@ def resample_blocks(blocks: Iterable[tuple[int, Waveform]], *, to_hz: int) -> It
     for rate_hz, run in itertools.groupby(blocks, key=lambda block: block[0]):
         waveforms: Iterator[Waveform] = (waveform for _, waveform in run)
         if rate_hz != to_hz:
-            waveforms = _resampled(waveforms, rate_hz, to_hz)
+            waveforms = _resampled(waveforms, rate_hz, to_hz, is_live)
         yield from (waveform for waveform in waveforms if waveform.size)
 
 
-def _resampled(waveforms: Iterable[Waveform], from_hz: int, to_hz: int) -> Iterator[Waveform]:
-    resampler = soxr.ResampleStream(from_hz, to_hz, num_channels=1, dtype="float32")
+def _resampled(
+    waveforms: Iterable[Waveform], from_hz: int, to_hz: int, is_live: bool
+) -> Iterator[Waveform]:
+    options = {"vr": True} if is_live else {}
+    resampler = soxr.ResampleStream(from_hz, to_hz, num_channels=1, dtype="float32", **options)
     for waveform in waveforms:
         yield resampler.resample_chunk(waveform)
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def resampling_delay_seconds(from_hz: int, to_hz: int, *, is_live: bool = False) -> float:
+    """Returns by how much at most what `resample_blocks` gives comes behind what it takes.
+
+    Measured over two seconds of silence, in blocks of a millisecond: of soxr it is no fixed number.
+    """
+    if from_hz == to_hz:
+        return 0.0
+    block = np.zeros(max(1, from_hz // 1000), np.float32)
+    taken = given = 0
+    delay = 0.0
+    silence = _resampled(itertools.repeat(block), from_hz, to_hz, is_live)
+    for resampled in itertools.islice(silence, 2 * from_hz // block.size):
+        taken += block.size
+        delay = max(delay, taken / from_hz - given / to_hz)
+        given += resampled.size
+    return delay
 
 
 def read(path: str | os.PathLike[str], *, sample_rate_hz: int) -> Waveform:

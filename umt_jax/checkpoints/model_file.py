@@ -44,10 +44,18 @@ def write(
     licence: str = "",
     source: str = "",
 ) -> None:
-    """Writes a model to one file; it appears when it is whole.
+    """Writes `pack` to a file; it appears when it is whole."""
+    file = pack(config, parameters, licence=licence, source=source)
+    with storage.whole_file(storage.path(os.fspath(path))) as unfinished:
+        unfinished.write_bytes(file)
+
+
+def pack(
+    config: Config, parameters: NetworkParameters, *, licence: str = "", source: str = ""
+) -> bytes:
+    """Returns a model as the bytes of one file.
 
     Args:
-        path: The file.
         config: Sizes, domains, and how it is played.
         parameters: Float16 or float32 arrays, which keep their type.
         licence: Of the weights.
@@ -75,9 +83,8 @@ def write(
         start = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # So that arrays begin at a multiple of 8.
-    with storage.whole_file(storage.path(os.fspath(path))) as unfinished:
-        parts = [len(text).to_bytes(8, "little"), text, *(array.tobytes() for array in arrays)]
-        unfinished.write_bytes(b"".join(parts))
+    parts = [len(text).to_bytes(8, "little"), text, *(array.tobytes() for array in arrays)]
+    return b"".join(parts)
 
 
 def read_config(path: str | os.PathLike[str]) -> Config:

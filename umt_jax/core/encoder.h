@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "umt_jax/core/model.h"
@@ -44,9 +45,12 @@ class Encoder {
     time_ = 0;
   }
 
-  // Samples that must have come before the first latent frame is there.
+  // A latent frame is there once so many samples have come, counted from its first. Hops end
+  // anywhere in a frame, though no nearer to the sample that is needed than their common divisor.
   int64_t Latency() const {
-    return (model_.sizes.Reach() + model_.sizes.pool + kHop - 1) / kHop * kHop;
+    const int64_t needed = model_.sizes.Reach() + model_.sizes.pool;
+    const int64_t divisor = std::gcd(model_.sizes.pool, kHop);
+    return (needed + divisor - 1) / divisor * divisor + kHop - divisor;
   }
 
   // Takes the next kHop inputs, of which those from `end` on lie after the recording; `latent` is

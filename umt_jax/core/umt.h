@@ -51,7 +51,7 @@ int umt_stream_set_seed(umt_stream* stream, uint32_t seed);
 int umt_stream_set_temperature(umt_stream* stream, float temperature); /* 0 or more. */
 int umt_stream_set_top_p(umt_stream* stream, float top_p);             /* In (0, 1]. */
 
-/* Samples that must have been pushed before the first can be pulled. */
+/* Output sample t can be pulled, at the latest, once t + umt_stream_latency samples were pushed. */
 int64_t umt_stream_latency(const umt_stream* stream);
 /* Takes samples and encodes them; returns how many it took: fewer than `count` where output must be
  * pulled first. What is no finite number counts as 0. */

@@ -12,6 +12,8 @@ from umt_jax.inference import generation_flags
 
 flags.disclaim_key_flags()  # They are flags of the command, whose --help lists them.
 
+_LATENCIES = ("high", "low")
+
 
 def define_flags() -> None:
     """Declares this command's flags."""
@@ -29,6 +31,13 @@ def define_flags() -> None:
         None,
         "Samples per second of --input=-. Default: the model's rate.",
         lower_bound=1,
+    )
+    flags.DEFINE_string(
+        "latency",
+        "high",
+        "Of --input=-: high encodes half a second at once; low encodes each latent frame as soon "
+        "as the sound behind it that the encoder needs is there, in C++ and on one core, for one "
+        "domain. The samples are the same.",
     )
     flags.DEFINE_list("domain", None, "Domains to translate to, separated by commas, or 'all'.")
     path_flags.define(
@@ -115,7 +124,27 @@ def check_flags(args: flags.FlagValues) -> None:
             "--parallel_segments cuts recordings whose end is known; --input=- has none. Leave it "
             "out."
         )
+    if args.latency not in _LATENCIES:
+        raise ValueError(f"--latency={args.latency} is not known. Use {' or '.join(_LATENCIES)}.")
+    if args.latency == "low":
+        _check_low_latency(args)
     if args.input != ["-"] and args.input_rate is not None:
         raise ValueError("--input_rate is for --input=-. Sound files say their rate themselves.")
     if args.output == "-" and os.isatty(1):
         raise ValueError("--output=- would write samples to a terminal. Pipe it into something.")
+
+
+def _check_low_latency(args: flags.FlagValues) -> None:
+    if args.input != ["-"]:
+        raise ValueError(
+            "--latency=low is for --input=-, sound that comes while it is translated. Leave it out."
+        )
+    if args.engine not in ("auto", "native"):
+        raise ValueError(
+            f"--latency=low plays in C++, not with --engine={args.engine}. Leave one of them out."
+        )
+    if args.weights != "float32":
+        raise ValueError(
+            f"--latency=low keeps weights in float32, not --weights={args.weights}. Leave one of "
+            "them out."
+        )

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from umt_jax import command_line, storage, translator
+from umt_jax import command_line, storage
 from umt_jax.audio import pcm, sound_files
 from umt_jax.generation import scheduler
 from umt_jax.inference import planning
@@ -22,17 +22,20 @@ class Outputs:
     def __init__(
         self,
         jobs: Sequence[planning.Job],
-        model: translator.Translator,
+        domains: Sequence[str],
+        sample_rate_hz: int,
         standard_output: int | None,
     ) -> None:
         """Opens nothing yet.
 
         Args:
             jobs: What each recording's outputs are.
-            model: What translates; its domains are those of the pieces, in order.
+            domains: Those of the pieces, in order.
+            sample_rate_hz: Of the pieces.
             standard_output: Descriptor of it, if a job writes there.
         """
-        self._jobs, self._model, self._standard_output = jobs, model, standard_output
+        self._jobs, self._standard_output = jobs, standard_output
+        self._domains, self._sample_rate_hz = domains, sample_rate_hz
         self._writers: dict[int, dict[str, Writer]] = {}
         self.failures: list[str] = []
 
@@ -55,7 +58,7 @@ class Outputs:
                 with self._failures_noted():
                     self._writers[recording][domain] = self._writer(path).__enter__()
         writers = self._writers[recording]
-        for domain, waveform in zip(self._model.domains, piece.waveforms, strict=True):
+        for domain, waveform in zip(self._domains, piece.waveforms, strict=True):
             if domain in writers:
                 with self._failures_noted():
                     try:
@@ -93,4 +96,4 @@ class Outputs:
         if path is None:
             assert self._standard_output is not None
             return pcm.Writer(self._standard_output)
-        return sound_files.SoundFileWriter(path, sample_rate_hz=self._model.sample_rate_hz)
+        return sound_files.SoundFileWriter(path, sample_rate_hz=self._sample_rate_hz)
