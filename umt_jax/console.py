@@ -15,6 +15,7 @@ MODULES = {
     "umt-font-check": "data_prep.font_check",
     "umt-import": "umt_jax.published",
     "umt-listening": "experiments.listening",
+    "umt-live": "umt_jax.live",
     "umt-musicnet": "data_prep.musicnet",
     "umt-pictures": "experiments.pictures",
     "umt-protocols": "experiments.protocols",

@@ -1,0 +1,1 @@
+"""Plays a sound card's input as another instrument, while it comes."""
