@@ -17,7 +17,7 @@ def aligned(
             others to the right.
     """
     sides = ["left", *["right"] * (len(heads) - 2), last][: len(heads)]
-    # The titles as a row, since tabulate would align them otherwise and pad short columns.
+    # Titles are a row: tabulate widens columns by two spaces whose title is wider than their cells.
     table = tabulate.tabulate(
         [heads, *rows], tablefmt="plain", disable_numparse=True, colalign=sides
     )
