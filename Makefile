@@ -6,8 +6,10 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 CPP := umt_jax/generation/engines/native.cc umt_jax/core/umt.cc tests/core/audio_path.cc
 CPP_HEADERS := $(wildcard umt_jax/core/*.h)
+# Formatted as the rest; compiled by `make plugins` alone, since they need headers from elsewhere.
+CPP_PLUGINS := $(wildcard umt_jax/core/plugins/*.h umt_jax/core/plugins/*.cc) tests/core/engine_threads.cc
 
-.PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format page docs clean
+.PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format page plugins docs clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
@@ -23,8 +25,9 @@ help:
 	@echo "make lint       ruff and mypy; clang-format, and the C++ compilers' warnings"
 	@echo "make format     let ruff and clang-format format the code"
 	@echo "make page       compile the core for docs/play, the page that translates in a browser"
+	@echo "make plugins    compile the plug-in for audio workstations (LV2) into build/umt.lv2"
 	@echo "make docs       the documentation as a site; then open site/index.html"
-	@echo "make clean      remove .venv, .venv-docs, .venv-ends, demo/ and site/"
+	@echo "make clean      remove .venv, .venv-docs, .venv-ends, build/, demo/ and site/"
 
 .venv/installed: requirements.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -97,7 +100,7 @@ lint: .venv/installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
-	$(BIN)/clang-format --dry-run --Werror $(CPP) $(CPP_HEADERS)
+	$(BIN)/clang-format --dry-run --Werror $(CPP) $(CPP_HEADERS) $(CPP_PLUGINS)
 	$(MAKE) --no-print-directory lint-cpp
 
 # For this machine, and on x86-64 for all branches of the code, by those compilers that are there.
@@ -118,10 +121,13 @@ lint-cpp: .venv/installed
 format: .venv/installed
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
-	$(BIN)/clang-format -i $(CPP) $(CPP_HEADERS)
+	$(BIN)/clang-format -i $(CPP) $(CPP_HEADERS) $(CPP_PLUGINS)
 
 page: .venv/installed
 	PATH="$$PWD/$(BIN):$$PATH" .ci/page
+
+plugins:
+	.ci/plugins
 
 .venv-docs/installed: docs/requirements.txt
 	$(PYTHON) -m venv .venv-docs
@@ -133,4 +139,4 @@ docs: .venv-docs/installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-docs .venv-ends demo site
+	rm -rf .venv .venv-docs .venv-ends build demo site

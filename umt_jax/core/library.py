@@ -127,8 +127,9 @@ class Player:
                 raise ValueError(f"{name}={value} is not allowed.")
 
     def push(self, waveform: Waveform) -> int:
-        """Takes float32 samples, [T]; returns how many: fewer where some must be pulled first."""
-        return functions().umt_stream_push(self._stream, waveform, waveform.size)
+        """Takes samples, [T]; returns how many: fewer where some must be pulled first."""
+        samples = np.ascontiguousarray(waveform, np.float32)
+        return functions().umt_stream_push(self._stream, samples, samples.size)
 
     def pull(self, count: int) -> Float[np.ndarray, "_"]:
         """Generates and returns what can be, float32, at most `count` samples."""

@@ -1,0 +1,421 @@
+"""The plug-in in hosts of LV2: one of the test's own, through ctypes, and Debian's lv2apply."""
+
+import ctypes
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import core_library
+import numpy as np
+import pytest
+import soundfile
+from conftest import random_parameters
+from tones import glide
+
+from umt_jax.core import library
+from umt_jax.model.networks import Networks
+
+ROOT = Path(__file__).parents[2]
+URI = b"urn:umt_jax:translator"
+HEADERS = [Path("/usr/include/lv2/core/lv2.h"), Path("/usr/include/speex/speex_resampler.h")]
+IN, OUT, DOMAIN, TEMPERATURE, WET, LEVEL, FREEWHEEL, LATENCY, DROPOUTS = range(9)
+RATE_HZ = 16_000  # Of the tiny model.
+MODEL = f"{URI.decode()}#model"
+ATOM, PATCH = "http://lv2plug.in/ns/ext/atom#", "http://lv2plug.in/ns/ext/patch#"
+URID, STATE = "http://lv2plug.in/ns/ext/urid#", "http://lv2plug.in/ns/ext/state#"
+WORKER = "http://lv2plug.in/ns/ext/worker#"
+_POINTER, _SIZE, _NUMBER = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32
+_MAP = ctypes.CFUNCTYPE(_NUMBER, _POINTER, ctypes.c_char_p)
+_SCHEDULE = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _NUMBER, _POINTER)
+_STORE = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _NUMBER, _POINTER, _SIZE, _NUMBER, _NUMBER)
+_RETRIEVE = ctypes.CFUNCTYPE(_POINTER, _POINTER, _NUMBER, _POINTER, _POINTER, _POINTER)
+
+pytestmark = [
+    pytest.mark.skipif(
+        not all(path.exists() for path in HEADERS),
+        reason="needs LV2 and speexdsp (Debian: apt install lv2-dev libspeexdsp-dev)",
+    ),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
+]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, tiny_config):
+    """A folder of plug-ins, with a tiny model in it."""
+    folder = tmp_path_factory.mktemp("plugins")
+    model = tmp_path_factory.mktemp("model")  # Hosts take all that lies beside a bundle for one.
+    file = core_library.file_of(model, tiny_config, random_parameters(Networks(tiny_config)))
+    command = [ROOT / ".ci" / "plugins", folder, file]
+    environment = {**os.environ, "UMT_JAX_FLAGS": "-O1"}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout == f"Written: {folder / 'umt.lv2'}\n"
+    return folder / "umt.lv2"
+
+
+@pytest.fixture(scope="module")
+def resampling(tmp_path_factory):
+    """A function that resamples to another rate and back."""
+    folder = tmp_path_factory.mktemp("resampling")
+    (folder / "there_and_back.cc").write_text(
+        '#include "umt_jax/core/plugins/resampler.h"\n'
+        'extern "C" int64_t there_and_back(const float* in, int64_t count, int from, int to, '
+        "float* out, double* delay) {\n"
+        "  umt::Resampler there(from, to), back(to, from);\n"
+        "  std::vector<float> middle, end;\n"
+        "  for (int64_t i = 0; i < count; i += 100) {\n"
+        "    middle.clear();\n"
+        "    there.Process(in + i, std::min<int64_t>(100, count - i), middle);\n"
+        "    back.Process(middle.data(), (int64_t)middle.size(), end);\n"
+        "  }\n"
+        "  std::copy(end.begin(), end.end(), out);\n"
+        "  *delay = there.Delay() + back.Delay();\n"
+        "  return (int64_t)end.size();\n}\n"
+    )
+    command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", f"-I{ROOT}", "there_and_back.cc"]
+    subprocess.run([*command, "-o", "a.so", "-lspeexdsp"], cwd=folder, check=True)
+    function = ctypes.CDLL(str(folder / "a.so")).there_and_back
+    floats, number = np.ctypeslib.ndpointer(np.float32), ctypes.c_int
+    function.restype = ctypes.c_int64
+    function.argtypes = [floats, ctypes.c_int64, number, number, floats, ctypes.c_void_p]
+    return function
+
+
+class Descriptor(ctypes.Structure):
+    handle, size = ctypes.c_void_p, ctypes.c_uint32
+    _fields_ = [
+        ("uri", ctypes.c_char_p),
+        (
+            "instantiate",
+            ctypes.CFUNCTYPE(handle, handle, ctypes.c_double, ctypes.c_char_p, handle),
+        ),
+        ("connect_port", ctypes.CFUNCTYPE(None, handle, size, handle)),
+        ("activate", handle),
+        ("run", ctypes.CFUNCTYPE(None, handle, size)),
+        ("deactivate", handle),
+        ("cleanup", ctypes.CFUNCTYPE(None, handle)),
+        ("extension_data", handle),
+    ]
+
+
+class Instance:
+    """One instance of the plug-in, whose host renders a file."""
+
+    def __init__(self, bundle, rate_hz, *, ports=None, features=None):
+        self.library = ctypes.CDLL(str(bundle / "umt.so"))
+        self.library.lv2_descriptor.restype = ctypes.POINTER(Descriptor)
+        self.descriptor = self.library.lv2_descriptor(0).contents
+        assert self.descriptor.uri == URI and not self.library.lv2_descriptor(1)
+        self.handle = self.descriptor.instantiate(None, rate_hz, f"{bundle}/".encode(), features)
+        self.controls = {port: ctypes.c_float(0) for port in range(DOMAIN, DROPOUTS + 1)}
+        for port, value in self.controls.items():
+            self.descriptor.connect_port(self.handle, port, ctypes.addressof(value))
+        self.tell(None)
+        self.set({WET: 1, FREEWHEEL: 1, **(ports or {})})
+
+    def tell(self, message):
+        """Connects a sequence of messages, or none."""
+        self.message = message
+        address = ctypes.addressof(message) if message else None
+        self.descriptor.connect_port(self.handle, DROPOUTS + 1, address)
+
+    def set(self, ports):
+        for port, value in ports.items():
+            self.controls[port].value = value
+
+    def run(self, waveform, blocks):
+        """Returns the output; blocks are as long as these, in turn."""
+        parts, turn = [], 0
+        while len(waveform):
+            block = np.array(waveform[: blocks[turn % len(blocks)]], np.float32)
+            waveform, out = waveform[len(block) :], np.full(len(block), 9, np.float32)
+            self.descriptor.connect_port(self.handle, IN, block.ctypes.data)
+            self.descriptor.connect_port(self.handle, OUT, out.ctypes.data)
+            self.descriptor.run(self.handle, len(block))
+            parts.append(out)
+            turn += 1
+        return np.concatenate(parts)
+
+    def close(self):
+        self.descriptor.cleanup(self.handle)
+
+
+class Pair(ctypes.Structure):
+    _fields_ = [("first", _POINTER), ("second", _POINTER)]
+
+
+class Host:
+    """A host that keeps state and has a worker, which works when it is told to."""
+
+    def __init__(self):
+        self.numbers, self.state, self.asked, self.kept = {}, {}, [], []
+        callbacks = {
+            f"{URID}map": _MAP(self._number),
+            f"{WORKER}schedule": _SCHEDULE(self._schedule),
+        }
+        features = [Pair(self._text(uri), self._struct(call)) for uri, call in callbacks.items()]
+        addresses = [ctypes.addressof(feature) for feature in features]
+        self.features = (_POINTER * (len(features) + 1))(*addresses, None)
+        self.kept += features
+
+    def _text(self, text):
+        self.kept.append(ctypes.c_char_p(text.encode()))
+        return ctypes.cast(self.kept[-1], _POINTER).value
+
+    def _struct(self, call):
+        self.kept += [call, Pair(None, ctypes.cast(call, _POINTER))]
+        return ctypes.addressof(self.kept[-1])
+
+    def _number(self, handle, uri):
+        return self.numbers.setdefault(uri.decode(), len(self.numbers) + 1)
+
+    def number(self, uri):
+        return self._number(None, uri.encode())
+
+    def _schedule(self, handle, size, data):
+        self.asked.append(ctypes.string_at(data, size))
+        return 0
+
+    def _functions(self, instance, interface):
+        find = ctypes.CFUNCTYPE(_POINTER, ctypes.c_char_p)(instance.descriptor.extension_data)
+        return Pair.from_address(find(interface.encode()))
+
+    def work(self, instance):
+        """Does what was asked for, and gives the plug-in what came of it."""
+        functions = self._functions(instance, f"{WORKER}interface")
+        respond_type = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _NUMBER, _POINTER)
+        answers = []
+        respond = respond_type(
+            lambda _, size, data: answers.append(ctypes.string_at(data, size)) or 0
+        )
+        work_type = ctypes.CFUNCTYPE(
+            ctypes.c_int, _POINTER, respond_type, _POINTER, _NUMBER, ctypes.c_char_p
+        )
+        answer_type = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _NUMBER, ctypes.c_char_p)
+        while self.asked:
+            data = self.asked.pop(0)
+            assert work_type(functions.first)(instance.handle, respond, None, len(data), data) == 0
+            while answers:
+                data = answers.pop(0)
+                assert answer_type(functions.second)(instance.handle, len(data), data) == 0
+
+    def save(self, instance):
+        functions = self._functions(instance, f"{STATE}interface")
+
+        def store(handle, key, value, size, kind, flags):
+            self.state[key] = (
+                ctypes.create_string_buffer(ctypes.string_at(value, size), size),
+                kind,
+            )
+            return 0
+
+        save = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _STORE, _POINTER, _NUMBER, _POINTER)
+        return save(functions.first)(instance.handle, _STORE(store), None, 0, None)
+
+    def restore(self, instance):
+        functions = self._functions(instance, f"{STATE}interface")
+
+        def retrieve(handle, key, size, kind, flags):
+            if key not in self.state:
+                return None
+            value, found = self.state[key]
+            _SIZE.from_address(size).value = len(value)
+            _NUMBER.from_address(kind).value = found
+            return ctypes.addressof(value)
+
+        restore = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _RETRIEVE, _POINTER, _NUMBER, _POINTER)
+        return restore(functions.second)(instance.handle, _RETRIEVE(retrieve), None, 0, None)
+
+    def message(self, path):
+        """Returns a sequence with one event: to set the model's file."""
+
+        def atom(kind, body):
+            return struct.pack("<II", len(body), self.number(kind)) + body
+
+        def entry(key, value):
+            padded = value + b"\0" * (-len(value) % 8)
+            return struct.pack("<II", self.number(key), 0) + padded
+
+        named = struct.pack("<I", self.number(MODEL))
+        body = struct.pack("<II", 0, self.number(f"{PATCH}Set"))
+        body += entry(f"{PATCH}property", atom(f"{ATOM}URID", named))
+        body += entry(f"{PATCH}value", atom(f"{ATOM}Path", str(path).encode() + b"\0"))
+        event = struct.pack("<q", 0) + atom(f"{ATOM}Object", body)
+        return ctypes.create_string_buffer(
+            atom(f"{ATOM}Sequence", struct.pack("<II", 0, 0) + event)
+        )
+
+
+def translation(bundle, waveform, domain):
+    with library.Player((bundle / "model.safetensors").read_bytes()) as player:
+        player.set(domain=domain, temperature=0.0)
+        parts = []
+        for start in range(0, len(waveform), 100):
+            player.push(waveform[start : start + 100])
+            parts.append(player.pull(1000))
+        return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("blocks", [[32], [4096], [1, 777, 0, 4096, 64]])
+def test_at_the_model_s_rate_samples_are_those_of_the_core(bundle, blocks):
+    waveform = glide(20_000)
+    instances = [Instance(bundle, RATE_HZ, ports={DOMAIN: domain}) for domain in (0, 2)]
+    for instance, domain in zip(instances, (0, 2), strict=True):
+        out = instance.run(waveform, blocks)
+        latency = int(instance.controls[LATENCY].value)
+        expected = translation(bundle, waveform, domain)[: len(waveform) - latency]
+        assert len(expected) > 10_000
+        assert not out[:latency].any()
+        np.testing.assert_array_equal(out[latency:], expected)
+        assert instance.controls[DROPOUTS].value == 0
+    for instance in instances:
+        instance.close()
+
+
+@pytest.mark.parametrize("rate_hz", [44_100, 48_000, 96_000])
+@pytest.mark.parametrize("block", [32, 4096])
+def test_at_other_rates_nothing_is_missed_and_the_input_is_as_late_as_is_reported(
+    bundle, rate_hz, block
+):
+    waveform = glide(rate_hz, rate_hz)
+    instance = Instance(bundle, rate_hz)
+    out = instance.run(waveform, [block])
+    latency = int(instance.controls[LATENCY].value)
+    assert instance.controls[DROPOUTS].value == 0
+    assert out[latency + rate_hz // 10 :].any()
+    instance.close()
+    dry = Instance(bundle, rate_hz, ports={WET: 0, LEVEL: -20})
+    out = dry.run(waveform, [block])
+    np.testing.assert_allclose(out[latency:], 0.1 * waveform[:-latency], rtol=1e-6)
+    assert not out[:latency].any()
+    dry.close()
+
+
+@pytest.mark.parametrize("rate_hz", [44_100, 48_000, 96_000])
+def test_a_sound_comes_back_from_the_model_s_rate_as_late_as_resampling_says(resampling, rate_hz):
+    times = np.arange(rate_hz) / rate_hz
+    for frequency_hz in (100, 1000, 3000):
+        waveform = np.sin(2 * np.pi * frequency_hz * times).astype(np.float32)
+        out, delay = np.zeros(2 * rate_hz, np.float32), ctypes.c_double()
+        count = resampling(waveform, rate_hz, rate_hz, 8000, out, ctypes.byref(delay))
+        late = delay.value * rate_hz
+        # A sample for each that comes, but for those that are not made yet.
+        assert abs(count - rate_hz) <= 3 * rate_hz / 8000
+        assert late < 0.025 * rate_hz
+        expected = np.sin(2 * np.pi * frequency_hz * (np.arange(count) - round(late)) / rate_hz)
+        inside = slice(rate_hz // 4, count)
+        # To the nearest sample: what a shift of half of one changes.
+        most = 2 * np.sin(np.pi * frequency_hz * 0.5 / rate_hz) + 1e-3
+        assert np.abs(out[:count] - expected)[inside].max() < most
+
+
+def test_numbers_that_are_none_are_silence_and_controls_that_are_none_do_no_harm(bundle):
+    waveform = glide(8000)
+    waveform[3000:3100] = 0
+    clean = Instance(bundle, RATE_HZ)
+    expected = clean.run(waveform, [256])
+    clean.close()
+    waveform[3000:3100:2], waveform[3001:3100:2] = np.nan, -np.inf
+    instance = Instance(bundle, RATE_HZ)
+    np.testing.assert_array_equal(instance.run(waveform, [256]), expected)
+    nan = float("nan")
+    instance.set({DOMAIN: nan, TEMPERATURE: nan, WET: nan, LEVEL: nan})
+    assert np.isfinite(instance.run(glide(4000), [256])).all()
+    instance.set({DOMAIN: 99, TEMPERATURE: -5, WET: 7, LEVEL: 500})
+    assert np.isfinite(instance.run(np.full(4000, 1e-40, np.float32), [256])).all()
+    instance.close()
+
+
+def test_a_missing_or_damaged_model_is_silence_and_a_line(bundle, tmp_path, capfd):
+    for name, text, line in (
+        ("missing", None, "umt_jax: There is no file {}."),
+        ("damaged", b"RIFF" * 100, "umt_jax: {}: It is no model in the format safetensors, or"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copyfile(bundle / "umt.so", folder / "umt.so")
+        if text:
+            (folder / "model.safetensors").write_bytes(text)
+        instance = Instance(folder, RATE_HZ)
+        assert line.format(f"{folder}/model.safetensors") in capfd.readouterr().err
+        assert not instance.run(glide(2000), [256]).any()
+        assert instance.controls[LATENCY].value == 0
+        instance.close()
+    with_no_rate = Instance(bundle, 8000)
+    with_no_rate.close()
+    assert with_no_rate.descriptor.instantiate(None, 0.0, b"", None) is None
+    assert "names no sample rate, but 0 Hz" in capfd.readouterr().err
+
+
+def test_a_player_that_is_too_slow_is_silence_counted(bundle):
+    """A host that does not wait, and asks for a minute at once."""
+    instance = Instance(bundle, RATE_HZ, ports={FREEWHEEL: 0})
+    out = instance.run(glide(60 * RATE_HZ), [4096])
+    assert instance.controls[DROPOUTS].value > 0 and np.isfinite(out).all()
+    # What comes too late is left out: the delay is the same again.
+    instance.set({FREEWHEEL: 1})
+    instance.run(np.zeros(6 * RATE_HZ, np.float32), [4096])
+    before = instance.controls[DROPOUTS].value
+    instance.run(glide(RATE_HZ), [4096])
+    assert instance.controls[DROPOUTS].value == before
+    instance.close()
+
+
+@pytest.mark.skipif(
+    shutil.which("lv2apply") is None, reason="needs lv2apply (Debian: apt install lilv-utils)"
+)
+@pytest.mark.parametrize("rate_hz", [44_100, 48_000, 96_000])
+def test_lv2apply_translates_a_file(bundle, tmp_path, rate_hz):
+    soundfile.write(tmp_path / "in.wav", glide(rate_hz // 2, rate_hz), rate_hz)
+    command = ["lv2apply", "-i", "in.wav", "-o", "out.wav", "-c", "freewheel", "1", URI.decode()]
+    environment = {**os.environ, "LV2_PATH": str(bundle.parent)}
+    finished = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (finished.returncode, finished.stderr) == (0, "")
+    out, written_hz = soundfile.read(tmp_path / "out.wav")
+    assert (len(out), written_hz) == (rate_hz // 2, rate_hz) and out.any()
+
+
+def test_a_session_keeps_its_model(bundle, tmp_path, capfd):
+    waveform, host = glide(8000), Host()
+    first = Instance(bundle, RATE_HZ, features=host.features)
+    expected = first.run(waveform, [256])
+    assert host.save(first) == 0
+    ((value, kind),) = host.state.values()
+    assert value.raw == f"{bundle}/model.safetensors\0".encode()
+    assert kind == host.numbers[f"{ATOM}Path"]
+    first.close()
+    shutil.copyfile(bundle / "umt.so", tmp_path / "umt.so")
+    second = Instance(tmp_path, RATE_HZ, features=host.features)
+    assert "There is no file" in capfd.readouterr().err
+    assert host.restore(second) == 0
+    np.testing.assert_array_equal(second.run(waveform, [256]), expected)
+    second.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_another_model_is_loaded_by_the_host_s_worker_while_it_plays(bundle, tmp_path, capfd):
+    waveform, host = glide(8000), Host()
+    shutil.copyfile(bundle / "umt.so", tmp_path / "umt.so")
+    instance = Instance(tmp_path, RATE_HZ, features=host.features)
+    assert not instance.run(waveform, [256]).any()
+    capfd.readouterr()
+    path = bundle / "model.safetensors"
+    instance.tell(host.message(path))
+    assert not instance.run(waveform[:256], [256]).any() and len(host.asked) == 1
+    instance.tell(None)
+    host.work(instance)
+    other = Instance(bundle, RATE_HZ)
+    np.testing.assert_array_equal(instance.run(waveform, [256]), other.run(waveform, [256]))
+    other.close()
+    assert capfd.readouterr().err == ""
+    instance.tell(host.message(tmp_path / "none"))
+    instance.run(waveform[:256], [256])
+    instance.tell(None)
+    host.work(instance)
+    assert capfd.readouterr().err == f"umt_jax: There is no file {tmp_path / 'none'}.\n"
+    assert not instance.run(waveform, [256]).any()
+    instance.close()
