@@ -63,7 +63,9 @@ def main() -> None:
         prepared.check(config)
     inputs = planning.find_inputs(args.input, [args.output])
     domains = None if args.domain == ["all"] else args.domain
-    model = translator.load(workdir, domains=domains, step=args.step, engine=args.engine)
+    model = translator.load(
+        workdir, domains=domains, step=args.step, engine=args.engine, threads=args.threads
+    )
     for path, place in inputs:
         waveform = sound_files.read(path, sample_rate_hz=model.sample_rate_hz)
         for name, figure in sound_pictures(waveform, place.name, model, args):

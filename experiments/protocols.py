@@ -68,6 +68,7 @@ def main() -> None:
         checkpoint.restore_parameters(args.checkpoint, args.step),
         domains=config.trained_domains,
         engine=args.engine,
+        threads=args.threads,
     )
     rate_hz = model.sample_rate_hz
     translations = paper_protocols.translate(

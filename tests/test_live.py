@@ -211,6 +211,11 @@ def test_low_latency_keeps_a_level_and_says_how_long_that_takes(tmp_path, levell
             "out.",
         ),
         (
+            ["--latency=low", "--engine=auto", "--threads=2"],
+            "Piano",
+            "--latency=low plays by one thread, not by --threads=2. Leave one of them out.",
+        ),
+        (
             ["--latency=low", "--engine=native"],
             "Piano,Cello",
             "--latency=low plays one domain, not 2. Name one, or leave it out.",

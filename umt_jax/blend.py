@@ -71,7 +71,9 @@ def main() -> None:
     domains = tuple(dict.fromkeys(validation.checked_domains(wanted, all_domains)))
     # Morphing computes samples in its own way.
     engine = "scan" if args.morph else args.engine
-    model = translator.load(workdir, domains=domains, step=args.step, engine=engine)
+    model = translator.load(
+        workdir, domains=domains, step=args.step, engine=engine, threads=args.threads
+    )
     sounds = read_latents(args.input, model)
     mixtures = mix(sounds, model.frame_rate_hz, args)
     labels = ["-to-".join(domains)] if args.morph else model.domains

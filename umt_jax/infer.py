@@ -67,6 +67,7 @@ def main() -> None:
         step=args.step,
         engine=args.engine if domains else "scan",
         weights=args.weights,
+        threads=args.threads if domains else None,
     )
     jobs, dropped = planning.make_folders(jobs)
     unwritten += dropped

@@ -27,6 +27,7 @@ def load(
     step: int | None = None,
     engine: str = "auto",
     weights: str = "float32",
+    threads: int | None = None,
 ) -> "Translator":
     """Opens a trained model.
 
@@ -37,6 +38,7 @@ def load(
         step: Which checkpoint; None for the one with the best validation loss.
         engine: What generates: `auto`, `scan` or `native`; see `generation.engines.choose`.
         weights: Type in which the engine keeps them, `float32` or `bfloat16`.
+        threads: Threads by which `native` generates; None for as many as are the fastest.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
@@ -46,7 +48,9 @@ def load(
     config = checkpoint.read_config(workdir, step)
     validation.checked_domains(domains or (), config.domains)
     parameters = checkpoint.restore_parameters(workdir, step)
-    return Translator(config, parameters, domains=domains, engine=engine, weights=weights)
+    return Translator(
+        config, parameters, domains=domains, engine=engine, weights=weights, threads=threads
+    )
 
 
 class Translator:
@@ -68,6 +72,7 @@ class Translator:
         domains: Sequence[str] | None = None,
         engine: str = "auto",
         weights: str = "float32",
+        threads: int | None = None,
     ) -> None:
         """Takes trained arrays; keeps only the decoders of `domains` (None: all). See `load`."""
         self.config = config
@@ -79,7 +84,9 @@ class Translator:
             [config.domains.index(domain) for domain in self.domains],
         )
         self._decoders = jax.device_put(decoders)
-        self._engine = choose.choose(engine, weights, taps=config.model.decoder_taps)
+        self._engine = choose.choose(
+            engine, weights, taps=config.model.decoder_taps, threads=threads
+        )
         self._weights = generate.pack(self._decoders, config.model, self._engine)
         self._classifier = parameters.classifier
         self._encoder = streams.WindowEncoder(self._networks, parameters.encoder)

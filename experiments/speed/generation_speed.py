@@ -16,6 +16,7 @@ from umt_jax.config import Config, ModelConfig, TrainingConfig
 from umt_jax.generation import generate
 from umt_jax.generation.engines import choose, native
 from umt_jax.model import networks
+from umt_jax.processes import cores
 
 ENGINES = {
     "scan": ("scan", "float32"),
@@ -86,10 +87,9 @@ def measure(
     runs: dict[str, Callable[[], int]] = {}
     compile_s: dict[str, float] = {}
     load_s: dict[str, float] = {}
-    for name, choice in ENGINES.items():
-        runs[name], compile_s[name], load_s[name] = _prepare(
-            config, choose.choose(*choice), num_streams
-        )
+    engines = engines_by_threads(cores.usable())
+    for name, engine in engines.items():
+        runs[name], compile_s[name], load_s[name] = _prepare(config, engine, num_streams)
     if with_torch:
         runs["plain PyTorch"] = _prepare_torch(config, num_streams)
     speeds: dict[str, list[float]] = {name: [] for name in runs}
@@ -98,7 +98,7 @@ def measure(
             start = time.perf_counter()
             num_samples = run()
             speeds[name].append(num_samples / (time.perf_counter() - start))
-    floors = {name: _floor(config, num_streams, name) for name in ENGINES}
+    floors = {name: _floor(config, num_streams, name) for name in engines}
     plain = speeds.get("plain PyTorch")
     return [
         Speed(
@@ -113,6 +113,22 @@ def measure(
         )
         for name, values in speeds.items()
     ]
+
+
+def engines_by_threads(num_cores: int) -> dict[str, generate.Engine]:
+    """Returns the engines by the names of their rows: `native` by each number of threads as well.
+
+    These are 1, 2, 4 and so on, and the number of cores. Without a number in its name `native`
+    finds the fastest one itself.
+    """
+    numbers = {2**power for power in range(num_cores.bit_length())} | {num_cores}
+    engines = {name: choose.choose(*choice) for name, choice in ENGINES.items()}
+    for name, choice in ENGINES.items():
+        if choice[0] == "native" and num_cores > 1:
+            for threads in sorted(numbers):
+                row = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+                engines[row] = choose.choose(*choice, threads=threads)
+    return engines
 
 
 def step_weights(config: ModelConfig) -> tuple[int, float]:

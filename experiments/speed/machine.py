@@ -2,7 +2,6 @@
 
 import datetime
 import functools
-import os
 import platform
 import re
 import tempfile
@@ -14,6 +13,8 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
+
+from umt_jax.processes import cores
 
 T = TypeVar("T")
 
@@ -29,9 +30,9 @@ def describe() -> str:
             if line.startswith("model name")
         ]
         processor = names[0] if names else processor
-    cores = len(os.sched_getaffinity(0))
     versions = f"Python {platform.python_version()}, jax {jax.__version__}"
-    return f"{datetime.date.today()}: {processor}, {cores} core(s), {jax.devices()[0]}, {versions}"
+    machine = f"{processor}, {cores.usable()} core(s), {jax.devices()[0]}"
+    return f"{datetime.date.today()}: {machine}, {versions}"
 
 
 def matrix_rate() -> float:

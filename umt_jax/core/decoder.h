@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
+#include <new>
 #include <vector>
 
 #include "umt_jax/core/matrix.h"
@@ -16,6 +16,24 @@
 #include "umt_jax/core/vectors.h"
 
 namespace umt {
+
+// Memory that starts with a cache line: threads that write panels beside each other would
+// otherwise wait for the line that both share.
+template <typename T>
+struct LineAligned {
+  using value_type = T;
+  static constexpr std::align_val_t kLine{kCacheLine};
+
+  LineAligned() = default;
+  template <typename Other>
+  LineAligned(const LineAligned<Other>&) {}
+
+  T* allocate(size_t count) { return (T*)::operator new(count * sizeof(T), kLine); }
+  void deallocate(T* memory, size_t) { ::operator delete(memory, kLine); }
+  bool operator==(const LineAligned&) const { return true; }
+  bool operator!=(const LineAligned&) const { return false; }
+};
+using AlignedFloats = std::vector<float, LineAligned<float>>;
 
 struct Sizes {
   int domains, streams, samples, rows;  // K, B, T and the rows of the ring buffers.
@@ -73,7 +91,15 @@ struct Decoder {
   }
 };
 
-// What one thread works on: streams [begin, end) of one decoder.
+// Who works on a decoder's streams: one of several threads, which share out the panels of every
+// product and wait for each other (`threads.h`), or this one, which has all to do and never waits.
+struct Alone {
+  static constexpr int index = 0;
+  Range Share(int count) const { return {0, count}; }
+  void Wait() const {}
+};
+
+// What one team of threads works on: streams [begin, end) of one decoder.
 template <typename Weight>
 struct Work {
   Sizes sizes;
@@ -88,35 +114,50 @@ struct Work {
 
   // What layers hand on, a row for each stream. `gates` holds several samples', between calls.
   struct Buffers {
-    std::vector<std::vector<float>> gates;  // By layer, [period, streams, gate width].
-    std::vector<float> sums;                // Residual and skip sum, beside each other.
-    std::vector<float> gated;               // sigmoid * tanh, in panels of half the width.
-    std::vector<float> hidden, logits;
-    Rounded<Weight> rounded;
+    std::vector<AlignedFloats> gates;  // By layer, [period, streams, gate width].
+    AlignedFloats sums;                // Residual and skip sum, beside each other.
+    AlignedFloats gated;               // sigmoid * tanh, in panels of half the width.
+    AlignedFloats hidden, logits;
+    // What each thread has for itself: the first convolution's output, and rounded inputs.
+    struct Own {
+      AlignedFloats first;
+      Rounded<Weight> rounded;
+    };
+    std::vector<Own> own;
 
-    explicit Buffers(const Work& work)
+    explicit Buffers(const Work& work, int threads = 1)
         : sums((size_t)work.Streams() * work.SumWidth()),
           gated((size_t)work.Streams() * work.GateWidth() / 2),
           hidden((size_t)work.Streams() * work.HeadWidth()),
-          logits((size_t)work.Streams() * kLevels) {
+          logits((size_t)work.Streams() * kLevels),
+          own(threads) {
       int period = 1;
       for (int layer = 0; layer < work.sizes.NumLayers(); ++layer) {
         period = std::max(period, work.sizes.Period(layer));
         gates.emplace_back((size_t)work.sizes.Period(layer) * work.Streams() * work.GateWidth());
       }
-      Reserve<Weight>((int64_t)period * work.Streams(), std::max(work.GateWidth(), work.SumWidth()),
-                      rounded);
+      for (Own& of_thread : own) {
+        of_thread.first.resize((size_t)work.Streams() * work.sizes.channels);
+        Reserve<Weight>((int64_t)period * work.Streams(),
+                        std::max(work.GateWidth(), work.SumWidth()), of_thread.rounded);
+      }
     }
   };
 
+  // More threads than this find no panel to work on in any layer.
+  int MostThreads() const { return std::min(decoder.layers[0].past.panels, decoder.skip.panels); }
+
   // Generates samples [first, last): for each the first convolution, every layer, the head and a
-  // draw. Those before them have been generated, with the same buffers. Allocates nothing.
-  void Run(Buffers& buffers, int first, int last) const {
+  // draw. Those before them have been generated, with the same buffers. Allocates nothing. Every
+  // member of a team calls it, and each writes in its own columns what it would write alone.
+  template <typename Member>
+  void Run(Buffers& buffers, int first, int last, const Member& member) const {
     for (int t = first; t < last; ++t) {
-      First(buffers);
-      for (int layer = 0; layer < sizes.NumLayers(); ++layer) Layer(layer, t, buffers);
-      Head(buffers);
-      Choose(buffers.logits.data(), t);
+      First(buffers, member);
+      for (int layer = 0; layer < sizes.NumLayers(); ++layer) Layer(layer, t, buffers, member);
+      Head(buffers, member);
+      Choose(buffers.logits.data(), t, member.Share(Streams()));
+      member.Wait();
     }
   }
 
@@ -128,45 +169,62 @@ struct Work {
   int HeadWidth() const { return decoder.head.panels * kPanel; }
 
   // The first convolution of two samples, and what it adds to the skip sum.
-  void First(Buffers& buffers) const {
+  template <typename Member>
+  void First(Buffers& buffers, const Member& member) const {
     const int c = sizes.channels, width = SumWidth();
-    float* sums = buffers.sums.data();
+    auto& own = buffers.own[member.index];
+    const Range panels = member.Share(decoder.skip.panels);
+    const Range residual = panels.Columns(c), all = panels.Columns(width);
+    const int skip = std::max(c, all.begin);
     for (int b = 0; b < Streams(); ++b) {
       const float* input = inputs + (begin + b) * 2;
-      float* x = sums + b * width;
+      float* x = own.first.data() + b * c;
       for (int i = 0; i < c; ++i) {
         const float* first = decoder.first;
         x[i] = input[0] * first[i] + input[1] * first[c + i] + first[2 * c + i];
       }
-      std::memcpy(x + c, decoder.sums_bias + c, (width - c) * sizeof(float));
+      float* sums = buffers.sums.data() + b * width;
+      std::copy(x + residual.begin, x + residual.end, sums + residual.begin);
+      if (skip < all.end) {
+        std::copy(decoder.sums_bias + skip, decoder.sums_bias + all.end, sums + skip);
+      }
     }
     // Its columns of the residual are zero.
-    CopyInputs(sums, width, buffers.gated.data(), c, Streams());
-    decoder.skip.Add(buffers.gated.data(), c, Streams(), sums, width, buffers.rounded);
+    decoder.skip.Add(own.first.data(), c, Streams(), buffers.sums.data(), width, own.rounded,
+                     panels);
+    member.Wait();
   }
 
-  // One residual layer: both taps and conditioning, the gate, residual and skip.
-  void Layer(int layer, int t, Buffers& buffers) const {
+  // One residual layer: both taps and conditioning, the gate; then residual and skip.
+  template <typename Member>
+  void Layer(int layer, int t, Buffers& buffers, const Member& member) const {
     const auto& weights = decoder.layers[layer];
     const int c = sizes.channels, gate = GateWidth(), width = SumWidth();
     const int period = sizes.Period(layer);
-    std::vector<float>& gates = buffers.gates[layer];
-    float* sums = buffers.sums.data();
-    if (t % period == 0) AddPast(layer, t, std::min(period, sizes.samples - t), buffers);
-    float* h = gates.data() + (size_t)(t % period) * Streams() * gate;
-    weights.present.Add(sums, width, Streams(), h, gate, buffers.rounded);
-    CopyInputs(sums, width, Row(layer, clock + t), c, Streams());
-    for (int b = 0; b < Streams(); ++b) {
-      GateRow(h + b * gate, gate, buffers.gated.data() + b * gate / 2);
-      float* x = sums + b * width;
-      for (int i = 0; i < c; ++i) x[i] += weights.bias[i];
+    float *sums = buffers.sums.data(), *gated = buffers.gated.data();
+    auto& rounded = buffers.own[member.index].rounded;
+    const Range gates = member.Share(weights.present.panels);
+    if (t % period == 0) {
+      AddPast(layer, t, std::min(period, sizes.samples - t), gates, buffers, rounded);
     }
-    weights.out.Add(buffers.gated.data(), gate / 2, Streams(), sums, width, buffers.rounded);
+    float* h = buffers.gates[layer].data() + (size_t)(t % period) * Streams() * gate;
+    weights.present.Add(sums, width, Streams(), h, gate, rounded, gates);
+    for (int b = 0; b < Streams(); ++b) GateRow(h + b * gate, gates, gated + b * gate / 2);
+    member.Wait();
+    const Range panels = member.Share(weights.out.panels), residual = panels.Columns(c);
+    float* row = Row(layer, clock + t);  // All have read what it held.
+    for (int b = 0; b < Streams(); ++b, row += c) {
+      float* x = sums + b * width;
+      std::copy(x + residual.begin, x + residual.end, row + residual.begin);
+      for (int i = residual.begin; i < residual.end; ++i) x[i] += weights.bias[i];
+    }
+    weights.out.Add(gated, gate / 2, Streams(), sums, width, rounded, panels);
+    member.Wait();
   }
 
-  // sigmoid * tanh of one row: each panel holds both of the same channels, half and half.
-  static void GateRow(const float* from, int width, float* to) {
-    for (int p = 0; p < width; p += kPanel) {
+  // sigmoid * tanh of panels of one row: each holds both of the same channels, half and half.
+  static void GateRow(const float* from, Range panels, float* to) {
+    for (int p = panels.begin * kPanel; p < panels.end * kPanel; p += kPanel) {
       for (int r = 0; r < kPanel / 2; r += kWidth) {
         const Vector sigmoid = Load(from + p + r), tanh = Load(from + p + r + kPanel / 2);
         Store(to + p / 2 + r, Gate(sigmoid, tanh));
@@ -175,20 +233,35 @@ struct Work {
   }
 
   // ReLU of the skip sum, a layer with conditioning, ReLU, and the logits.
-  void Head(Buffers& buffers) const {
+  template <typename Member>
+  void Head(Buffers& buffers, const Member& member) const {
     const int c = sizes.channels, width = SumWidth(), hidden = HeadWidth();
     float *sums = buffers.sums.data(), *z = buffers.hidden.data(), *y = buffers.logits.data();
+    auto& rounded = buffers.own[member.index].rounded;
+    const Range skips = member.Share(decoder.skip.panels).Columns(c + sizes.skips);
     for (int b = 0; b < Streams(); ++b) {
-      std::memcpy(z + b * hidden, head + (int64_t)(begin + b) * hidden, hidden * sizeof(float));
-      float* x = sums + b * width + c;
-      for (int i = 0; i < sizes.skips; ++i) x[i] = std::max(x[i], 0.f);
+      float* x = sums + b * width;
+      for (int i = std::max(c, skips.begin); i < skips.end; ++i) x[i] = std::max(x[i], 0.f);
     }
-    decoder.head.Add(sums + c, width, Streams(), z, hidden, buffers.rounded);
-    for (float& value : buffers.hidden) value = std::max(value, 0.f);
+    member.Wait();
+    Range panels = member.Share(decoder.head.panels), columns = panels.Columns(hidden);
     for (int b = 0; b < Streams(); ++b) {
-      std::memcpy(y + b * kLevels, decoder.logits_bias, kLevels * sizeof(float));
+      const float* condition = head + (int64_t)(begin + b) * hidden;
+      std::copy(condition + columns.begin, condition + columns.end, z + b * hidden + columns.begin);
     }
-    decoder.logits.Add(z, hidden, Streams(), y, kLevels, buffers.rounded);
+    decoder.head.Add(sums + c, width, Streams(), z, hidden, rounded, panels);
+    for (int b = 0; b < Streams(); ++b) {
+      float* row = z + b * hidden;
+      for (int i = columns.begin; i < columns.end; ++i) row[i] = std::max(row[i], 0.f);
+    }
+    member.Wait();
+    panels = member.Share(decoder.logits.panels), columns = panels.Columns(kLevels);
+    for (int b = 0; b < Streams(); ++b) {
+      std::copy(decoder.logits_bias + columns.begin, decoder.logits_bias + columns.end,
+                y + b * kLevels + columns.begin);
+    }
+    decoder.logits.Add(z, hidden, Streams(), y, kLevels, rounded, panels);
+    member.Wait();
   }
 
   // Where a layer's input of `time` is kept, and until then that of `dilation` samples before.
@@ -199,11 +272,16 @@ struct Work {
 
   // Conditioning, and the products of a layer's past tap, for `count` samples from t on. All their
   // past lies before t, and they share one reading of the matrix.
-  void AddPast(int layer, int t, int count, Buffers& buffers) const {
-    std::vector<float>& past = buffers.gates[layer];
+  void AddPast(int layer, int t, int count, Range panels, Buffers& buffers,
+               Rounded<Weight>& rounded) const {
+    float* past = buffers.gates[layer].data();
     const int streams = Streams(), gate = GateWidth();
+    const Range columns = panels.Columns(gate);
     for (int row = 0; row < count * streams; ++row) {
-      CopyGates(layer, row % streams, past.data() + (size_t)row * gate);
+      const int64_t index = (int64_t)(begin + row % streams) * sizes.NumLayers() + layer;
+      const float* condition = gates + index * gate;
+      std::copy(condition + columns.begin, condition + columns.end,
+                past + (size_t)row * gate + columns.begin);
     }
     for (int done = 0; done < count;) {
       const int time = clock + t + done, dilation = sizes.Dilation(layer);
@@ -211,27 +289,14 @@ struct Work {
       const int together =
           streams < sizes.streams ? 1 : std::min(count - done, dilation - time % dilation);
       decoder.layers[layer].past.Add(Row(layer, time), sizes.channels, (int64_t)together * streams,
-                                     past.data() + (size_t)done * streams * gate, gate,
-                                     buffers.rounded);
+                                     past + (size_t)done * streams * gate, gate, rounded, panels);
       done += together;
     }
   }
 
-  void CopyGates(int layer, int b, float* out) const {
-    const int gate = GateWidth();
-    const int64_t index = (int64_t)(begin + b) * sizes.NumLayers() + layer;
-    std::memcpy(out, gates + index * gate, gate * sizeof(float));
-  }
-
-  static void CopyInputs(const float* from, int stride, float* to, int channels, int streams) {
-    for (int b = 0; b < streams; ++b) {
-      std::memcpy(to + (int64_t)b * channels, from + (int64_t)b * stride, channels * sizeof(float));
-    }
-  }
-
-  // Draws each stream's code and makes it the newest input.
-  void Choose(const float* logits, int t) const {
-    for (int b = 0; b < Streams(); ++b) {
+  // Draws the code of some streams and makes it their newest input.
+  void Choose(const float* logits, int t, Range which) const {
+    for (int b = which.begin; b < which.end; ++b) {
       const int64_t stream = ((int64_t)t * sizes.domains + domain) * sizes.streams + begin + b;
       const int code = Draw(logits + b * kLevels, noise + stream * kLevels, nucleus);
       codes[stream] = code;

@@ -170,6 +170,16 @@ void AddRows(int64_t rows, const typename Weight::Input* in, int64_t in_stride, 
   AddBlock<kRows, kBlockRegisters>(in, in_stride, steps, panel, out, out_stride, prefetch);
 }
 
+// Those of a sequence from `begin` to before `end`: panels, columns or rows.
+struct Range {
+  int begin, end;
+
+  // The columns that panels of this range have of the first `most`.
+  Range Columns(int most) const {
+    return {std::min(begin * kPanel, most), std::min(end * kPanel, most)};
+  }
+};
+
 // A matrix [depth, panels * kPanel] in panels.
 template <typename Weight>
 struct Matrix {
@@ -181,11 +191,19 @@ struct Matrix {
   // out[rows] += in[rows] * this. `rounded` is room to work in.
   void Add(const float* in, int64_t in_stride, int64_t rows, float* out, int64_t out_stride,
            Rounded<Weight>& rounded) const {
+    Add(in, in_stride, rows, out, out_stride, rounded, {0, panels});
+  }
+
+  // The same in the columns of some panels alone: each sum is that of the whole product.
+  void Add(const float* in, int64_t in_stride, int64_t rows, float* out, int64_t out_stride,
+           Rounded<Weight>& rounded, Range which) const {
+    if (which.begin == which.end) return;
     const auto* inputs = Inputs(in, in_stride, rows, depth, rounded);
     const int steps = Steps();
     const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
     const int passes = blocks * (kRegisters / kBlockRegisters);
-    for (int p = 0; p < panels; ++p, out += kPanel) {
+    out += which.begin * kPanel;
+    for (int p = which.begin; p < which.end; ++p, out += kPanel) {
       const Weight* panel = data + (int64_t)p * steps * kPanel;
       // While one panel is multiplied the next is fetched, be it the next matrix's first.
       Prefetch prefetch{(const char*)(panel + (int64_t)steps * kPanel),

@@ -98,7 +98,7 @@ class Stream {
           std::fill(noise, noise + kLevels, 0.f);
         }
       }
-      work_.Run(buffers_, position_, last);
+      work_.Run(buffers_, position_, last, Alone());
       for (int t = position_; t < last; ++t) samples[done++] = model_.amplitudes[codes_[t]];
       pulled_ += last - position_;
       position_ = last;
@@ -150,7 +150,7 @@ class Stream {
       float* out = i + 1 < conditions.size() ? gates_.data() + i * gate : head_.data();
       const Affine& condition = conditions[i];
       std::fill(out, out + condition.Width(), 0.f);
-      condition.Weights().Add(latent, model_.sizes.latents, 1, out, 0, buffers_.rounded);
+      condition.Weights().Add(latent, model_.sizes.latents, 1, out, 0, buffers_.own[0].rounded);
       for (int j = 0; j < condition.Width(); ++j) out[j] += condition.bias[j];
     }
   }

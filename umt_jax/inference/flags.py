@@ -143,6 +143,11 @@ def _check_low_latency(args: flags.FlagValues) -> None:
         raise ValueError(
             f"--latency=low plays in C++, not with --engine={args.engine}. Leave one of them out."
         )
+    if args.threads not in (None, 1):
+        raise ValueError(
+            f"--latency=low plays by one thread, not by --threads={args.threads}. Leave one of "
+            "them out."
+        )
     if args.weights != "float32":
         raise ValueError(
             f"--latency=low keeps weights in float32, not --weights={args.weights}. Leave one of "

@@ -23,8 +23,14 @@ def define_sampling(*, seed: bool = True) -> None:
 
 
 def define_engine(*, weights: bool = False) -> None:
-    """Declares --engine and, if wanted, --weights; `engines.choose` checks their values."""
+    """Declares --engine, --threads and, if wanted, --weights; `engines.choose` checks them."""
     flags.DEFINE_string("engine", "auto", "What generates: auto, scan, native or pallas.")
+    flags.DEFINE_integer(
+        "threads",
+        None,
+        "Threads by which native generates, at most the cores that the process may use. Default: "
+        "as many as are measured to be the fastest. The sound is the same.",
+    )
     if weights:
         flags.DEFINE_string(
             "weights",

@@ -110,6 +110,7 @@ def main() -> None:
         step=args.step,
         engine=args.engine,
         weights=args.weights,
+        threads=args.threads,
     )
     limits = Limits(
         file_bytes=args.max_megabytes * 2**20,

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from experiments.speed import first_sound, generation_speed, machine
+from umt_jax.generation.engines import native
 from umt_jax.model import networks
+from umt_jax.processes import cores
 
 
 def test_a_sample_is_multiplied_with_every_kernel_but_the_first_and_the_conditioning(run_config):
@@ -31,7 +33,8 @@ def test_a_sample_is_multiplied_with_every_kernel_but_the_first_and_the_conditio
 @pytest.mark.slow  # Compiles every engine twice.
 def test_what_is_measured_has_every_engine_and_its_table_a_line_for_each(run_config):
     speeds = generation_speed.measure(run_config.model, 2, num_rounds=1, with_torch=False)
-    assert [speed.engine for speed in speeds] == list(generation_speed.ENGINES)
+    names = list(generation_speed.engines_by_threads(cores.usable()))
+    assert [speed.engine for speed in speeds] == names
     for speed in speeds:
         assert speed.samples_per_s > 0
         assert 0 < speed.load_s < speed.compile_s
@@ -63,3 +66,12 @@ def test_the_first_sound_of_a_real_command_is_timed(run_config):
     first = first_sound.measure(run_config.model, "native", "float32")
     assert 0 < first.warm_s < first.cold_s
     assert first.peak_bytes > 50e6
+
+
+def test_native_has_a_row_for_each_number_of_threads(monkeypatch):
+    monkeypatch.setattr(cores, "usable", lambda: 6)
+    engines = generation_speed.engines_by_threads(6)
+    threads = [engine.threads for name, engine in engines.items() if name.startswith("native, ")]
+    assert threads == [1, 2, 4, 6]
+    assert engines["native bfloat16, 4 threads"] == native.NativeEngine("bfloat16", threads=4)
+    assert list(generation_speed.engines_by_threads(1)) == list(generation_speed.ENGINES)

@@ -3,6 +3,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -17,12 +21,22 @@ namespace {
 
 using Floats = ffi::Buffer<ffi::F32>;
 
+// What was measured of frames of these sizes, until the process ends.
+umt::FastestThreads& Fastest(const umt::Sizes& s, int bytes_per_weight, int most) {
+  static std::mutex mutex;
+  static std::map<std::vector<int>, umt::FastestThreads> fastest;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const std::vector<int> kind{s.domains,  s.streams, s.samples,        s.blocks, s.layers,
+                              s.channels, s.skips,   bytes_per_weight, most};
+  return fastest.try_emplace(kind, most).first->second;
+}
+
 ffi::Error GenerateFrame(int64_t blocks, int64_t layers, int64_t skips, int64_t block_samples,
-                         int64_t threads, ffi::AnyBuffer weights, Floats biases, Floats gates,
-                         Floats head, Floats noise, Floats rows_in, Floats inputs_in,
-                         ffi::Buffer<ffi::S32> clock, Floats temperature_and_top_p,
-                         ffi::Result<ffi::Buffer<ffi::U8>> codes, ffi::Result<Floats> rows,
-                         ffi::Result<Floats> inputs) {
+                         int64_t threads, int64_t most_threads, ffi::AnyBuffer weights,
+                         Floats biases, Floats gates, Floats head, Floats noise, Floats rows_in,
+                         Floats inputs_in, ffi::Buffer<ffi::S32> clock,
+                         Floats temperature_and_top_p, ffi::Result<ffi::Buffer<ffi::U8>> codes,
+                         ffi::Result<Floats> rows, ffi::Result<Floats> inputs) {
   const auto shape = rows_in.dimensions();
   const auto times = noise.dimensions();
   const umt::Sizes sizes{(int)shape[0], (int)shape[2], (int)times[0],
@@ -40,9 +54,15 @@ ffi::Error GenerateFrame(int64_t blocks, int64_t layers, int64_t skips, int64_t 
   const umt::Nucleus nucleus{numbers[0], numbers[1]};
   auto generate = [&](const auto* data) {
     const int64_t num_weights = weights.size_bytes() / sizes.domains / sizeof *data;
-    umt::Generate(sizes, (int)threads, data, num_weights, biases.typed_data(), num_biases,
-                  gates.typed_data(), head.typed_data(), noise.typed_data(), rows->typed_data(),
-                  inputs->typed_data(), clock.typed_data(), nucleus, codes->typed_data());
+    auto& fastest = Fastest(sizes, sizeof *data, (int)most_threads);
+    const double never = std::numeric_limits<double>::infinity();
+    const auto plan = threads > 0 ? umt::FastestThreads::Plan{(int)threads, never} : fastest.Next();
+    const double start = umt::Seconds();
+    const bool is_whole = umt::Generate(
+        sizes, plan.threads, plan.alone_s, data, num_weights, biases.typed_data(), num_biases,
+        gates.typed_data(), head.typed_data(), noise.typed_data(), rows->typed_data(),
+        inputs->typed_data(), clock.typed_data(), nucleus, codes->typed_data());
+    fastest.Record(plan.threads, umt::Seconds() - start, !is_whole);
   };
   if (weights.element_type() == ffi::F32) {
     generate(reinterpret_cast<const umt::Float*>(weights.untyped_data()));
@@ -85,6 +105,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(umt_generate_frame, GenerateFrame,
                                   .Attr<int64_t>("skips")
                                   .Attr<int64_t>("block_samples")
                                   .Attr<int64_t>("threads")
+                                  .Attr<int64_t>("most_threads")
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<Floats>()
                                   .Arg<Floats>()
