@@ -29,6 +29,7 @@ NO_PATHS = {
     "held_out",
     "host",
     "instruments",
+    "latency",
     "licence",
     "mesh",
     "microbatches",

@@ -147,6 +147,16 @@ def say(*lines: str, error: bool = False) -> None:
         print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
 
 
+def say_over(line: str) -> None:
+    """Writes a line over the one before it, on standard error, which is a terminal.
+
+    Args:
+        line: As for `say`, which ends it when it is given an empty line.
+    """
+    sys.stderr.write(f"\r{printable(line)}\x1b[K")
+    sys.stderr.flush()
+
+
 def keep_freed_memory() -> None:
     """Has glibc keep freed memory for the next allocation; to be called before threads start.
 

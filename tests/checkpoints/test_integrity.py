@@ -7,6 +7,11 @@ from test_checkpoint import saved as saved  # A fixture: of three steps, 2 and 3
 
 from umt_jax.checkpoints import checkpoint, integrity
 
+# Of a read that fails Orbax leaves other parts under way, which then find its event loop closed.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+)
+
 
 @pytest.fixture
 def workdir(tmp_path, saved):

@@ -12,6 +12,8 @@ import pytest
 import soundfile
 from tones import glide
 
+from umt_jax.core import library
+
 pytestmark = pytest.mark.studio
 
 PAGE = Path(__file__).parents[2] / "docs" / "play"

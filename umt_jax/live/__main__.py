@@ -152,9 +152,9 @@ def play(
                     command_line.say(f"{domain} at temperature {temperature:g}.", error=True)
             if is_terminal:
                 line = f"{meters(session)} {domain}, temperature {temperature:g}"
-                print(f"\r{command_line.printable(line)}\x1b[K", end="", file=sys.stderr)
+                command_line.say_over(line)
     if is_terminal:
-        print(file=sys.stderr)
+        command_line.say("", error=True)
 
 
 def meters(session: live_session.Session) -> str:
