@@ -1,6 +1,8 @@
 """The studio among strangers: many at once, broken off, forged, wrong, with a login."""
 
 import concurrent.futures
+import html
+import io
 import json
 import os
 import shutil
@@ -8,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +188,29 @@ def test_long_names_are_blended_and_names_like_tags_are_shown_as_they_are(crowde
     sound = {"path": renamed, "meta": {"_type": "gradio.FileData"}}
     kind, told = outcome(url, join(url, [sound, ["Cello"], 1.0, 0]))
     assert kind == "error" and "<" not in told["error"] and "&lt;img" in told["error"]
+
+
+def test_every_odd_file_is_played_whole_or_refused_by_name(crowded, tmp_path):
+    pytest.importorskip("av")
+    import odd_files
+
+    _, url, folder = crowded
+    odd_files.write(tmp_path / "music")
+    # No form carries a name that is no UTF-8.
+    for name in (name for name in odd_files.good() if "\udce9" not in name):
+        sound = upload(url, tmp_path / "music" / name)
+        kind, files = outcome(url, join(url, [sound, ["Cello"], 0.0, 0]))
+        assert kind == "complete", (name, files)
+        path = urllib.parse.quote(files[0][0]["path"])
+        content = httpx.get(f"{url}gradio_api/file={path}").content
+        samples, rate_hz = soundfile.read(io.BytesIO(content))
+        assert len(samples) / rate_hz == pytest.approx(odd_files.SECONDS, abs=0.07), name
+    for name in odd_files.bad():
+        sound = upload(url, tmp_path / "music" / name)
+        kind, told = outcome(url, join(url, [sound, ["Cello"], 0.0, 0]))
+        assert kind == "error", name
+        shown = Path(sound["path"]).name  # Gradio drops some characters of a name.
+        assert shown in html.unescape(told["error"]) and str(folder) not in told["error"]
 
 
 def test_an_upload_that_is_broken_off_leaves_nothing(crowded):
