@@ -167,15 +167,18 @@ def meter(loudness: level.Loudness) -> str:
     """Returns a bar of the level, with a mark at the peak, and the level in dB of full scale."""
 
     def letters(amplitude: float) -> int:
-        dbfs = max(_LOWEST_DBFS, 20 * math.log10(max(amplitude, 1e-9)))
-        return round(_METER_LETTERS * min(1.0, 1 - dbfs / _LOWEST_DBFS))
+        return round(_METER_LETTERS * min(1.0, 1 - _dbfs(amplitude) / _LOWEST_DBFS))
 
     bar = list("#" * letters(loudness.rms) + " " * (_METER_LETTERS - letters(loudness.rms)))
     peak = letters(loudness.peak)
     if peak:
         bar[peak - 1] = "!" if loudness.peak >= 1 else "|"
-    dbfs = 20 * math.log10(max(loudness.rms, 1e-9))
-    return f"[{''.join(bar)}] {max(dbfs, _LOWEST_DBFS):4.0f} dB"
+    return f"[{''.join(bar)}] {_dbfs(loudness.rms):4.0f} dB"
+
+
+def _dbfs(amplitude: float) -> float:
+    """Returns dB of full scale, at least what the meters begin with."""
+    return max(_LOWEST_DBFS, 20 * math.log10(max(amplitude, 1e-9)))
 
 
 if __name__ == "__main__":
