@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 
@@ -7,10 +8,17 @@ from test_checkpoint import saved as saved  # A fixture: of three steps, 2 and 3
 
 from umt_jax.checkpoints import checkpoint, integrity
 
-# Of a read that fails Orbax leaves other parts under way, which then find its event loop closed.
-pytestmark = pytest.mark.filterwarnings(
+# Of a read that fails Orbax leaves other parts under way, which then find its event loop closed: an
+# error that shows when they are collected as garbage, so that happens before the next test.
+orbax_leaves_parts_under_way = pytest.mark.filterwarnings(
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
 )
+
+
+@pytest.fixture
+def garbage():
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -91,6 +99,8 @@ def test_a_half_written_checkpoint_is_named_and_removed(workdir, caplog):
     assert caplog.messages == [f"Removing {half_written}, half-written by a run that was killed."]
 
 
+@orbax_leaves_parts_under_way
+@pytest.mark.usefixtures("garbage")
 @pytest.mark.parametrize(
     ("file", "harm"),
     [
@@ -130,6 +140,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
 
 
 @pytest.mark.slow
+@orbax_leaves_parts_under_way
+@pytest.mark.usefixtures("garbage")
 @pytest.mark.parametrize("harm", [half, empty, gone])
 def test_what_is_left_can_be_loaded_whichever_file_is_damaged(tmp_path, saved, run_config, harm):
     files = [path for path in (saved / "checkpoints" / "3").rglob("*") if path.is_file()]

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import write_tone
+from served_studio import MAX_SECONDS, PATIENCE_S, RATE_HZ, handle, serving
+from served_studio import model_dir as model_dir  # A fixture.
 from small_disk import mounted
-from test_studio import MAX_SECONDS, PATIENCE_S, RATE_HZ, handle, serving
-from test_studio import model_dir as model_dir  # A fixture.
 
 from umt_jax.processes import owner
 

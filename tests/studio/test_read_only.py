@@ -4,8 +4,8 @@ import pytest
 import soundfile
 from conftest import write_tone
 from read_only import sealed_environment
-from test_studio import ROOT, handle, serving
-from test_studio import model_dir as model_dir  # A fixture.
+from served_studio import ROOT, handle, serving
+from served_studio import model_dir as model_dir  # A fixture.
 
 pytestmark = pytest.mark.studio
 

@@ -1,126 +1,22 @@
-"""The studio, in a real browser and by its HTTP API.
+"""The page of the studio, in a real browser. One server for all tests."""
 
-One server, as `python -m umt_jax.studio` starts it, for all tests but those of its start and end.
-It must come out with nothing from other machines: whatever asks for an address elsewhere, server
-or page, is refused and noted.
-"""
-
-import contextlib
-import dataclasses
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import PREPARED, random_parameters, write_tone
+from conftest import write_tone
+from served_studio import PATIENCE_S, RATE_HZ
+from served_studio import inferred as inferred  # Fixtures, this one and the next three.
+from served_studio import model_dir as model_dir
+from served_studio import server as server
+from served_studio import whistle as whistle
 
-from umt_jax.checkpoints import checkpoint
-from umt_jax.config import SamplingConfig
-from umt_jax.model import networks
 from umt_jax.studio import examples
-from umt_jax.training import train_state
 
 pytestmark = pytest.mark.studio
 
-ROOT = Path(__file__).parents[2]
-RATE_HZ = PREPARED.sample_rate_hz
-OWN = SamplingConfig(temperature=0.7, top_p=0.9)
-"""How the model says it is to be played, which both the studio and `infer` do."""
 CHROMIUM = "/usr/bin/chromium"
-MAX_SECONDS = 20
-
-# Longer than anything takes, compilation on a busy machine included.
-PATIENCE_S = 120
-
-# Python runs this module in every process that finds it: sockets reach this machine alone.
-OFFLINE = """
-import os, socket
-_connect, _lookup = socket.socket.connect, socket.getaddrinfo
-def _refuse(host):
-    with open(os.environ["OUTSIDE_LOG"], "a") as log:
-        print(host, file=log)
-    raise OSError(f"no network in this test: {host}")
-def connect(self, address):
-    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1"):
-        _refuse(address[0])
-    return _connect(self, address)
-def getaddrinfo(host, *args, **kwargs):
-    if host not in (None, "", "localhost", "127.0.0.1", b"127.0.0.1", "::1"):
-        _refuse(host)
-    return _lookup(host, *args, **kwargs)
-socket.socket.connect, socket.getaddrinfo = connect, getaddrinfo
-"""
-
-
-def command(*flags):
-    return [sys.executable, "-m", "umt_jax.studio", "--engine=scan", *flags]
-
-
-@contextlib.contextmanager
-def serving(model, folder, *flags, **variables):
-    """Starts a studio in an empty folder; yields its process, its address and the folder.
-
-    `variables` come to its environment; empty ones leave it.
-    """
-    (folder / "offline").mkdir()
-    (folder / "offline" / "sitecustomize.py").write_text(OFFLINE)
-    (folder / "temporary").mkdir(exist_ok=True)
-    environment = os.environ | {
-        "PYTHONPATH": f"{folder / 'offline'}:{ROOT}",
-        "TMPDIR": str(folder / "temporary"),
-        "OUTSIDE_LOG": str(folder / "outside.log"),
-        # Would open the whole disk, if the studio let it.
-        "GRADIO_ALLOWED_PATHS": "/",
-        **variables,
-    }
-    environment = {name: value for name, value in environment.items() if value}
-    with (folder / "errors.log").open("w") as errors:
-        process = subprocess.Popen(
-            command(f"--checkpoint={model}", f"--max_seconds={MAX_SECONDS}", *flags),
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        try:
-            line = process.stdout.readline()
-            match = re.search(r"http://127\.0\.0\.1:\d+/", line)
-            assert match, line + (folder / "errors.log").read_text()
-            yield process, match.group(), folder
-        finally:
-            process.terminate()
-            process.communicate(timeout=PATIENCE_S)
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory, run_config):
-    """The --checkpoint of a model that nobody trained."""
-    run_config = dataclasses.replace(run_config, sampling=OWN)
-    parameters = random_parameters(networks.Networks(run_config))
-    optimizers = train_state.make_optimizers(run_config.training)
-    state = train_state.create(parameters, optimizers, run_config)
-    folder = tmp_path_factory.mktemp("model")
-    with checkpoint.Checkpoints(str(folder)) as checkpoints:
-        checkpoints.save(state, run_config, {}, reconstruction=5.0)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(model_dir, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("studio")
-    with serving(model_dir, folder, "--max_megabytes=1") as (_, url, _):
-        yield url
-    assert not (folder / "outside.log").exists(), (folder / "outside.log").read_text()
-    # Forged paths, and they alone: Gradio refuses those itself, and tells its log.
-    log = (folder / "errors.log").read_text()
-    assert log.count("Traceback") == log.count("exceptions.InvalidPathError:")
 
 
 @pytest.fixture(scope="module")
@@ -163,46 +59,6 @@ def new_page(server, browser):
     for context in contexts:
         context.close()
     assert not outside
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    import gradio_client
-
-    return gradio_client.Client(server, verbose=False)
-
-
-def handle(path):
-    import gradio_client
-
-    return gradio_client.handle_file(str(path))
-
-
-@pytest.fixture(scope="module")
-def whistle(tmp_path_factory):
-    """Four seconds that rise, at another rate than the model's, in stereo."""
-    path = tmp_path_factory.mktemp("sounds") / "my whistle.wav"
-    write_tone(path, seconds=4.0, rate_hz=16_000, channels=2, frequency_hz=440.0)
-    return path
-
-
-@pytest.fixture(scope="module")
-def inferred(model_dir, whistle, tmp_path_factory):
-    """What `infer` makes of the whistle with seed 3: 16-bit samples by domain."""
-    folder = tmp_path_factory.mktemp("inferred")
-    arguments = [f"--checkpoint={model_dir}", f"--input={whistle}", f"--output={folder}"]
-    subprocess.run(
-        [sys.executable, "-m", "umt_jax.infer", *arguments]
-        + ["--domain=all", "--seed=3", "--engine=scan"],
-        check=True,
-        capture_output=True,
-        cwd=ROOT,
-        timeout=PATIENCE_S,
-    )
-    return {
-        domain: soundfile.read(folder / f"my whistle.{domain}.wav", dtype="int16")[0]
-        for domain in ("Cello", "Piano")
-    }
 
 
 def upload(page, path, place="sound"):
@@ -299,11 +155,6 @@ def test_buttons_wait_for_their_sounds(new_page, whistle):
     wait_until_enabled(page, "Blend", False)
     upload(page, whistle, "second")
     wait_until_enabled(page, "Blend")
-
-
-def test_nothing_sent_gets_a_sentence(client):
-    with pytest.raises(Exception, match="^There is no sound yet. Drop a file, or record something"):
-        client.predict(None, ["Cello"], 1.0, 0, api_name="/translate")
 
 
 def test_examples_are_whole_and_one_click_away(new_page, tmp_path):
@@ -443,41 +294,6 @@ def test_two_sounds_are_blended(new_page, whistle, tmp_path):
     assert len(samples) == 2 * RATE_HZ
 
 
-def test_the_api_gives_the_samples_of_infer(client, whistle, inferred):
-    arguments = (handle(whistle), ["Cello", "Piano"], OWN.temperature, 3)
-    paths = client.predict(*arguments, api_name="/translate")
-    assert [Path(path).name for path in paths] == ["my whistle.Cello.wav", "my whistle.Piano.wav"]
-    for path, expected in zip(paths, inferred.values(), strict=True):
-        np.testing.assert_array_equal(soundfile.read(path, dtype="int16")[0], expected)
-
-
-def test_a_blend_without_the_second_sound_is_the_translation_of_the_first(
-    client, whistle, inferred
-):
-    arguments = (handle(whistle), handle(whistle), 0.0, "Piano", OWN.temperature, 3)
-    (path,) = client.predict(*arguments, api_name="/blend")
-    np.testing.assert_array_equal(soundfile.read(path, dtype="int16")[0], inferred["Piano"])
-
-
-@pytest.mark.parametrize(
-    ("write", "sentence"),
-    [
-        (lambda path: path.touch(), "a.wav is empty."),
-        (lambda path: path.write_text("not a sound " * 99), "a.wav is damaged, cut off or not"),
-        (lambda path: soundfile.write(path, np.zeros(8000), 8000), "a.wav is silent: "),
-        (
-            lambda path: write_tone(path, seconds=MAX_SECONDS + 1),
-            f"a.wav is longer than {MAX_SECONDS} s, the most that is taken here. Cut it first.",
-        ),
-    ],
-)
-def test_what_is_no_sound_to_translate_gets_a_sentence(client, tmp_path, write, sentence):
-    path = tmp_path / "a.wav"
-    write(path)
-    with pytest.raises(Exception, match="^" + re.escape(sentence)):
-        client.predict(handle(path), ["Cello"], 1.0, 0, api_name="/translate")
-
-
 def test_a_file_that_is_too_large_is_refused_with_the_limit(new_page, tmp_path):
     page = new_page()
     large = tmp_path / "large.wav"
@@ -486,79 +302,3 @@ def test_a_file_that_is_too_large_is_refused_with_the_limit(new_page, tmp_path):
     toast = page.locator(".toast-body")
     toast.wait_for()
     assert "exceed the maximum allowed size of 1.0 Mb" in toast.inner_text()
-
-
-def test_no_file_of_the_server_can_be_read(server, client, model_dir, whistle):
-    import httpx
-
-    secret = next(model_dir.glob("checkpoints/*/config/metadata"))
-    for path in ("/etc/passwd", str(secret), str(whistle), f"{ROOT}/README.md"):
-        for route in (f"file={path}", f"file=//{path}", f"file=./../../../../../../..{path}"):
-            response = httpx.get(f"{server}gradio_api/{route}")
-            assert response.status_code in (403, 404), route
-    # Nor have it read as a sound, which the whistle is one of.
-    from gradio_client import utils
-
-    assert utils.is_file_obj(sound := {"path": str(whistle), "meta": {"_type": "gradio.FileData"}})
-    call = httpx.post(
-        f"{server}gradio_api/call/translate", json={"data": [sound, ["Cello"], 1.0, 0]}
-    )
-    answer = httpx.get(
-        f"{server}gradio_api/call/translate/{call.json()['event_id']}", timeout=PATIENCE_S
-    ).text
-    assert "event: error" in answer
-    assert "event: complete" not in answer
-    # Nor past the queue.
-    skipped = httpx.post(f"{server}gradio_api/run/translate", json={"data": [sound, [], 1.0, 0]})
-    assert skipped.status_code == 404
-
-
-def test_files_of_users_go_when_the_server_goes(model_dir, whistle, tmp_path):
-    import gradio_client
-
-    with serving(model_dir, tmp_path) as (process, url, folder):
-        client = gradio_client.Client(url, verbose=False)
-        client.predict(handle(whistle), ["Cello"], 1.0, 0, api_name="/translate")
-        temporary = folder / "temporary"
-        (private,) = temporary.iterdir()
-        assert private.stat().st_mode & 0o777 == 0o700
-        assert list(private.rglob("my whistle*.wav"))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=PATIENCE_S) == 1
-    assert not list(temporary.iterdir())
-    assert (folder / "errors.log").read_text() == "Interrupted.\n"
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"},
-        {"all_proxy": "socks5://127.0.0.1:9", "no_proxy": "example.org"},
-        {"http_proxy": "no address", "SSL_CERT_FILE": "/nowhere/certificates.pem"},
-    ],
-    ids=lambda variables: next(iter(variables)),
-)
-def test_proxies_and_certificates_of_the_environment_do_not_matter(model_dir, tmp_path, variables):
-    import httpx
-
-    with serving(model_dir, tmp_path, **variables) as (_, url, folder):
-        assert "umt_jax" in httpx.get(url).text
-    assert not (folder / "outside.log").exists()
-    assert (folder / "errors.log").read_text() == "Interrupted.\n"
-
-
-def test_a_port_that_is_taken_is_named(model_dir):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        finished = subprocess.run(
-            command(f"--checkpoint={model_dir}", f"--port={port}"),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
-    assert finished.returncode == 1
-    assert finished.stderr == (
-        f"error: --host=127.0.0.1 --port={port} cannot be listened on (Address already in use). "
-        "Leave --host out for this machine alone, and --port for the first free one.\n"
-    )
