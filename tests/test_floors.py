@@ -20,8 +20,8 @@ FLOORS = {
     -2: ["processes", "own_packages", "path_flags"],
     -1: ["storage"],
     0: ["config", "shapes", "command_line", "config_flags", "numba_cache", "text_tables"],
-    1: ["audio", "core", "data", "plots"],
-    2: ["model"],
+    1: ["audio", "core", "data"],
+    2: ["model", "plots"],
     3: ["training", "generation"],
     4: ["checkpoints"],
     5: ["translator"],
@@ -161,7 +161,7 @@ def plant(root, module, line):
     "module, line, other",
     [
         ("umt_jax.audio.decoding", "from umt_jax import infer", "umt_jax.infer"),
-        ("umt_jax.plots.planted", "from umt_jax.audio import mu_law", "umt_jax.audio.mu_law"),
+        ("umt_jax.data.planted", "from umt_jax.audio import mu_law", "umt_jax.audio.mu_law"),
         (
             "umt_jax.generation.engines.planted",
             "def f():\n    import umt_jax.studio.session",

@@ -8,9 +8,9 @@ import soundfile
 RATE_HZ = 16_000
 
 
-def tone(seconds, rate_hz=RATE_HZ, frequency_hz=440.0):
+def tone(seconds, rate_hz=RATE_HZ, frequency_hz=440.0, amplitude=0.4):
     t = np.arange(round(seconds * rate_hz)) / rate_hz
-    return (0.4 * np.sin(2 * np.pi * frequency_hz * t)).astype(np.float32)
+    return (amplitude * np.sin(2 * np.pi * frequency_hz * t)).astype(np.float32)
 
 
 def glide(num_samples, rate_hz=8000):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from umt_jax.plots import spectrograms
+from umt_jax.audio import mel_spectrogram
 from umt_jax.shapes import Float32, Waveform
 
 _NATS_PER_DB = np.log(10) / 10
@@ -18,13 +18,13 @@ def log_mel_distances(output: Waveform, target: Waveform, sample_rate_hz: int) -
         `log_mel_l1`, the mean over bands and frames of the difference of log powers, in nats; and
         `log_spectral_distance`, the mean over frames of its root mean square over bands, in dB.
     """
-    expected = spectrograms.log_mel(target, sample_rate_hz)
+    expected = mel_spectrogram.log_mel(target, sample_rate_hz)
     floor_db = expected.max() - _RANGE_DB
 
     def above(log_mel: Float32[np.ndarray, "M N"]) -> Float32[np.ndarray, "M N"]:
         return np.maximum(log_mel, floor_db)
 
-    found = spectrograms.log_mel(output, sample_rate_hz)[:, : expected.shape[1]]
+    found = mel_spectrogram.log_mel(output, sample_rate_hz)[:, : expected.shape[1]]
     off_db = above(found) - above(expected[:, : found.shape[1]])
     return {
         "log_mel_l1": float(np.mean(np.abs(off_db)) * _NATS_PER_DB),

@@ -11,6 +11,7 @@ from experiments.evaluation import decoys, summary, tables
 from experiments.evaluation.measuring import Pair
 from experiments.evaluation.run import QUICK_CLIPS, Evaluation
 from experiments.pages import parts
+from umt_jax.audio import mel_spectrogram
 from umt_jax.plots import loss_curves, rainbowgram, spectrograms
 from umt_jax.shapes import Waveform
 
@@ -227,7 +228,9 @@ def _pictures(
 ) -> list[tuple[list[str], Figure]]:
     """Returns log-mel spectrograms of sounds next to each other, in one scale of colours."""
     beginnings = list(_beginnings(sounds, rate_hz).items())
-    loudest_db = max(float(spectrograms.log_mel(sound, rate_hz).max()) for _, sound in beginnings)
+    loudest_db = max(
+        float(mel_spectrogram.log_mel(sound, rate_hz).max()) for _, sound in beginnings
+    )
     rows = [dict(beginnings[i : i + in_row]) for i in range(0, len(beginnings), in_row)]
     return [
         (list(row), spectrograms.log_mel_row(row, rate_hz, loudest_db=loudest_db)) for row in rows

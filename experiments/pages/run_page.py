@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from matplotlib.figure import Figure
 
 from experiments.pages import parts
-from umt_jax.audio import mu_law
+from umt_jax.audio import mel_spectrogram, mu_law
 from umt_jax.config import Config
 from umt_jax.plots import loss_curves, spectrograms
 from umt_jax.shapes import Waveform
@@ -112,7 +112,7 @@ class _PieceSection:
             *piece.shipped.values(),
         ]
         self._loudest_db = max(
-            float(spectrograms.log_mel(sound[:num_samples], rate_hz).max()) for sound in sounds
+            float(mel_spectrogram.log_mel(sound[:num_samples], rate_hz).max()) for sound in sounds
         )
         self._picture_s = min(PICTURE_S, max(map(len, sounds)) / rate_hz)
 

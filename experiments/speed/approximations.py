@@ -17,12 +17,11 @@ from jax.typing import DTypeLike
 
 import umt_jax
 from umt_jax import path_flags, text_tables
-from umt_jax.audio import mu_law, sound_files
+from umt_jax.audio import mel_spectrogram, mu_law, sound_files
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import ModelConfig
 from umt_jax.generation import generate, segments, streams
 from umt_jax.model import layers, networks
-from umt_jax.plots import spectrograms
 from umt_jax.shapes import Array, CodeLogits, Codes, Float, Latents, Parameters, Waveform
 
 _AT_A_SEAM = 2
@@ -133,7 +132,7 @@ def seam_ranks(
     """
 
     def changes(waveform):
-        spectrum = spectrograms.log_mel(waveform, sample_rate_hz)
+        spectrum = mel_spectrogram.log_mel(waveform, sample_rate_hz)
         steps = np.abs(np.diff(spectrum, axis=1)).mean(axis=0)
         near = np.lib.stride_tricks.sliding_window_view(
             np.pad(steps, _AT_A_SEAM, mode="edge"), 2 * _AT_A_SEAM + 1
@@ -141,7 +140,7 @@ def seam_ranks(
         return near.max(axis=1)
 
     everywhere, with_seams = changes(whole), changes(joined)
-    columns = [spectrograms.column_of(seam, sample_rate_hz) for seam in seams]
+    columns = [mel_spectrogram.column_of(seam, sample_rate_hz) for seam in seams]
     at_seams = with_seams[np.minimum(columns, len(with_seams) - 1)]
     return (everywhere[None] < at_seams[:, None]).mean(axis=1)
 
@@ -236,8 +235,8 @@ def measure_seams(
     def distance(sound):
         apart = [
             np.abs(
-                spectrograms.log_mel(sound[seam : seam + rate_hz], rate_hz)
-                - spectrograms.log_mel(whole[seam : seam + rate_hz], rate_hz)
+                mel_spectrogram.log_mel(sound[seam : seam + rate_hz], rate_hz)
+                - mel_spectrogram.log_mel(whole[seam : seam + rate_hz], rate_hz)
             ).mean()
             for seam in seams
         ]

@@ -3,22 +3,18 @@
 import io
 from collections.abc import Mapping
 
-import librosa
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from umt_jax.audio import mel_spectrogram
 from umt_jax.shapes import Array, Float, Float32, UInt8, Waveform
 
-NUM_MELS = 96
 DYNAMIC_RANGE_DB = 80.0
 """Range of the colours: values further below the loudest point of a row get the darkest colour."""
 
-_WINDOW_S = 0.064
-_HOP_S = 0.016
-_FLOOR_POWER = 1e-10
 _FREQUENCY_TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
 
 # Okabe and Ito's palette, which the colour-blind tell apart; the dashes do so in black and white.
@@ -35,35 +31,6 @@ _DASHES = (
 def look(index: int) -> tuple[str, str | tuple[float, tuple[float, ...]]]:
     """Returns colour and line style of the index-th of several things that share an axis."""
     return _COLOURS[index % len(_COLOURS)], _DASHES[index % len(_DASHES)]
-
-
-def log_mel(waveform: Waveform, sample_rate_hz: int) -> Float32[np.ndarray, "M N"]:
-    """Returns the log-mel spectrogram of a waveform [T] in dB, one column every 16 ms.
-
-    Row m is centred on `mel_centres_hz(sample_rate_hz)[m]`, low pitches first. -100 dB is the
-    floor.
-    """
-    window_samples = round(_WINDOW_S * sample_rate_hz)
-    missing = max(0, window_samples - len(waveform))
-    power = librosa.feature.melspectrogram(
-        y=np.pad(np.asarray(waveform, np.float32), (0, missing)),
-        sr=sample_rate_hz,
-        n_fft=window_samples,
-        hop_length=round(_HOP_S * sample_rate_hz),
-        n_mels=NUM_MELS,
-    )
-    return (10 * np.log10(np.maximum(power, _FLOOR_POWER))).astype(np.float32)
-
-
-def column_of(sample: int, sample_rate_hz: int) -> int:
-    """Returns the column of `log_mel` whose middle is nearest to a sample."""
-    return round(sample / round(_HOP_S * sample_rate_hz))
-
-
-def mel_centres_hz(sample_rate_hz: int) -> Float32[np.ndarray, "M"]:
-    """Returns the frequency in the middle of each row of `log_mel`."""
-    edges_hz = librosa.mel_frequencies(NUM_MELS + 2, fmin=0.0, fmax=sample_rate_hz / 2)
-    return edges_hz[1:-1].astype(np.float32)
 
 
 def log_mel_row(
@@ -86,7 +53,7 @@ def log_mel_row(
         seconds = max(waveform.shape[-1] for waveform in waveforms.values()) / sample_rate_hz
     num_samples = max(1, round(seconds * sample_rate_hz))
     pictures = {
-        title: log_mel(waveform[:num_samples], sample_rate_hz)
+        title: mel_spectrogram.log_mel(waveform[:num_samples], sample_rate_hz)
         for title, waveform in waveforms.items()
     }
     if loudest_db is None:
@@ -114,7 +81,10 @@ def log_mel_matrix(
     """
     num_samples = max(1, round(seconds * sample_rate_hz))
     pictures = [
-        [log_mel(waveform[:num_samples], sample_rate_hz) for waveform in row.values()]
+        [
+            mel_spectrogram.log_mel(waveform[:num_samples], sample_rate_hz)
+            for waveform in row.values()
+        ]
         for row in rows.values()
     ]
     loudest_db = max(float(picture.max()) for row in pictures for picture in row)
@@ -141,7 +111,7 @@ def _draw_log_mel(
         picture,
         origin="lower",
         aspect="auto",
-        extent=(0, picture.shape[1] * _HOP_S, -0.5, NUM_MELS - 0.5),
+        extent=(0, picture.shape[1] * mel_spectrogram.HOP_S, -0.5, mel_spectrogram.NUM_MELS - 0.5),
         cmap="magma",
         vmin=loudest_db - DYNAMIC_RANGE_DB,
         vmax=loudest_db,
@@ -153,7 +123,9 @@ def _draw_log_mel(
 
 def _label_frequencies(axes: Axes, sample_rate_hz: int) -> None:
     ticks_hz = [tick for tick in _FREQUENCY_TICKS_HZ if tick <= sample_rate_hz / 2]
-    rows = np.interp(ticks_hz, mel_centres_hz(sample_rate_hz), np.arange(NUM_MELS))
+    rows = np.interp(
+        ticks_hz, mel_spectrogram.centres_hz(sample_rate_hz), np.arange(mel_spectrogram.NUM_MELS)
+    )
     axes.set_yticks(rows, [f"{tick / 1000:g}" for tick in ticks_hz])
     axes.set_ylabel("Frequency (kHz)")
 

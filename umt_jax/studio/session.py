@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from umt_jax import translator
-from umt_jax.audio import sound_files
+from umt_jax.audio import mel_spectrogram, sound_files
 from umt_jax.generation import blending, scheduler
 from umt_jax.plots import spectrograms
 from umt_jax.shapes import Float, Waveform
@@ -197,7 +197,7 @@ def write(
     sounds = [*take.sources.items(), *made.items()]
     seconds = max(len(waveform) for _, waveform in sounds) / sample_rate_hz
     loudest_db = max(
-        float(spectrograms.log_mel(waveform, sample_rate_hz).max()) for _, waveform in sounds
+        float(mel_spectrogram.log_mel(waveform, sample_rate_hz).max()) for _, waveform in sounds
     )
 
     def track(title: str, waveform: Waveform) -> Track:
