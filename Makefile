@@ -25,7 +25,7 @@ help:
 	@echo "make lint       ruff and mypy; clang-format, and the C++ compilers' warnings"
 	@echo "make format     let ruff and clang-format format the code"
 	@echo "make page       compile the core for docs/play, the page that translates in a browser"
-	@echo "make plugins    compile the plug-in for audio workstations (LV2) into build/umt.lv2"
+	@echo "make plugins    compile the plug-ins for audio workstations (LV2 and CLAP) into build/"
 	@echo "make docs       the documentation as a site; then open site/index.html"
 	@echo "make clean      remove .venv, .venv-docs, .venv-ends, build/, demo/ and site/"
 

@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get
 
 import jax
 import numpy as np
+import plugin_build
 import pytest
 import soundfile
 from etils import epath
@@ -161,6 +162,15 @@ def run_config():
     )
     training = TrainingConfig(segment_samples=60, domain_batch=4)
     return Config(domains=("Cello", "Piano"), preset="small", model=model, training=training)
+
+
+@pytest.fixture(scope="session")
+def plugins(tmp_path_factory, tiny_config):
+    """A folder with the plug-ins for audio workstations, and a tiny model in each."""
+    folder = tmp_path_factory.mktemp("plugins")
+    parameters = random_parameters(networks.Networks(tiny_config))
+    plugin_build.compile_into(folder, tmp_path_factory.mktemp("model"), tiny_config, parameters)
+    return folder
 
 
 @pytest.fixture(scope="session")

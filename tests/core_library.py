@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from umt_jax.checkpoints import model_file
+from umt_jax.core import library
 
 
 def file_of(folder, config, parameters):
@@ -11,6 +12,17 @@ def file_of(folder, config, parameters):
     path = folder / "model.safetensors"
     model_file.write(path, config, jax.tree.map(np.asarray, parameters))
     return path
+
+
+def played(file, waveform, domain):
+    """Returns what the core plays of a recording that goes on, at temperature 0."""
+    with library.Player(file.read_bytes()) as player:
+        player.set(domain=domain, temperature=0.0)
+        parts = []
+        for start in range(0, len(waveform), 100):
+            player.push(waveform[start : start + 100])
+            parts.append(player.pull(1000))
+        return np.concatenate(parts)
 
 
 class Stream:

@@ -11,15 +11,10 @@ import core_library
 import numpy as np
 import pytest
 import soundfile
-from conftest import random_parameters
 from tones import glide
-
-from umt_jax.core import library
-from umt_jax.model.networks import Networks
 
 ROOT = Path(__file__).parents[2]
 URI = b"urn:umt_jax:translator"
-HEADERS = [Path("/usr/include/lv2/core/lv2.h"), Path("/usr/include/speex/speex_resampler.h")]
 IN, OUT, DOMAIN, TEMPERATURE, WET, LEVEL, FREEWHEEL, LATENCY, DROPOUTS = range(9)
 RATE_HZ = 16_000  # Of the tiny model.
 MODEL = f"{URI.decode()}#model"
@@ -32,31 +27,15 @@ _SCHEDULE = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _NUMBER, _POINTER)
 _STORE = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _NUMBER, _POINTER, _SIZE, _NUMBER, _NUMBER)
 _RETRIEVE = ctypes.CFUNCTYPE(_POINTER, _POINTER, _NUMBER, _POINTER, _POINTER, _POINTER)
 
-pytestmark = [
-    pytest.mark.skipif(
-        not all(path.exists() for path in HEADERS),
-        reason="needs LV2 and speexdsp (Debian: apt install lv2-dev libspeexdsp-dev)",
-    ),
-    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
-]
+
+@pytest.fixture(scope="module")
+def bundle(plugins):
+    """The bundle, with a tiny model in it."""
+    return plugins / "lv2" / "umt.lv2"
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory, tiny_config):
-    """A folder of plug-ins, with a tiny model in it."""
-    folder = tmp_path_factory.mktemp("plugins")
-    model = tmp_path_factory.mktemp("model")  # Hosts take all that lies beside a bundle for one.
-    file = core_library.file_of(model, tiny_config, random_parameters(Networks(tiny_config)))
-    command = [ROOT / ".ci" / "plugins", folder, file]
-    environment = {**os.environ, "UMT_JAX_FLAGS": "-O1"}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (finished.returncode, finished.stderr) == (0, "")
-    assert finished.stdout == f"Written: {folder / 'umt.lv2'}\n"
-    return folder / "umt.lv2"
-
-
-@pytest.fixture(scope="module")
-def resampling(tmp_path_factory):
+def resampling(plugins, tmp_path_factory):
     """A function that resamples to another rate and back."""
     folder = tmp_path_factory.mktemp("resampling")
     (folder / "there_and_back.cc").write_text(
@@ -248,16 +227,6 @@ class Host:
         )
 
 
-def translation(bundle, waveform, domain):
-    with library.Player((bundle / "model.safetensors").read_bytes()) as player:
-        player.set(domain=domain, temperature=0.0)
-        parts = []
-        for start in range(0, len(waveform), 100):
-            player.push(waveform[start : start + 100])
-            parts.append(player.pull(1000))
-        return np.concatenate(parts)
-
-
 @pytest.mark.parametrize("blocks", [[32], [4096], [1, 777, 0, 4096, 64]])
 def test_at_the_model_s_rate_samples_are_those_of_the_core(bundle, blocks):
     waveform = glide(20_000)
@@ -265,7 +234,9 @@ def test_at_the_model_s_rate_samples_are_those_of_the_core(bundle, blocks):
     for instance, domain in zip(instances, (0, 2), strict=True):
         out = instance.run(waveform, blocks)
         latency = int(instance.controls[LATENCY].value)
-        expected = translation(bundle, waveform, domain)[: len(waveform) - latency]
+        expected = core_library.played(bundle / "model.safetensors", waveform, domain)[
+            : len(waveform) - latency
+        ]
         assert len(expected) > 10_000
         assert not out[:latency].any()
         np.testing.assert_array_equal(out[latency:], expected)

@@ -55,6 +55,11 @@ struct Player {
   Player& operator=(const Player&) = delete;
 };
 
+// What a host's knobs say; what is out of range or no number does no harm.
+struct Controls {
+  double domain, temperature, wet, level_db;
+};
+
 // One instance of a plug-in, mono.
 class Engine {
  public:
@@ -63,20 +68,24 @@ class Engine {
 
   // Loads a model; nothing is played where `error()` says why not.
   Engine(const std::string& path, double rate_hz, int most_block)
+      : Engine(std::make_shared<Player>(path, kMostBytes), rate_hz, most_block) {}
+  // Plays one that is loaded, and that no other engine plays at the same time.
+  Engine(std::shared_ptr<Player> player, double rate_hz, int most_block)
       : rate_hz_((int)std::lround(std::clamp(rate_hz, 1., 1e6))),
-        player_(path, kMostBytes),
+        player_(std::move(player)),
         heard_(kRingSeconds * rate_hz_ + 4 * (int64_t)most_block),
         played_(kRingSeconds * rate_hz_ + 4 * (int64_t)most_block) {
     sem_init(&has_come_, 0, 0);
-    if (!player_.stream) return;
-    const int model_hz = umt_model_sample_rate_hz(player_.model);
+    if (!player_->stream) return;
+    umt_stream_reset(player_->stream);
+    const int model_hz = umt_model_sample_rate_hz(player_->model);
     in_ = std::make_unique<Resampler>(rate_hz_, model_hz);
     out_ = std::make_unique<Resampler>(model_hz, rate_hz_);
     if (!in_->Works() || !out_->Works()) {
-      player_.error = "The rate of the host cannot be converted to that of the model.";
+      player_->error = "The rate of the host cannot be converted to that of the model.";
       return;
     }
-    const double own = (double)umt_stream_latency(player_.stream) / model_hz;
+    const double own = (double)umt_stream_latency(player_->stream) / model_hz;
     // A resampler gives a sample for each that comes, of the sound so much earlier.
     const double resampling = in_->Delay() + out_->Delay();
     silence_ = (int64_t)std::ceil((own + kSlackSeconds) * rate_hz_) + most_block +
@@ -94,13 +103,30 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  const std::string& error() const { return player_.error; }
-  const std::string& path() const { return player_.path; }
+  const std::string& error() const { return player_->error; }
+  const std::string& path() const { return player_->path; }
   int64_t latency() const { return latency_; }
   int64_t num_dropouts() const { return num_dropouts_; }
-  int num_domains() const { return player_.model ? umt_model_num_domains(player_.model) : 0; }
 
-  // Of the audio thread, all of them; each is heard from the next block on.
+  // Of the audio thread, all that follow; each is heard from the next block on.
+
+  // Forgets all sound: what was heard before is not played any more.
+  void Reset() {
+    std::fill(dry_.begin(), dry_.end(), 0.f);
+    muted_ = latency_;
+    reset_at_.store(num_heard_, std::memory_order_release);
+  }
+  // Plays a block as a host's controls say.
+  void Process(const float* in, float* out, int64_t count, const Controls& controls, bool waits) {
+    const double domain = controls.domain, level_db = controls.level_db;
+    SetDomain(domain >= 0 && domain < 1e6 ? (int)std::lround(domain) : 0);
+    if (std::isfinite(controls.temperature)) {
+      SetTemperature((float)std::clamp(controls.temperature, 0., 1e6));
+    }
+    Process(
+        in, out, count, std::isfinite(controls.wet) ? (float)std::clamp(controls.wet, 0., 1.) : 1.f,
+        std::isfinite(level_db) ? (float)std::pow(10., std::min(level_db, 12.) / 20) : 1.f, waits);
+  }
   void SetDomain(int domain) { domain_.store(domain, std::memory_order_relaxed); }
   void SetTemperature(float temperature) {
     temperature_.store(temperature, std::memory_order_relaxed);
@@ -131,7 +157,8 @@ class Engine {
       std::fill(out, out + count, 0.f);
       return;
     }
-    const int64_t lost = count - heard_.Write(clean_, count);
+    const int64_t taken = heard_.Write(clean_, count), lost = count - taken;
+    num_heard_ += taken;
     lost_ += lost;
     sem_post(&has_come_);
     for (int64_t i = 0; i < count; ++i) {
@@ -145,6 +172,9 @@ class Engine {
       there += Fill(out + there, count - there);
     }
     std::fill(out + there, out + count, 0.f);
+    const int64_t muted = std::min(muted_, count);
+    std::fill(out, out + muted, 0.f);
+    muted_ -= muted;
     late_ += count - there;
     if (lost || there < count) num_dropouts_.fetch_add(1, std::memory_order_relaxed);
   }
@@ -166,43 +196,61 @@ class Engine {
 
   void Work() {
     std::vector<float> block((size_t)kBlock), at_model, at_host;
-    float generated[kBlock];
     int domain = -1;
     float temperature = -1;
+    int64_t num_taken = 0, last_reset = 0;
     while (!is_ending_) {
       if (heard_.Available() > rate_hz_) {  // A second behind: the oldest is left out.
-        left_out_.fetch_add(heard_.Read(nullptr, heard_.Available() - kBlock));
+        const int64_t count = heard_.Read(nullptr, heard_.Available() - kBlock);
+        num_taken += count;
+        left_out_.fetch_add(count);
       }
-      const int64_t count = heard_.Read(block.data(), kBlock);
+      const int64_t reset_at = reset_at_.load(std::memory_order_acquire);
+      if (reset_at > last_reset && num_taken >= reset_at) {
+        // As many samples come as were pushed: what follows is as late as before.
+        umt_stream_finish(player_->stream);
+        Pull(at_host);
+        umt_stream_reset(player_->stream);
+        last_reset = reset_at;
+      }
+      const int64_t most = num_taken < reset_at ? std::min(reset_at - num_taken, kBlock) : kBlock;
+      const int64_t count = heard_.Read(block.data(), most);
+      num_taken += count;
       if (count == 0) {
         sem_wait(&has_come_);
         continue;
       }
       // What is not allowed changes nothing.
       const int wanted_domain = domain_.load(std::memory_order_relaxed);
-      if (wanted_domain != domain) umt_stream_set_domain(player_.stream, wanted_domain);
+      if (wanted_domain != domain) umt_stream_set_domain(player_->stream, wanted_domain);
       const float wanted_temperature = temperature_.load(std::memory_order_relaxed);
       if (wanted_temperature != temperature && wanted_temperature >= 0) {
-        umt_stream_set_temperature(player_.stream, wanted_temperature);
+        umt_stream_set_temperature(player_->stream, wanted_temperature);
       }
       domain = wanted_domain;
       temperature = wanted_temperature;
       at_model.clear();
       in_->Process(block.data(), count, at_model);
       for (int64_t taken = 0; taken < (int64_t)at_model.size();) {
-        taken += umt_stream_push(player_.stream, at_model.data() + taken,
+        taken += umt_stream_push(player_->stream, at_model.data() + taken,
                                  (int64_t)at_model.size() - taken);
-        for (int64_t made; (made = umt_stream_pull(player_.stream, generated, kBlock)) > 0;) {
-          at_host.clear();
-          out_->Process(generated, made, at_host);
-          played_.Write(at_host.data(), (int64_t)at_host.size());
-        }
+        Pull(at_host);
       }
     }
   }
 
+  // Hands on all that the stream can generate; `at_host` is room for it.
+  void Pull(std::vector<float>& at_host) {
+    float generated[kBlock];
+    for (int64_t made; (made = umt_stream_pull(player_->stream, generated, kBlock)) > 0;) {
+      at_host.clear();
+      out_->Process(generated, made, at_host);
+      played_.Write(at_host.data(), (int64_t)at_host.size());
+    }
+  }
+
   const int rate_hz_;
-  Player player_;
+  std::shared_ptr<Player> player_;
   std::unique_ptr<Resampler> in_, out_;
   Ring heard_, played_;
   sem_t has_come_;
@@ -210,8 +258,10 @@ class Engine {
   std::atomic<int> domain_{0};
   std::atomic<float> temperature_{-1};  // Below 0: the model's own.
   std::atomic<int64_t> num_dropouts_{0}, left_out_{0};
+  std::atomic<int64_t> reset_at_{0};  // After so many samples of the input.
   // Of the audio thread.
   int64_t latency_ = 0, silence_ = 0, late_ = 0, lost_ = 0, made_up_ = 0, dry_position_ = 0;
+  int64_t num_heard_ = 0, muted_ = 0;
   std::vector<float> dry_;
   float clean_[kBlock];
   std::thread worker_;

@@ -104,6 +104,8 @@ void ConnectPort(LV2_Handle handle, uint32_t port, void* data) {
   if (port < kNumPorts) ((Plugin*)handle)->ports[port] = data;
 }
 
+void Activate(LV2_Handle handle) { ((Plugin*)handle)->engine->Reset(); }
+
 // Asks the worker for the model that a message names.
 void ReadMessages(Plugin& plugin) {
   const auto* control = (const LV2_Atom_Sequence*)plugin.ports[kControl];
@@ -126,13 +128,9 @@ void Run(LV2_Handle handle, uint32_t count) {
   Plugin& plugin = *(Plugin*)handle;
   ReadMessages(plugin);
   umt::Engine& engine = *plugin.engine;
-  const float domain = plugin.Control(kDomain), temperature = plugin.Control(kTemperature);
-  const float wet = plugin.Control(kWet), level = plugin.Control(kLevel);
-  engine.SetDomain(domain >= 0 && domain < 1e6f ? (int)std::lround(domain) : 0);
-  if (std::isfinite(temperature)) engine.SetTemperature(std::max(temperature, 0.f));
-  engine.Process((const float*)plugin.ports[kIn], (float*)plugin.ports[kOut], count,
-                 std::isfinite(wet) ? std::clamp(wet, 0.f, 1.f) : 1.f,
-                 std::isfinite(level) ? std::pow(10.f, std::min(level, 12.f) / 20) : 1.f,
+  const umt::Controls controls = {plugin.Control(kDomain), plugin.Control(kTemperature),
+                                  plugin.Control(kWet), plugin.Control(kLevel)};
+  engine.Process((const float*)plugin.ports[kIn], (float*)plugin.ports[kOut], count, controls,
                  plugin.Control(kFreewheel) > 0);
   if (plugin.ports[kLatency]) *(float*)plugin.ports[kLatency] = (float)engine.latency();
   if (plugin.ports[kDropouts]) *(float*)plugin.ports[kDropouts] = (float)engine.num_dropouts();
@@ -209,7 +207,7 @@ const void* ExtensionData(const char* uri) {
   return nullptr;
 }
 
-const LV2_Descriptor kDescriptor = {kUri, Instantiate, ConnectPort, nullptr,
+const LV2_Descriptor kDescriptor = {kUri, Instantiate, ConnectPort, Activate,
                                     Run,  nullptr,     Cleanup,     ExtensionData};
 
 }  // namespace
