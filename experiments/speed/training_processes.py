@@ -29,6 +29,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "remat=block": {"remat": "block"},
     "microbatches=4": {"microbatches": 4},
     "bfloat16": {"compute_dtype": "bfloat16"},
+    # As experiments/configs/demo_detuned.flags.
+    "detuned past": {
+        "past_detune_semitones": 4.0,
+        "past_detune_share": 1.0,
+        "past_detune_samples": 1_500,
+        "past_noise": 0.03,
+    },
 }
 PLAIN = {"plain PyTorch": False, "plain PyTorch, frugal": True}
 

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.speed import training_processes, training_speed
+from experiments.speed import presets, training_processes, training_speed
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 from umt_jax.data import dataset
 from umt_jax.model import networks
@@ -65,3 +65,9 @@ def test_a_worker_that_is_killed_is_named(tmp_path):
     worker.process.kill()
     with pytest.raises(OSError, match="trains with float32 has ended with -9"):
         worker.step()
+
+
+def test_the_detuned_past_that_is_timed_is_that_of_the_demos_second_part():
+    preset = presets.training("demo_detuned")
+    for name, value in training_processes.VARIANTS["detuned past"].items():
+        assert getattr(preset, name) == value
