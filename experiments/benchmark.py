@@ -23,6 +23,7 @@ STAGES = {
     "approximations": "approximations",
     "input": "input_speed",
     "build": "build_speed",
+    "live": "live_speed",
 }
 """Modules with `define_flags()`, and `report()` that measures and returns a Markdown section."""
 

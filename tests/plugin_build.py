@@ -5,22 +5,19 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import core_library
 import pytest
 
 HEADERS = ["lv2/core/lv2.h", "clap/plugin.h", "speex/speex_resampler.h"]
 _SCRIPT = Path(__file__).parents[1] / ".ci" / "plugins"
 
 
-def compile_into(folder, model_folder, config, parameters, *, flags="-O1"):
-    """Puts both plug-ins, and a model in each, into a folder; skips the test where it cannot."""
+def compile_into(folder, file, *, flags="-O1"):
+    """Puts both plug-ins, and a model's file in each, into a folder; skips where it cannot."""
     if shutil.which("g++") is None or not all(map(_is_there, HEADERS)):
         pytest.skip(
             "needs g++, LV2, CLAP and speexdsp "
             "(Debian: apt install g++ lv2-dev dpf-source libspeexdsp-dev)"
         )
-    # Hosts take all that lies beside a bundle for one: the file comes from elsewhere.
-    file = core_library.file_of(model_folder, config, parameters)
     command = [_SCRIPT, folder, file]
     environment = {**os.environ, "UMT_JAX_FLAGS": flags}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

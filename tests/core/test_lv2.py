@@ -13,9 +13,20 @@ import pytest
 import soundfile
 from tones import glide
 
+from experiments.speed.lv2_host import (
+    DOMAIN,
+    DROPOUTS,
+    FREEWHEEL,
+    LATENCY,
+    LEVEL,
+    TEMPERATURE,
+    URI,
+    WET,
+    Instance,
+    Pair,
+)
+
 ROOT = Path(__file__).parents[2]
-URI = b"urn:umt_jax:translator"
-IN, OUT, DOMAIN, TEMPERATURE, WET, LEVEL, FREEWHEEL, LATENCY, DROPOUTS = range(9)
 RATE_HZ = 16_000  # Of the tiny model.
 MODEL = f"{URI.decode()}#model"
 ATOM, PATCH = "http://lv2plug.in/ns/ext/atom#", "http://lv2plug.in/ns/ext/patch#"
@@ -60,69 +71,6 @@ def resampling(plugins, tmp_path_factory):
     function.restype = ctypes.c_int64
     function.argtypes = [floats, ctypes.c_int64, number, number, floats, ctypes.c_void_p]
     return function
-
-
-class Descriptor(ctypes.Structure):
-    handle, size = ctypes.c_void_p, ctypes.c_uint32
-    _fields_ = [
-        ("uri", ctypes.c_char_p),
-        (
-            "instantiate",
-            ctypes.CFUNCTYPE(handle, handle, ctypes.c_double, ctypes.c_char_p, handle),
-        ),
-        ("connect_port", ctypes.CFUNCTYPE(None, handle, size, handle)),
-        ("activate", handle),
-        ("run", ctypes.CFUNCTYPE(None, handle, size)),
-        ("deactivate", handle),
-        ("cleanup", ctypes.CFUNCTYPE(None, handle)),
-        ("extension_data", handle),
-    ]
-
-
-class Instance:
-    """One instance of the plug-in, whose host renders a file."""
-
-    def __init__(self, bundle, rate_hz, *, ports=None, features=None):
-        self.library = ctypes.CDLL(str(bundle / "umt.so"))
-        self.library.lv2_descriptor.restype = ctypes.POINTER(Descriptor)
-        self.descriptor = self.library.lv2_descriptor(0).contents
-        assert self.descriptor.uri == URI and not self.library.lv2_descriptor(1)
-        self.handle = self.descriptor.instantiate(None, rate_hz, f"{bundle}/".encode(), features)
-        self.controls = {port: ctypes.c_float(0) for port in range(DOMAIN, DROPOUTS + 1)}
-        for port, value in self.controls.items():
-            self.descriptor.connect_port(self.handle, port, ctypes.addressof(value))
-        self.tell(None)
-        self.set({WET: 1, FREEWHEEL: 1, **(ports or {})})
-
-    def tell(self, message):
-        """Connects a sequence of messages, or none."""
-        self.message = message
-        address = ctypes.addressof(message) if message else None
-        self.descriptor.connect_port(self.handle, DROPOUTS + 1, address)
-
-    def set(self, ports):
-        for port, value in ports.items():
-            self.controls[port].value = value
-
-    def run(self, waveform, blocks):
-        """Returns the output; blocks are as long as these, in turn."""
-        parts, turn = [], 0
-        while len(waveform):
-            block = np.array(waveform[: blocks[turn % len(blocks)]], np.float32)
-            waveform, out = waveform[len(block) :], np.full(len(block), 9, np.float32)
-            self.descriptor.connect_port(self.handle, IN, block.ctypes.data)
-            self.descriptor.connect_port(self.handle, OUT, out.ctypes.data)
-            self.descriptor.run(self.handle, len(block))
-            parts.append(out)
-            turn += 1
-        return np.concatenate(parts)
-
-    def close(self):
-        self.descriptor.cleanup(self.handle)
-
-
-class Pair(ctypes.Structure):
-    _fields_ = [("first", _POINTER), ("second", _POINTER)]
 
 
 class Host:
