@@ -122,6 +122,7 @@ def _draw_log_mel(
 
 
 def _label_frequencies(axes: Axes, sample_rate_hz: int) -> None:
+    # Not by librosa.display: it loads pyplot, names powers of two, and leaves the unit off seconds.
     ticks_hz = [tick for tick in _FREQUENCY_TICKS_HZ if tick <= sample_rate_hz / 2]
     rows = np.interp(
         ticks_hz, mel_spectrogram.centres_hz(sample_rate_hz), np.arange(mel_spectrogram.NUM_MELS)
