@@ -81,7 +81,7 @@ def test_parameters_have_ranges_and_names(folder):
     with open_in(folder, values={DOMAIN: 1}) as instance:
         assert instance.parameters() == [
             ("Domain", 0, 2, 0),
-            ("Temperature", 0, 2, 0.7),
+            ("Temperature", 0, 2, 1),
             ("Dry/wet", 0, 1, 1),
             ("Output level", -60, 12, 0),
             ("Model file", 0, 1, 0),  # Hosts divide by the range.

@@ -56,7 +56,7 @@ struct ParamInfo {
 // How many domains and models there are, the plug-in knows.
 constexpr ParamInfo kParams[kNumParams] = {
     {"Domain", CLAP_PARAM_IS_STEPPED | CLAP_PARAM_IS_AUTOMATABLE, 0, 0, 0},
-    {"Temperature", CLAP_PARAM_IS_AUTOMATABLE, 0, 2, 0.7},  // The shipped model's own.
+    {"Temperature", CLAP_PARAM_IS_AUTOMATABLE, 0, 2, 1},
     {"Dry/wet", CLAP_PARAM_IS_AUTOMATABLE, 0, 1, 1},
     {"Output level", CLAP_PARAM_IS_AUTOMATABLE, -60, 12, 0},
     {"Model file", CLAP_PARAM_IS_STEPPED, 0, 0, 0},
