@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from experiments.evaluation import checkpoint_scores
 from umt_jax import command_line, path_flags, storage, translator
 from umt_jax.audio import mu_law, sound_files
-from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.checkpoints import checkpoint, demo_model, reading
 from umt_jax.config import Config
 from umt_jax.data import dataset
 from umt_jax.inference import generation_flags, planning
@@ -55,7 +55,7 @@ def main() -> None:
         raise ValueError("Nothing to draw. Name sounds with --input, --data_dir, or both.")
     command_line.use_compilation_cache()
     workdir = demo_model.chosen()
-    config = checkpoint.read_config(workdir, args.step)
+    config = reading.read_config(workdir, args.step)
     generation_flags.sampling(config.sampling)  # Says what is wrong, if anything is.
     prepared = None
     if args.data_dir is not None:

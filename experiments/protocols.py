@@ -23,7 +23,7 @@ from data_prep import instruments
 from experiments import evaluate
 from umt_jax import command_line, path_flags, storage, translator
 from umt_jax.audio import sound_files
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import checkpoint, reading
 from umt_jax.data import dataset
 from umt_jax.inference import generation_flags
 
@@ -56,7 +56,7 @@ def main() -> None:
     if record.exists() and not args.overwrite:
         raise FileExistsError(f"{record} exists already. Pass --overwrite, or another --output.")
     command_line.use_compilation_cache()
-    config = checkpoint.read_config(args.checkpoint, args.step)
+    config = reading.read_config(args.checkpoint, args.step)
     sampling = generation_flags.sampling(config.sampling)
     if len(config.trained_domains) < 2:
         raise ValueError(f"--checkpoint={args.checkpoint} has one domain: nothing is translated.")

@@ -23,7 +23,7 @@ from experiments.training_run import (
 )
 from experiments.training_run import flags as train_flags
 from umt_jax import command_line
-from umt_jax.checkpoints import checkpoint, integrity
+from umt_jax.checkpoints import checkpoint, integrity, reading
 from umt_jax.config import Config
 from umt_jax.data import dataset
 from umt_jax.model import networks
@@ -56,7 +56,7 @@ def main() -> None:
         if not train_flags.ACCEPT_CHANGED_DATA.value:
             initial_state.check_data(prepared.description, workdir)
 
-        newest_step = checkpoint.newest_step(workdir)
+        newest_step = reading.newest_step(workdir)
         schedule = train_flags.schedule_from_flags(newest_step)
         if train_flags.MORE_STEPS.value is not None:
             logging.info(

@@ -1,16 +1,16 @@
 """What tests of the core share."""
 
-import jax
 import numpy as np
 
 from umt_jax.checkpoints import model_file
 from umt_jax.core import library
+from umt_jax.model import networks
 
 
 def file_of(folder, config, parameters):
     """Writes a model into a folder; returns the file's path."""
     path = folder / "model.safetensors"
-    model_file.write(path, config, jax.tree.map(np.asarray, parameters))
+    model_file.write(path, config, networks.by_name(parameters))
     return path
 
 

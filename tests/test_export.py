@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_checkpoint import make_state
 
-from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.checkpoints import checkpoint, demo_model, reading
 from umt_jax.config import SamplingConfig
 
 
@@ -19,12 +19,12 @@ def export(run, output, *flags):
 def test_the_command_exports_the_best_weights_and_the_record_of_losses(tmp_path, trained_dir):
     output = tmp_path / "exported"
     finished = export(trained_dir, output)
-    step = checkpoint.best_step(str(trained_dir))
+    step = reading.best_step(str(trained_dir))
     assert finished.stdout.startswith(f"Exported step {step}, "), finished.stderr
-    assert checkpoint.best_step(str(output)) == step
+    assert reading.best_step(str(output)) == step
     record = (trained_dir / "metrics.jsonl").read_bytes()
     assert (output / "metrics.jsonl").read_bytes() == record
-    assert checkpoint.read_config(str(output)) == checkpoint.read_config(str(trained_dir))
+    assert reading.read_config(str(output)) == reading.read_config(str(trained_dir))
     again = export(trained_dir, output)
     assert (again.returncode, again.stderr.splitlines()) == (
         1,
@@ -36,12 +36,12 @@ def test_an_export_keeps_how_it_is_to_be_played(tmp_path, trained_dir):
     output, again = tmp_path / "exported", tmp_path / "again"
     finished = export(trained_dir, output, "--temperature=0.4", "--top_p=0.95")
     assert finished.stdout.endswith("It is played at temperature 0.4, top_p 0.95.\n")
-    trained = checkpoint.read_config(str(trained_dir))
+    trained = reading.read_config(str(trained_dir))
     own = SamplingConfig(temperature=0.4, top_p=0.95)
-    assert checkpoint.read_config(str(output)) == dataclasses.replace(trained, sampling=own)
+    assert reading.read_config(str(output)) == dataclasses.replace(trained, sampling=own)
     # What is not named stays.
     assert export(output, again, "--top_p=1").returncode == 0
-    assert checkpoint.read_config(str(again)).sampling == SamplingConfig(temperature=0.4)
+    assert reading.read_config(str(again)).sampling == SamplingConfig(temperature=0.4)
 
 
 def test_a_sampling_that_means_nothing_is_refused_before_anything_is_written(tmp_path, trained_dir):
@@ -94,7 +94,7 @@ def test_an_export_tells_nothing_of_where_it_was_made_and_of_what(tmp_path, priv
     assert export(private_run, output).returncode == 0
     for word in (b"anna", b"Anna", b"geheim", b"5ec2e7", str(tmp_path).encode()):
         assert word not in texts(output)
-    assert checkpoint.read_config(str(output)).training.init_from == "first"
+    assert reading.read_config(str(output)).training.init_from == "first"
     num_segments = {"train": 3, "validation": 1, "test": 0}
     assert dataset_of(output) == {
         "Cello": {
@@ -126,7 +126,7 @@ def test_one_file_holds_the_weights_of_the_folder(tmp_path, trained_dir):
     assert export(trained_dir, folder).returncode == 0
     finished = export(trained_dir, file, "--format=safetensors", "--licence=CC0-1.0")
     assert finished.stdout.startswith("Exported step "), finished.stderr
-    assert checkpoint.read_config(str(file)) == checkpoint.read_config(str(folder))
+    assert reading.read_config(str(file)) == reading.read_config(str(folder))
     jax.tree.map(
         np.testing.assert_array_equal,
         checkpoint.restore_parameters(str(file)),

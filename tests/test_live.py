@@ -13,7 +13,7 @@ import soxr
 from conftest import random_parameters
 
 from umt_jax.audio import level, pcm, sound_files
-from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.checkpoints import checkpoint, demo_model, reading
 from umt_jax.config import SamplingConfig
 from umt_jax.inference import low_latency
 from umt_jax.model import networks
@@ -147,7 +147,7 @@ def test_low_latency_says_by_how_much_resampling_adds_to_it(trained_dir, by_file
 
 
 def test_a_click_is_heard_as_late_as_is_stated():
-    config = checkpoint.read_config(demo_model.path())
+    config = reading.read_config(demo_model.path())
     reach, at = 1024, 5000
     emerged = {}  # By sound: of each sample, how many had come when it was generated.
     sounds = {}

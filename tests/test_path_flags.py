@@ -9,7 +9,7 @@ from absl import flags
 from test_checkpoint import save
 
 from umt_jax import path_flags
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import reading
 
 ROOT = Path(__file__).parent.parent
 
@@ -101,5 +101,5 @@ def test_commands_read_and_write_where_the_home_folder_is(tmp_path, run_config):
         timeout=300,
     )
     assert finished.returncode == 0, finished.stderr
-    assert checkpoint.best_step(str(tmp_path / "home" / "model")) == 1
+    assert reading.best_step(str(tmp_path / "home" / "model")) == 1
     assert not list((tmp_path / "elsewhere").iterdir())

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from umt_jax import published
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import checkpoint, reading
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra: make test-torch")
 
@@ -295,7 +295,7 @@ def test_an_import_translates_and_is_never_overwritten(tmp_path, rng, folder):
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == f"Imported epoch 7 with domain_0, domain_1, domain_2 to {workdir}.\n"
     assert finished.stderr == ""
-    assert checkpoint.read_config(str(workdir)) == published_code.config()
+    assert reading.read_config(str(workdir)) == published_code.config()
     jax.tree.map(
         np.testing.assert_array_equal,
         checkpoint.restore_parameters(str(workdir)),

@@ -20,7 +20,7 @@ from absl import flags
 
 from umt_jax import command_line, path_flags, translator
 from umt_jax.audio import sound_files
-from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.checkpoints import demo_model, reading
 from umt_jax.config import SamplingConfig
 from umt_jax.data import latent_file
 from umt_jax.generation import blending, validation
@@ -64,7 +64,7 @@ def main() -> None:
     check_flags(args)
     command_line.use_compilation_cache()
     workdir = demo_model.chosen()
-    config = checkpoint.read_config(workdir, args.step)
+    config = reading.read_config(workdir, args.step)
     sampling, all_domains = generation_flags.sampling(config.sampling), config.domains
     wanted = args.morph or args.domain
     wanted = all_domains if wanted == ["all"] else wanted

@@ -175,24 +175,34 @@ def keep_freed_memory() -> None:
 def use_compilation_cache() -> None:
     """Keeps compiled programs for the next start: JAX_COMPILATION_CACHE_DIR, or the cache folder.
 
-    Where that cannot be written, they are compiled at every start.
+    Where that cannot be written, they are compiled at every start. JAX is not imported for it,
+    which takes a second that not every command needs.
     """
-    import jax  # Here, since not every command needs it.
-
     own = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    folder = Path(own) if own else storage.cache_folder() / "xla"
+    folder: Path | None = Path(own) if own else storage.cache_folder() / "xla"
+    assert folder is not None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         logging.debug("Compiled programs are not kept: %s", error)
-        jax.config.update("jax_compilation_cache_dir", None)
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+        folder = None
     # Small programs too: there are dozens, and together they take seconds.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    settings = {
+        "jax_compilation_cache_dir": None if folder is None else str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    if "jax" in sys.modules:
+        for name, value in settings.items():
+            sys.modules["jax"].config.update(name, value)
+        return
+    for name, value in settings.items():  # JAX reads them when it is imported.
+        if value is None:
+            os.environ.pop(name.upper(), None)
+        else:
+            os.environ[name.upper()] = str(value)
 
 
 def _is_worth_a_line(record: pylogging.LogRecord) -> bool:

@@ -18,9 +18,10 @@ ships with umt_jax is exported.
 from absl import flags
 
 from umt_jax import command_line, path_flags, storage
-from umt_jax.checkpoints import checkpoint, demo_model, folder_lock, model_file
+from umt_jax.checkpoints import checkpoint, demo_model, folder_lock, model_file, reading
 from umt_jax.config import SamplingConfig
 from umt_jax.inference import generation_flags
+from umt_jax.model import networks
 
 _RECORD = "metrics.jsonl"
 
@@ -51,7 +52,7 @@ def main() -> None:
     """Exports as the flags say."""
     args = flags.FLAGS
     workdir = demo_model.chosen()
-    sampling = generation_flags.sampling(checkpoint.read_config(workdir, args.step).sampling)
+    sampling = generation_flags.sampling(reading.read_config(workdir, args.step).sampling)
     export = _export_file if args.format == "safetensors" else _export_folder
     step, loss = export(args, workdir, sampling)
     command_line.say(
@@ -88,7 +89,8 @@ def _export_file(
         raise FileExistsError(f"--output={args.output} exists already. Name another file.")
     config, parameters, step, loss = checkpoint.to_share(workdir, args.step, sampling=sampling)
     storage.path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    model_file.write(args.output, config, parameters, licence=args.licence, source=args.source)
+    arrays = networks.by_name(parameters)
+    model_file.write(args.output, config, arrays, licence=args.licence, source=args.source)
     return step, loss
 
 

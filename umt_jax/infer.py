@@ -27,7 +27,7 @@ from absl import flags
 
 from umt_jax import command_line, storage, translator
 from umt_jax.audio import pcm, sound_files
-from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.checkpoints import demo_model, reading
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.data import latent_file
 from umt_jax.generation import scheduler, validation
@@ -46,7 +46,7 @@ def main() -> None:
     infer_flags.check_flags(args)
     command_line.use_compilation_cache()
     workdir = demo_model.chosen()
-    config = checkpoint.read_config(workdir, args.step)
+    config = reading.read_config(workdir, args.step)
     sampling = generation_flags.sampling(config.sampling)
     jobs, unwritten = _plan(args, config.domains)
     planning.check_formats(jobs, config.model.sample_rate_hz)
@@ -301,7 +301,7 @@ def _translate_at_low_latency(
         raise ValueError(
             f"--latency=low plays one domain, not {len(domains)}. Name one, or leave it out."
         )
-    config = checkpoint.read_config(workdir, args.step)
+    config = reading.read_config(workdir, args.step)
     with low_latency.open_player(workdir, args.step) as player:
         low_latency.choose(player, domains[0], sampling, args.seed)
         rate_hz = player.sample_rate_hz

@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from umt_jax import command_line, path_flags
-from umt_jax.checkpoints import checkpoint, folder_lock, pytorch_arrays
+from umt_jax.checkpoints import checkpoint, folder_lock, pytorch_arrays, reading
 from umt_jax.checkpoints.pytorch_arrays import Arrays
 from umt_jax.config import MOST_DOMAINS, Config
 from umt_jax.model.networks import NetworkParameters
@@ -246,7 +246,7 @@ def define_flags() -> None:
 def main() -> None:
     """Imports as the flags say."""
     args = flags.FLAGS
-    if checkpoint.has_checkpoint(args.output):
+    if reading.has_checkpoint(args.output):
         raise FileExistsError(f"--output={args.output} holds a run already. Name another folder.")
     config, parameters, epoch = read(
         Path(args.input), which=args.which, domain_names=args.domain_names

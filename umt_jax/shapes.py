@@ -13,15 +13,41 @@ One letter, one meaning:
 
 The aliases are checked on every call in tests (`--jaxtyping-packages=umt_jax,beartype.beartype`)
 and never in production.
+
+JAX is not imported for their sake: what plays a model without it has the same signatures.
 """
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int16, Integer, Key, Num, PyTree, UInt, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int16, Integer, Key, Num, UInt, UInt8
 
-Array = jax.Array | np.ndarray
+if TYPE_CHECKING:
+    import jax
+    from jaxtyping import PyTree
+
+    Array = jax.Array | np.ndarray
+    Parameters = PyTree
+else:
+
+    class _JaxOrNumpy(type):
+        def __instancecheck__(cls, value):
+            # Nobody has an array of JAX who has not imported it.
+            jax = sys.modules.get("jax")
+            return isinstance(value, np.ndarray) or (jax and isinstance(value, jax.Array)) or False
+
+    class Array(metaclass=_JaxOrNumpy):
+        """An array of JAX or NumPy."""
+
+    def __getattr__(name):
+        # jaxtyping imports JAX for it.
+        if name in ("PyTree", "Parameters"):
+            from jaxtyping import PyTree
+
+            return PyTree
+        raise AttributeError(f"module 'umt_jax.shapes' has no attribute {name!r}")
+
 
 Waveform = Float[Array, "*B T"]
 """Amplitudes in [-1, 1]."""
@@ -46,9 +72,6 @@ DomainLogits = Float[Array, "*B K"]
 
 Leaf = Any
 """An array in a tree, or what stands for it: a shape, a sharding, a batch of such arrays."""
-
-Parameters = PyTree
-"""A module's trained arrays, or their shapes."""
 
 __all__ = [
     "Array",

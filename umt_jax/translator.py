@@ -2,22 +2,26 @@
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from umt_jax.audio import level, sound_files
-from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.checkpoints import demo_model, reading
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.data import latent_file
-from umt_jax.generation import generate, morph, scheduler, segments, streams, validation
+from umt_jax.generation import native_model, pieces, scheduler, segments, validation
 from umt_jax.generation.engines import choose
 from umt_jax.generation.segments import Window
-from umt_jax.model import encoder, networks
-from umt_jax.model.networks import NetworkParameters, Networks
+from umt_jax.model import array_shapes, encoder_fingerprint
 from umt_jax.shapes import Array, CodeLogits, Codes, DomainLogits, Float, Latents, Waveform
+
+if TYPE_CHECKING:
+    from umt_jax.generation.jax_model import JaxModel
+else:
+    JaxModel = Any  # Imported where it is made, with JAX.
 
 
 def load(
@@ -45,11 +49,11 @@ def load(
         ValueError: It is none of this project's, lacks a domain, or the engine does not run here.
     """
     workdir = demo_model.path() if workdir is None else workdir
-    config = checkpoint.read_config(workdir, step)
+    config = reading.read_config(workdir, step)
     validation.checked_domains(domains or (), config.domains)
-    parameters = checkpoint.restore_parameters(workdir, step)
+    arrays = reading.read_arrays(workdir, step)
     return Translator(
-        config, parameters, domains=domains, engine=engine, weights=weights, threads=threads
+        config, arrays, domains=domains, engine=engine, weights=weights, threads=threads
     )
 
 
@@ -67,29 +71,39 @@ class Translator:
     def __init__(
         self,
         config: Config,
-        parameters: NetworkParameters,
+        parameters: Any,
         *,
         domains: Sequence[str] | None = None,
         engine: str = "auto",
         weights: str = "float32",
         threads: int | None = None,
     ) -> None:
-        """Takes trained arrays; keeps only the decoders of `domains` (None: all). See `load`."""
+        """Keeps only the decoders of `domains` (None: all).
+
+        Args:
+            config: What the model was trained with.
+            parameters: `networks.NetworkParameters`, or their arrays by the names of
+                `array_shapes`.
+            domains: See `load`, and so the others.
+            engine: Likewise.
+            weights: Likewise.
+            threads: Likewise.
+        """
         self.config = config
         self.domains = validation.checked_domains(domains or config.domains, config.domains)
-        self._networks = Networks(config)
-        # Chosen by NumPy: on a device every shape would be a program of its own to compile.
-        decoders = networks.select(
-            jax.tree.map(np.asarray, parameters.decoders),
-            [config.domains.index(domain) for domain in self.domains],
-        )
-        self._decoders = jax.device_put(decoders)
-        self._engine = choose.choose(
-            engine, weights, taps=config.model.decoder_taps, threads=threads
-        )
-        self._weights = generate.pack(self._decoders, config.model, self._engine)
-        self._classifier = parameters.classifier
-        self._encoder = streams.WindowEncoder(self._networks, parameters.encoder)
+        self._arrays = _by_name(parameters)
+        kept = self._domain_indices(self.domains)
+        name = choose.engine_name(engine, weights, taps=config.model.decoder_taps, threads=threads)
+        self._model: native_model.NativeModel | JaxModel
+        if name == "native":
+            self._model = native_model.NativeModel(
+                config, self._arrays, kept, weights=weights, threads=threads
+            )
+        else:
+            from umt_jax.generation import jax_model  # Not with `native`, which needs no JAX.
+
+            own = choose.choose(name, weights)
+            self._model = jax_model.JaxModel(config, self._arrays, kept, engine=own)
 
     def __repr__(self) -> str:
         """Returns what it plays, at which rate, and its sizes."""
@@ -116,7 +130,7 @@ class Translator:
     @property
     def latency_seconds(self) -> float:
         """Length of a recording that must have arrived before its translation starts."""
-        return self._encoder.latency_samples / self.sample_rate_hz
+        return self._model.latency_samples / self.sample_rate_hz
 
     def encode(self, waveform: Waveform, sample_rate_hz: int) -> Latents:
         """Returns the latents of a waveform at any rate, [*B, F, Z] (§3.1).
@@ -211,13 +225,12 @@ class Translator:
         validation.check_seed(seed)
         latents = self._checked(latents)
         weights = validation.checked_weights(weights, latents)
-        return morph.morph(
-            networks.select(self._decoders, [self.domains.index(domain) for domain in domains]),
+        return self._jax_model.morph(
+            [self.domains.index(domain) for domain in domains],
             latents,
             weights,
-            config=self.config.model,
-            domain_indices=[self.config.domains.index(domain) for domain in domains],
-            sampled=sampling,
+            domain_indices=self._domain_indices(domains),
+            sampling=sampling,
             seed=seed,
         )
 
@@ -393,7 +406,7 @@ class Translator:
         levelled = level.bring_blocks_to(
             validation.checked_blocks(blocks), model.rms_dbfs, sample_rate_hz=model.sample_rate_hz
         )
-        yield from self._encoder.encode(levelled)
+        yield from self._model.encode(levelled)
 
     def windows(
         self, latents: Float[Array, "F Z"], num_samples: int | None = None
@@ -409,7 +422,7 @@ class Translator:
         return segments.windows_of(
             latents,
             len(latents) * model.pool_samples if num_samples is None else num_samples,
-            window_frames=streams.window_frames(model),
+            window_frames=pieces.window_frames(model),
             pool_samples=model.pool_samples,
         )
 
@@ -435,7 +448,9 @@ class Translator:
     @functools.cached_property
     def encoder_fingerprint(self) -> str:
         """Fingerprint of this encoder, which files of latents record."""
-        return encoder.fingerprint(self._encoder.parameters, self.config.model)
+        return encoder_fingerprint.fingerprint(
+            array_shapes.nested(self._arrays, "encoder"), self.config.model
+        )
 
     def save_latents(
         self,
@@ -487,17 +502,26 @@ class Translator:
         (domain,) = validation.checked_domains([domain], self.domains)
         latents = self._checked(latents)
         codes = validation.checked_codes(codes, latents, self.config.model)
-        decoder = networks.select(self._decoders, self.domains.index(domain))
-        return np.asarray(networks.decode_one(self._networks, decoder, codes, latents))
+        return self._jax_model.code_logits(codes, latents, self.domains.index(domain))
 
     def classify(self, latents: Latents) -> DomainLogits:
         """Returns the classifier's logits, one for each of `config.domains`, [*B, K]."""
         latents = self._checked(latents)
-        return np.asarray(self._networks.classify(self._classifier, latents))
+        return self._jax_model.classify(latents)
+
+    @functools.cached_property
+    def _jax_model(self) -> JaxModel:
+        """What computes that for which there is no C++."""
+        from umt_jax.generation import jax_model
+
+        if isinstance(self._model, jax_model.JaxModel):
+            return self._model
+        kept = self._domain_indices(self.domains)
+        return jax_model.JaxModel(self.config, self._arrays, kept)
 
     def _encode(self, waveform):
         """Returns the latents of a waveform at the model's rate, [*B, F, Z]."""
-        windows = self._encoder.encode([waveform])
+        windows = self._model.encode([waveform])
         return np.concatenate([latents for latents, _ in windows], axis=-2)
 
     def _levelled(self, waveform):
@@ -509,20 +533,28 @@ class Translator:
         return self.config.sampling.override(temperature=temperature, top_p=top_p)
 
     def _streams(self, domains, num_streams, sampling):
-        weights = self._weights
-        if tuple(domains) != self.domains:
-            weights = networks.select(weights, [self.domains.index(domain) for domain in domains])
-        return streams.Streams(
-            self.config.model,
-            weights,
-            [self.config.domains.index(domain) for domain in domains],
-            engine=self._engine,
+        return self._model.streams(
+            [self.domains.index(domain) for domain in domains],
+            self._domain_indices(domains),
             num_streams=num_streams,
             sampling=sampling,
         )
+
+    def _domain_indices(self, domains):
+        """Returns their places among all the domains of the model."""
+        return [self.config.domains.index(domain) for domain in domains]
 
     def _at_own_rate(self, waveform, sample_rate_hz):
         return validation.resampled(waveform, sample_rate_hz, to_hz=self.sample_rate_hz)
 
     def _checked(self, latents):
         return validation.checked_latents(latents, self.config.model)
+
+
+def _by_name(parameters: Any) -> dict[str, np.ndarray]:
+    """Returns a model's arrays, NumPy's, by the names of `array_shapes`."""
+    if not isinstance(parameters, Mapping):
+        from umt_jax.model import networks  # Whose class it is.
+
+        parameters = networks.by_name(parameters)
+    return {name: np.asarray(array) for name, array in parameters.items()}

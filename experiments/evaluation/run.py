@@ -25,7 +25,7 @@ from experiments.evaluation.checkpoint_scores import SplitScores
 from experiments.evaluation.measuring import Pair, PairResults
 from experiments.evaluation.options import Options
 from experiments.evaluation.pieces import Music
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import checkpoint, reading
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.data import dataset
 from umt_jax.shapes import Waveform
@@ -112,9 +112,7 @@ def run(options: Options) -> Evaluation:
         FileNotFoundError: A folder or file is missing.
         ValueError: What is there does not fit together.
     """
-    config = (
-        checkpoint.read_config(options.checkpoint, options.step) if options.checkpoint else None
-    )
+    config = reading.read_config(options.checkpoint, options.step) if options.checkpoint else None
     whole, outputs = _read(options, config)
     music = whole.first_clips(QUICK_CLIPS) if options.quick else whole
     to_choose_on = _read_choice(options, config, music)
@@ -136,7 +134,7 @@ def run(options: Options) -> Evaluation:
     probes: dict[str, float] = {}
     pitch_probes: dict[str, pitch_probe.ProbeScores] = {}
     if config and options.checkpoint:
-        step = checkpoint.best_step(options.checkpoint) if step is None else step
+        step = reading.best_step(options.checkpoint) if step is None else step
         parameters = checkpoint.restore_parameters(options.checkpoint, options.step)
         splits, probes = checkpoint_scores.by_split(
             parameters,

@@ -20,7 +20,7 @@ from umt_jax import path_flags, text_tables
 from umt_jax.audio import mel_spectrogram, mu_law, sound_files
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import ModelConfig
-from umt_jax.generation import generate, segments, streams
+from umt_jax.generation import generate, pieces, segments
 from umt_jax.model import layers, networks
 from umt_jax.shapes import Array, CodeLogits, Codes, Float, Latents, Parameters, Waveform
 
@@ -247,7 +247,7 @@ def measure_seams(
 
 def seam_samples(config: ModelConfig, num_samples: int, num_segments: int) -> list[int]:
     """Returns the samples at which a recording's parallel segments meet."""
-    shortest = max(streams.window_frames(config), segments.warm_up_frames(config))
+    shortest = max(pieces.window_frames(config), segments.warm_up_frames(config))
     bounds = segments.segment_bounds(
         -(-num_samples // config.pool_samples), num_segments=num_segments, shortest=shortest
     )

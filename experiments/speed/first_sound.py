@@ -14,7 +14,7 @@ from experiments.speed import machine
 from umt_jax import text_tables
 from umt_jax.checkpoints import checkpoint
 from umt_jax.config import Config, ModelConfig, TrainingConfig
-from umt_jax.generation import streams
+from umt_jax.generation import pieces
 from umt_jax.model import networks
 from umt_jax.training import train_state
 
@@ -63,7 +63,7 @@ def _start(
 ) -> tuple[float, int]:
     """Runs the command until its first piece of sound; returns seconds and peak bytes."""
     samples_in = round(_SECONDS_IN * config.sample_rate_hz)
-    bytes_out = 2 * streams.piece_frames(config) * config.pool_samples
+    bytes_out = 2 * pieces.piece_frames(config) * config.pool_samples
     start = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -96,7 +96,7 @@ def table(first_sounds: Mapping[tuple[str, str], FirstSound]) -> str:
     ]
     lines = (
         "From the command `umt_jax.infer --input=-` to the end of its first "
-        f"{streams.PIECE_SECONDS} s of sound, imports included:",
+        f"{pieces.PIECE_SECONDS} s of sound, imports included:",
         "",
         text_tables.markdown(heads, rows),
     )

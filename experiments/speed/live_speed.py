@@ -23,7 +23,7 @@ from absl import flags
 
 from experiments.speed import clap_host, lv2_host
 from umt_jax import path_flags, text_tables
-from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.checkpoints import demo_model, reading
 from umt_jax.inference import low_latency
 from umt_jax.live import session as live_session
 from umt_jax.shapes import Float
@@ -185,7 +185,7 @@ def _open_clap(plugins: Path, rate_hz: int, block: int) -> Iterator[Opened]:
 @contextlib.contextmanager
 def _open_live(_: Path, rate_hz: int, block: int) -> Iterator[Opened]:
     workdir = demo_model.path()
-    config = checkpoint.read_config(workdir)
+    config = reading.read_config(workdir)
     out = np.zeros((block, 1), np.float32)
     with low_latency.open_player(workdir) as player:
         sampling = dataclasses.replace(config.sampling, temperature=1.0)

@@ -20,7 +20,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from umt_jax import command_line
-from umt_jax.checkpoints import checkpoint, folder_lock
+from umt_jax.checkpoints import folder_lock, reading
 from umt_jax.shapes import PyTree
 
 START_TIMEOUT_SECONDS = 300
@@ -136,7 +136,7 @@ def alone_in(workdir: str) -> Iterator[Callable[[], None]]:
         OSError: Another run has it, or it cannot be written. Every process says so.
         ValueError: Checkpoints cannot be written in a folder of this name.
     """
-    checkpoint.folder_of(workdir)  # Says what is wrong with its name.
+    reading.folder_of(workdir)  # Says what is wrong with its name.
     with contextlib.ExitStack() as stack:
         refusal, check = "", _nothing
         if writes():

@@ -13,7 +13,7 @@ from experiments import configs
 from experiments.training_run import data_changes
 from experiments.training_run import flags as train_flags
 from umt_jax import path_flags, storage
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import checkpoint, reading
 from umt_jax.config import Config, TrainingConfig
 from umt_jax.model import networks
 
@@ -57,7 +57,7 @@ def base_config(workdir: str) -> Config | None:
     init_from = train_flags.INIT_FROM.value
     if not init_from:
         return None
-    return checkpoint.read_config(workdir if checkpoint.has_checkpoint(workdir) else init_from)
+    return reading.read_config(workdir if reading.has_checkpoint(workdir) else init_from)
 
 
 def initial_parameters(
@@ -74,7 +74,7 @@ def initial_parameters(
     init_from = config.training.init_from
     if to_be_restored or not init_from:
         return parameters
-    source_domains = checkpoint.read_config(init_from).domains
+    source_domains = reading.read_config(init_from).domains
     logging.info(
         "Starting from %s. Fresh decoders: %s.",
         init_from,
@@ -90,9 +90,9 @@ def initial_parameters(
 
 def check_config(config: Config, workdir: str) -> None:
     """Raises `ValueError` if `workdir` holds a run of another configuration, and says how."""
-    if not checkpoint.has_checkpoint(workdir):
+    if not reading.has_checkpoint(workdir):
         return
-    before, now = _by_flag(checkpoint.read_config(workdir)), _by_flag(config)
+    before, now = _by_flag(reading.read_config(workdir)), _by_flag(config)
     if before["rms_dbfs"] is None:
         del now["rms_dbfs"]  # Runs from before it was recorded go on, and record it.
     for flag, value in now.items():
@@ -120,10 +120,10 @@ def check_data(description: dict[str, Any], workdir: str) -> None:
     Raises:
         ValueError: The data were built anew, out of other recordings or with other settings.
     """
-    newest = checkpoint.newest_step(workdir)
+    newest = reading.newest_step(workdir)
     if newest is None:
         return
-    changes = data_changes.between(checkpoint.read_dataset(workdir, newest), description)
+    changes = data_changes.between(reading.read_dataset(workdir, newest), description)
     if changes:
         raise ValueError(
             f"--data_dir was built anew since the run in --workdir={workdir} began: "

@@ -7,7 +7,7 @@ import reference
 
 import umt_jax
 from umt_jax.audio import mu_law
-from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.checkpoints import checkpoint, demo_model, reading
 from umt_jax.model import networks
 from umt_jax.training import losses
 
@@ -39,7 +39,7 @@ def test_the_shipped_model_is_small_and_beats_a_guess_at_a_tone():
 
 
 def test_the_shipped_arrays_are_played_as_the_networks_are_defined(rng):
-    config = checkpoint.read_config(demo_model.path())
+    config = reading.read_config(demo_model.path())
     parameters = checkpoint.restore_parameters(demo_model.path())
     nets, model = networks.Networks(config), config.model
     codes = rng.integers(100, 156, size=model.pool_samples)

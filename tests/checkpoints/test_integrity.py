@@ -6,7 +6,7 @@ import pytest
 from test_checkpoint import assert_same, make_state, steps_in
 from test_checkpoint import saved as saved  # A fixture: of three steps, 2 and 3 are there.
 
-from umt_jax.checkpoints import checkpoint, integrity
+from umt_jax.checkpoints import checkpoint, integrity, reading
 
 # Of a read that fails Orbax leaves other parts under way, which then find its event loop closed: an
 # error that shows when they are collected as garbage, so that happens before the next test.
@@ -150,7 +150,7 @@ def test_what_is_left_can_be_loaded_whichever_file_is_damaged(tmp_path, saved, r
         shutil.copytree(saved, workdir)
         harm(workdir / file.relative_to(saved))
         integrity.set_aside(str(workdir))
-        step = max(checkpoint.ocp.utils.checkpoint_steps(checkpoint.folder_of(str(workdir))))
+        step = max(checkpoint.ocp.utils.checkpoint_steps(reading.folder_of(str(workdir))))
         assert_same(restore_newest(workdir, run_config), make_state(run_config, step))
         shutil.rmtree(workdir)
 
@@ -180,7 +180,7 @@ def test_what_a_killed_run_did_not_delete_to_the_end_is_ignored_and_then_removed
     deleted = workdir / "checkpoints" / "deleted" / "1"
     shutil.copytree(workdir / "checkpoints" / "2" / "config", deleted / "config")
     integrity.set_aside(str(workdir))
-    assert not caplog.records and checkpoint.read_config(str(workdir)) == run_config
+    assert not caplog.records and reading.read_config(str(workdir)) == run_config
     with checkpoint.Checkpoints(str(workdir)) as checkpoints:
         assert checkpoints.newest_step() == 3
         checkpoints.save(make_state(run_config, 4), run_config, {}, 1.5)

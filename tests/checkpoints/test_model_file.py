@@ -7,13 +7,16 @@ import pytest
 import safetensors.numpy
 
 import umt_jax
-from umt_jax.checkpoints import checkpoint, model_file
+from umt_jax.checkpoints import checkpoint, model_file, reading
+from umt_jax.model import networks
 
 
 def test_a_model_file_reads_back_as_it_was_written(tmp_path, tiny_config, tiny_parameters):
     path = tmp_path / "model.safetensors"
-    model_file.write(path, tiny_config, tiny_parameters, licence="CC0-1.0", source="a test")
-    assert checkpoint.read_config(str(path)) == tiny_config
+    model_file.write(
+        path, tiny_config, networks.by_name(tiny_parameters), licence="CC0-1.0", source="a test"
+    )
+    assert reading.read_config(str(path)) == tiny_config
     restored = checkpoint.restore_parameters(str(path))
     jax.tree.map(np.testing.assert_array_equal, restored, tiny_parameters)
     translator = umt_jax.load(str(path), domains=["Flute"])
@@ -22,7 +25,9 @@ def test_a_model_file_reads_back_as_it_was_written(tmp_path, tiny_config, tiny_p
 
 def test_the_format_is_that_of_safetensors(tmp_path, tiny_config, tiny_parameters):
     path = tmp_path / "model.safetensors"
-    model_file.write(path, tiny_config, tiny_parameters, licence="CC0-1.0", source="a test")
+    model_file.write(
+        path, tiny_config, networks.by_name(tiny_parameters), licence="CC0-1.0", source="a test"
+    )
     # As the format's description has it, by hand.
     file = path.read_bytes()
     length = int.from_bytes(file[:8], "little")
@@ -43,7 +48,9 @@ def test_the_format_is_that_of_safetensors(tmp_path, tiny_config, tiny_parameter
 
 def test_the_package_safetensors_reads_it(tmp_path, tiny_config, tiny_parameters):
     path = tmp_path / "model.safetensors"
-    model_file.write(path, tiny_config, tiny_parameters, licence="CC0-1.0", source="a test")
+    model_file.write(
+        path, tiny_config, networks.by_name(tiny_parameters), licence="CC0-1.0", source="a test"
+    )
     arrays = safetensors.numpy.load_file(path)
     flat, _ = jax.tree_util.tree_flatten_with_path(dataclasses.asdict(tiny_parameters))
     names = {".".join(part.key for part in place): leaf for place, leaf in flat}
@@ -58,12 +65,12 @@ def test_the_package_safetensors_reads_it(tmp_path, tiny_config, tiny_parameters
 def test_a_model_file_has_no_steps_and_no_other_types(tmp_path, tiny_config, tiny_parameters):
     path = tmp_path / "model.safetensors"
     with pytest.raises(FileNotFoundError, match=r"There is no file .*model\.safetensors"):
-        checkpoint.read_config(str(path))
+        reading.read_config(str(path))
     doubles = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tiny_parameters)
     with pytest.raises(ValueError, match="float64, and must be float16 or float32"):
-        model_file.write(path, tiny_config, doubles)
-    model_file.write(path, tiny_config, tiny_parameters)
+        model_file.write(path, tiny_config, networks.by_name(doubles))
+    model_file.write(path, tiny_config, networks.by_name(tiny_parameters))
     with pytest.raises(ValueError, match="step=3 names a checkpoint of a run"):
-        checkpoint.read_config(str(path), 3)
+        reading.read_config(str(path), 3)
     with pytest.raises(ValueError, match="file already"):
         checkpoint.to_share(str(path))

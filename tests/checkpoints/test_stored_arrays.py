@@ -14,7 +14,7 @@ from test_checkpoint import assert_same, make_state, save, steps_in
 from test_checkpoint import saved as saved  # A fixture: of three steps, 2 and 3 are there.
 
 import umt_jax
-from umt_jax.checkpoints import checkpoint, integrity, stored_arrays
+from umt_jax.checkpoints import checkpoint, integrity, orbax_handlers, reading, stored_arrays
 
 NAME = "v2 [final] #2 50% ?*{x}"
 
@@ -23,7 +23,9 @@ NAME = "v2 [final] #2 50% ?*{x}"
 def unmerged(tmp_path, monkeypatch, run_config):
     """A run as Orbax alone saves it in a folder with brackets: nothing of it can be loaded."""
     with monkeypatch.context() as patch:
-        patch.setattr(stored_arrays.Handler, "finalize", ocp.StandardCheckpointHandler.finalize)
+        patch.setattr(
+            orbax_handlers.ArraysHandler, "finalize", ocp.StandardCheckpointHandler.finalize
+        )
         save(tmp_path / NAME, run_config, [3.0, 1.0, 2.0])
     for step in (2, 3):
         for part in checkpoint.ARRAYS:
@@ -110,7 +112,7 @@ def test_a_run_of_which_bytes_are_missing_is_not_repaired(unmerged):
     with pytest.raises(ValueError, match=r"2 is damaged, or .* its parameters cannot be read"):
         checkpoint.restore_parameters(str(unmerged))
     integrity.set_aside(str(unmerged))
-    assert checkpoint.steps(checkpoint.folder_of(str(unmerged))) == [3]
+    assert reading.steps(reading.folder_of(str(unmerged))) == [3]
 
 
 def test_an_index_that_lacks_arrays_is_found_when_it_is_written(tmp_path, saved):
@@ -147,10 +149,10 @@ def test_an_empty_folder_named_as_a_step_is_no_checkpoint(tmp_path, saved, run_c
     workdir = tmp_path / "run"
     shutil.copytree(saved, workdir)
     (workdir / "checkpoints" / "9").mkdir()
-    assert checkpoint.steps(checkpoint.folder_of(str(workdir))) == [2, 3]
+    assert reading.steps(reading.folder_of(str(workdir))) == [2, 3]
     assert_same(checkpoint.restore_parameters(str(workdir)), make_state(run_config, 2).parameters)
     with pytest.raises(FileNotFoundError, match=r"has no step 9\. There are: 2, 3\."):
-        checkpoint.read_config(str(workdir), 9)
+        reading.read_config(str(workdir), 9)
     caplog.clear()
     integrity.set_aside(str(workdir))
     assert caplog.messages == [f"Removing {workdir}/checkpoints/9: it is empty, so no checkpoint."]
@@ -161,7 +163,7 @@ def test_an_empty_folder_named_as_a_step_is_no_checkpoint(tmp_path, saved, run_c
 def test_beside_an_empty_folder_named_as_a_step_a_run_may_begin(tmp_path, run_config):
     workdir = tmp_path / "run"
     (workdir / "checkpoints" / "9").mkdir(parents=True)
-    assert not checkpoint.has_checkpoint(str(workdir))
+    assert not reading.has_checkpoint(str(workdir))
     integrity.set_aside(str(workdir))
     (workdir / "checkpoints" / "9").mkdir()
     save(workdir, run_config, [1.0])

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 from test_checkpoint import saved as saved  # A fixture: of three steps, 2 and 3 are there.
 
-from umt_jax.checkpoints import checkpoint, demo_model, integrity, stored_json
+from umt_jax.checkpoints import demo_model, integrity, reading, stored_json
 
 
 @pytest.fixture
@@ -37,17 +37,17 @@ def test_a_changed_configuration_is_not_played_and_the_message_says_what_to_do(w
     path.write_text(json.dumps(fields))
     message = r"2/config/metadata is damaged: .* edited on purpose, remove (\S+/config/sha256)\."
     with pytest.raises(stored_json.ChangedError, match=message):
-        checkpoint.read_config(str(workdir))
-    checkpoint.read_config(str(workdir), step=3)
+        reading.read_config(str(workdir))
+    reading.read_config(str(workdir), step=3)
     path.with_name(stored_json.CHECKSUM).unlink()
-    assert checkpoint.read_config(str(workdir)).model.pool_samples == 30
+    assert reading.read_config(str(workdir)).model.pool_samples == 30
 
 
 def test_a_changed_loss_does_not_decide_which_checkpoint_is_the_best(workdir):
     path = workdir / "checkpoints" / "3" / "metrics" / "metrics"
     path.write_text(path.read_text().replace('"reconstruction": 2', '"reconstruction": 0'))
     with pytest.raises(stored_json.ChangedError, match="3/metrics/metrics is damaged"):
-        checkpoint.read_config(str(workdir))
+        reading.read_config(str(workdir))
 
 
 def test_checkpoints_of_earlier_versions_have_no_checksums_and_load(workdir, run_config, caplog):
@@ -55,12 +55,12 @@ def test_checkpoints_of_earlier_versions_have_no_checksums_and_load(workdir, run
         path.unlink()
     integrity.set_aside(str(workdir))
     assert not caplog.records
-    assert checkpoint.read_config(str(workdir)) == run_config
+    assert reading.read_config(str(workdir)) == run_config
 
 
 def test_the_shipped_model_has_checksums():
     folder = epath.Path(demo_model.path()) / "checkpoints"
-    (step,) = checkpoint.steps(folder)
+    (step,) = reading.steps(folder)
     for part in stored_json.FILES:
         assert (folder / str(step) / part / stored_json.CHECKSUM).exists()
         stored_json.check(folder / str(step), part)

@@ -75,7 +75,7 @@ def test_a_damaged_or_foreign_file_is_refused(core, tmp_path, tiny_file, change,
     path.write_bytes(file)
     with pytest.raises(ValueError) as refused:
         model_file.read_config(path)
-        model_file.read_parameters(path)
+        model_file.read_arrays(path)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from umt_jax import storage
 from umt_jax.checkpoints import checkpoint, demo_model, model_file
+from umt_jax.model import networks
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "play"
@@ -38,7 +39,7 @@ def test_the_pages_model_is_the_one_that_ships(tmp_path):
     model_file.write(
         path,
         config,
-        parameters,
+        networks.by_name(parameters),
         licence="Apache-2.0",
         source="The model that ships with umt_jax",
     )

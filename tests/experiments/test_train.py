@@ -20,7 +20,7 @@ from tensorboardX.proto import event_pb2
 from experiments import train
 from experiments.training_run import metrics_log
 from experiments.training_run.flags import Schedule
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import checkpoint, reading
 from umt_jax.data import dataset
 from umt_jax.model import networks
 from umt_jax.training import sharding, train_state, train_step
@@ -124,7 +124,7 @@ def files(folder):
 
 def test_a_run_records_all_it_promises(trained_dir, run_config):
     assert json.loads((trained_dir / "config.json").read_text()) == run_config.to_json()
-    assert checkpoint.read_config(str(trained_dir)) == run_config
+    assert reading.read_config(str(trained_dir)) == run_config
 
     tags = tensorboard(trained_dir)
     at_logs, at_evaluations = {2, 4, 6, 8}, {4, 8}
@@ -288,7 +288,7 @@ def test_checkpoints_between_evaluations_are_no_candidates_for_the_best(
 def test_a_run_that_is_done_is_left_as_it_is(resumed_dir, trained_dir, prepared_dir, run_config):
     run(run_config, schedule(8), prepared_dir, resumed_dir)
     assert metrics(resumed_dir) == metrics(trained_dir)
-    assert checkpoint.read_config(str(resumed_dir), 8) == run_config
+    assert reading.read_config(str(resumed_dir), 8) == run_config
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     with pytest.raises(ValueError, match=message):
         run(run_config, schedule(12, eval_every), prepared_dir, tmp_path)
     assert files(tmp_path / "checkpoints") == before
-    assert checkpoint.read_config(str(tmp_path)) == run_config
+    assert reading.read_config(str(tmp_path)) == run_config
 
 
 def test_segments_longer_than_prepared_are_refused_before_anything_is_written(
@@ -411,7 +411,7 @@ def test_the_command_trains_one_domain_without_confusion(tmp_path, prepared_dir,
     for step, line in enumerate(lines[1:3], 1):
         assert re.match(rf"step {step}/2  reconstruction 5\.\d{{3}} nats \(Piano 5.*left$", line)
     assert lines[3].startswith("step 2  validation: reconstruction 5.") and len(lines) == 4
-    config = checkpoint.read_config(str(tmp_path))
+    config = reading.read_config(str(tmp_path))
     assert config.domains == ("Piano",) and config.training.confusion_weight == 0
     assert config.model.skip_channels == run_config.model.skip_channels
 

@@ -16,6 +16,7 @@ from umt_jax.core import library
 from umt_jax.inference import low_latency
 from umt_jax.live import __main__ as command
 from umt_jax.live import session as live_session
+from umt_jax.model import networks
 from umt_jax.model.networks import Networks
 
 RATE_HZ, BLOCK = 8000, 50
@@ -30,7 +31,7 @@ def config(tiny_config):
 
 @pytest.fixture(scope="module")
 def file(config):
-    return model_file.pack(config, random_parameters(Networks(config)))
+    return model_file.pack(config, networks.by_name(random_parameters(Networks(config))))
 
 
 @pytest.fixture

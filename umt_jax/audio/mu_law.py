@@ -6,8 +6,6 @@ release, which the weights trained with it need.
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from umt_jax.shapes import Array, Codes, Float, Integer, Waveform
@@ -68,7 +66,7 @@ def compress(amplitudes: Float[Array, "*B T"]) -> Float[Array, "*B T"]:
 
 
 def _namespace(array: Array) -> Any:
-    return jnp if isinstance(array, jax.Array) else np
+    return array.__array_namespace__()
 
 
 def _expand(levels: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""Saves and restores a state, with its Config beside it (Orbax).
+"""Saves and restores the state of a training run, with its Config beside it (Orbax).
 
-A run's folder, `workdir`, holds `checkpoints/<step>/`, each with four parts: parameters,
-optimizers, configuration and description of the dataset. Inference reads the first and third.
+`reading` says what a run's folder holds, and reads it without Orbax.
 """
 
 import contextlib
@@ -20,27 +19,21 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from umt_jax import storage
-from umt_jax.checkpoints import model_file, stored_arrays, stored_json
+from umt_jax.checkpoints import model_file, orbax_handlers, reading, stored_arrays
 from umt_jax.config import Config, SamplingConfig
-from umt_jax.model.networks import NetworkParameters, Networks
+from umt_jax.model import networks
+from umt_jax.model.networks import NetworkParameters
 from umt_jax.training.train_state import TrainState
 
 ARRAYS = ("parameters", "optimizers")
 """The parts of a checkpoint that are trees of arrays; the others are `stored_json.FILES`."""
 
-# What is larger was written by nobody: a configuration has a few kilobytes, and the description of
-# a dataset a few hundred bytes for each recording.
-_MOST_JSON_BYTES = {"config": 2**20, "dataset": 2**28, "metrics": 2**26}
-
-_METRIC = "reconstruction"
 _UNLOGGED = "unlogged"
 _DELETED = "deleted"
-_COMMITTED = "commit_success.txt"
 
 
 def _reconstruction(metrics: dict[str, float]) -> float:
-    return metrics[_METRIC]
+    return metrics[reading.METRIC]
 
 
 class _Manager(ocp.CheckpointManager):
@@ -63,11 +56,11 @@ class Checkpoints:
             ValueError: Checkpoints cannot be written in a folder of this name.
         """
         policies = checkpoint_managers.preservation_policy
-        folder = folder_of(workdir)
+        folder = reading.folder_of(workdir)
         remove_empty(folder)
         self._manager = _Manager(
             folder,
-            handler_registry=_handlers(ARRAYS),
+            handler_registry=orbax_handlers.registry(ARRAYS),
             options=ocp.CheckpointManagerOptions(
                 # Without this Orbax does not save the metrics, and forgets which one is the best.
                 best_fn=_reconstruction,
@@ -121,7 +114,7 @@ class Checkpoints:
                     dataset=ocp.args.JsonSave(dataset),
                 ),
                 metrics={
-                    _METRIC: reconstruction,
+                    reading.METRIC: reconstruction,
                     _UNLOGGED: [
                         {name: np.asarray(value).tolist() for name, value in metrics.items()}
                         for metrics in unlogged
@@ -142,10 +135,10 @@ class Checkpoints:
             differences = [
                 f"{part}.{clause}"
                 for part, tree in trees.items()
-                for clause in stored_arrays.differences(folder / part, tree)
+                for clause in stored_arrays.differences(folder / part, _needed(tree))
             ]
             if differences:
-                raise ValueError(_first(differences))
+                raise ValueError(reading.first(differences))
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
@@ -199,33 +192,13 @@ class Checkpoints:
             ) from error
 
 
-def folder_of(workdir: str) -> epath.Path:
-    """Returns where a run keeps its checkpoints, each in a folder named after its step.
+def restore_parameters(workdir: str, step: int | None = None) -> NetworkParameters:
+    """Returns the trained arrays alone, without the optimizers, on the first device.
 
-    Raises:
-        ValueError: Its name holds what TensorStore cannot write.
+    Args and errors as `reading.read_config`.
     """
-    if storage.is_local(workdir):
-        workdir = os.path.abspath(workdir)  # Orbax asks for it.
-        if not _is_text(workdir):
-            raise ValueError(
-                f"{os.fsencode(workdir)!r} is not the name of a folder for a run: it is no UTF-8, "
-                "in which checkpoints name their files. Rename the folder, or take another."
-            )
-        if os.sep != "\\" and "\\" in workdir:  # TensorStore would write below `a/b` for `a\b`.
-            raise ValueError(
-                f"{workdir} is not the name of a folder for a run: checkpoints cannot be written "
-                "below a name with a backslash. Rename the folder, or take another."
-            )
-    return storage.path(workdir) / "checkpoints"
-
-
-def steps(folder: epath.Path) -> list[int]:
-    """Returns the steps of the finished checkpoints, sorted; an empty folder is none of them."""
-    if not folder.is_dir():
-        return []
-    folders = {step: folder / str(step) for step in ocp.utils.checkpoint_steps(folder)}
-    return sorted(step for step, path in folders.items() if path.is_dir() and any(path.iterdir()))
+    parameters = networks.from_arrays(reading.read_arrays(workdir, step))
+    return jax.device_put(parameters, jax.local_devices()[0])
 
 
 def remove_half_written(folder: epath.Path) -> None:
@@ -235,112 +208,14 @@ def remove_half_written(folder: epath.Path) -> None:
         half_written.get().rmtree()
 
 
-def check_files(folder: epath.Path) -> None:
-    """Looks at a checkpoint's files before they are opened.
-
-    Raises:
-        ValueError: One is a pipe or a device, whose reading may never end, or far too large.
-    """
-    for path in storage.entries_below(folder) if storage.is_local(folder) else ():
-        if not os.path.isfile(path):
-            raise ValueError(f"{path} is not a file")
-    for part, name in stored_json.FILES.items():
-        path = folder / part / name
-        if path.exists() and (num_bytes := path.stat().length) > _MOST_JSON_BYTES[part]:
-            raise ValueError(f"{path} has {num_bytes} bytes, more than {_MOST_JSON_BYTES[part]}")
-
-
 def remove_empty(folder: epath.Path) -> None:
     """Removes empty folders named after a step, which Orbax would take for checkpoints."""
     if jax.process_index() != 0 or not folder.is_dir():
         return
-    for step in set(ocp.utils.checkpoint_steps(folder)).difference(steps(folder)):
+    for step in set(ocp.utils.checkpoint_steps(folder)).difference(reading.steps(folder)):
         if (folder / str(step)).is_dir():
             logging.warning("Removing %s: it is empty, so no checkpoint.", folder / str(step))
             (folder / str(step)).rmdir()
-
-
-def has_checkpoint(workdir: str) -> bool:
-    """Says whether a run has saved anything yet."""
-    return bool(steps(folder_of(workdir)))
-
-
-def newest_step(workdir: str) -> int | None:
-    """Returns the step of a run's newest checkpoint; None if it has none."""
-    return max(steps(folder_of(workdir)), default=None)
-
-
-def read_config(workdir: str, step: int | None = None) -> Config:
-    """Returns the configuration that a run was trained with.
-
-    Args:
-        workdir: Folder of the run, or a model file.
-        step: Which checkpoint; None for the best.
-
-    Raises:
-        FileNotFoundError: There is no such checkpoint.
-        ValueError: What is there was not written by this project.
-    """
-    if model_file.is_model_file(workdir):
-        _check_no_step(workdir, step)
-        return model_file.read_config(workdir)
-    fields = _read(workdir, step, config=ocp.args.JsonRestore())["config"]
-    try:
-        return Config.from_json(fields)
-    except ValueError as error:
-        raise ValueError(f"The checkpoint in {workdir} does not fit: {error}") from error
-
-
-def read_dataset(workdir: str, step: int | None = None) -> dict[str, Any]:
-    """Returns what the data builder recorded of each domain that a run was trained on.
-
-    Args and errors as `read_config`.
-    """
-    return _read(workdir, step, dataset=ocp.args.JsonRestore())["dataset"]
-
-
-def restore_parameters(workdir: str, step: int | None = None) -> NetworkParameters:
-    """Returns the trained arrays alone, without the optimizers, on the first device.
-
-    Args and errors as `read_config`.
-    """
-    if model_file.is_model_file(workdir):
-        _check_no_step(workdir, step)
-        parameters = model_file.read_parameters(workdir)
-        return jax.device_put(parameters, jax.local_devices()[0])
-    config = read_config(workdir, step)
-    step = best_step(workdir) if step is None else step
-    folder = folder_of(workdir) / str(step)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        jax.eval_shape(Networks(config).init, jax.random.key(0)),
-    )
-    try:
-        stored_arrays.repair(folder / "parameters")
-        differences = stored_arrays.differences(folder / "parameters", abstract, rounded=True)
-        stored_arrays.check_size(folder / "parameters")
-    except (KeyError, ValueError, TypeError, RecursionError, OSError) as error:
-        raise _damaged(folder, ["parameters"]) from error
-    if differences:
-        raise ValueError(
-            f"{folder} does not hold the parameters that its configuration describes: "
-            f"{_first(differences)}. Get it again from where it came from."
-        )
-    return _read(workdir, step, parameters=ocp.args.StandardRestore(abstract))["parameters"]
-
-
-def _check_no_step(path: str, step: int | None) -> None:
-    if step is not None:
-        raise ValueError(
-            f"step={step} names a checkpoint of a run, and {path} is one model's file."
-        )
-
-
-def best_step(workdir: str) -> int:
-    """Returns the step of the checkpoint that inference takes if none is named."""
-    with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
-        return manager.best_step()
 
 
 def export(
@@ -373,19 +248,19 @@ def export(
         FileNotFoundError: There is no such checkpoint.
         ValueError: It cannot be read, or float16 cannot hold a weight of it.
     """
-    if has_checkpoint(output):
+    if reading.has_checkpoint(output):
         raise FileExistsError(f"output={output} holds a run already. Name another folder.")
     config, parameters, step, loss = to_share(workdir, step, sampling=sampling)
-    metrics = {_METRIC: loss, _UNLOGGED: []}
-    dataset = read_dataset(workdir, step)
+    metrics = {reading.METRIC: loss, _UNLOGGED: []}
+    dataset = reading.read_dataset(workdir, step)
     if not recordings:
         dataset = {name: _without_recordings(domain) for name, domain in dataset.items()}
-    folder = folder_of(output)
+    folder = reading.folder_of(output)
     remove_half_written(folder)
     remove_empty(folder)
     # Without `best_fn` Orbax does not save the metrics.
     options = ocp.CheckpointManagerOptions(best_fn=_reconstruction, best_mode="min")
-    handlers = _handlers(("parameters",))
+    handlers = orbax_handlers.registry(("parameters",))
     with ocp.CheckpointManager(folder, options=options, handler_registry=handlers) as manager:
         manager.save(
             step,
@@ -398,7 +273,7 @@ def export(
         )
     for part in ("", *(path.name for path in (folder / str(step)).iterdir() if path.is_dir())):
         # That it is there is what counts; Orbax writes the path of its folder into it.
-        if (committed := folder / str(step) / part / _COMMITTED).exists():
+        if (committed := folder / str(step) / part / reading.COMMITTED).exists():
             committed.write_text("Committed.\n")
     return step, loss
 
@@ -412,11 +287,10 @@ def to_share(
     """
     if model_file.is_model_file(workdir):
         raise ValueError(f"{workdir} is one model's file already. Copy it.")
-    config = read_config(workdir, step)  # Says what is wrong, if anything is.
+    config = reading.read_config(workdir, step)  # Says what is wrong, if anything is.
     config = dataclasses.replace(config, sampling=sampling or config.sampling)
-    with ocp.CheckpointManager(folder_of(workdir), options=_reading()) as manager:
-        step = manager.best_step() if step is None else step
-        loss = manager.metrics(step)[_METRIC]
+    step = reading.best_step(workdir) if step is None else step
+    loss = reading.loss(workdir, step)
     parameters = jax.tree.map(
         lambda leaf: np.asarray(leaf, np.float16), restore_parameters(workdir, step)
     )
@@ -470,65 +344,7 @@ def _optimizers(state):
     }
 
 
-def _read(workdir, step, **parts):
-    """Restores parts of the checkpoint of a step, or of the best for None."""
-    folder = folder_of(workdir)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{workdir} is not the folder of a training run: it has no folder "
-            "'checkpoints'. Give the folder that training wrote, its workdir."
-        )
-    there = steps(folder)
-    if not there:
-        raise FileNotFoundError(f"{workdir} holds no finished checkpoint yet.")
-    if step is not None and step not in there:
-        raise FileNotFoundError(
-            f"{workdir} has no step {step}. There are: {', '.join(map(str, there))}."
-        )
-    try:
-        for number in there:  # The manager reads the losses of all, to know the best.
-            check_files(folder / str(number))
-            stored_json.check(folder / str(number), "metrics")
-        with ocp.CheckpointManager(folder, options=_reading()) as manager:
-            step = manager.best_step() if step is None else step
-            for part in stored_json.FILES.keys() & parts.keys():
-                stored_json.check(folder / str(step), part)
-            return manager.restore(step, args=ocp.args.Composite(**parts))
-    except (stored_json.ChangedError, PermissionError):
-        raise
-    # The last two for JSON that is nested without end, or holds text for a number.
-    except (KeyError, ValueError, OSError, RecursionError, TypeError) as error:
-        raise _damaged(folder if step is None else folder / str(step), list(parts)) from error
-
-
-def _reading():
-    # Writes nothing. Orbax's option `read_only` would say so in two lines at every opening.
-    return ocp.CheckpointManagerOptions(create=False, best_fn=_reconstruction, best_mode="min")
-
-
-def _handlers(arrays: tuple[str, ...]) -> ocp.handlers.DefaultCheckpointHandlerRegistry:
-    """Returns what saves the arrays of a checkpoint, and its JSON."""
-    handlers = stored_arrays.registry(arrays)
-    stored_json.register(handlers)
-    return handlers
-
-
-def _damaged(folder: epath.Path, parts: Sequence[str]) -> ValueError:
-    return ValueError(
-        f"{folder} is damaged, or holds a checkpoint of another program: its "
-        f"{' and '.join(parts)} cannot be read."
-    )
-
-
-def _first(differences: Sequence[str]) -> str:
-    more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
-    return f"{differences[0]}{more}"
-
-
-def _is_text(path: str) -> bool:
-    """Says whether a path is valid UTF-8; Python keeps other bytes as lone surrogates."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _needed(tree: Any) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns shape and type of each array of a state by its name in a checkpoint."""
+    flat = ocp.tree.to_flat_dict(tree, sep=".")
+    return {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in flat.items()}

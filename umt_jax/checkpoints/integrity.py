@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from umt_jax.checkpoints import checkpoint, stored_arrays, stored_json
+from umt_jax.checkpoints import checkpoint, orbax_handlers, reading, stored_arrays, stored_json
 from umt_jax.config import Config, NewerVersionError
 
 # TensorStore's words for files that may well be whole, but could not be read today.
@@ -37,7 +37,7 @@ def set_aside(workdir: str) -> None:
         OSError: They cannot be reached.
     """
     if jax.process_index() == 0:
-        _set_aside(checkpoint.folder_of(workdir))
+        _set_aside(reading.folder_of(workdir))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("set_aside")
 
@@ -47,7 +47,7 @@ def _set_aside(folder: epath.Path) -> None:
         return
     checkpoint.remove_half_written(folder)
     checkpoint.remove_empty(folder)
-    steps = checkpoint.steps(folder)
+    steps = reading.steps(folder)
     reasons = {step: _damage(folder / str(step)) for step in steps}
     damaged = {step: reason for step, reason in reasons.items() if reason}
     if damaged and len(damaged) == len(steps):
@@ -71,7 +71,7 @@ def _damage(checkpoint_folder: epath.Path) -> str | None:
     ).is_dir():
         return "weights alone, as umt_jax.export writes them; give them as init_from"
     try:
-        checkpoint.check_files(checkpoint_folder)
+        reading.check_files(checkpoint_folder)
         for part in checkpoint.ARRAYS:
             stored_arrays.repair(checkpoint_folder / part)
             _read_arrays(checkpoint_folder / part)
@@ -92,7 +92,7 @@ def _damage(checkpoint_folder: epath.Path) -> str | None:
 def _read_arrays(folder: epath.Path) -> None:
     """Reads the bytes of every array, and what describes them."""
     stored_arrays.check(folder)
-    stored_arrays.check_descriptions(folder)
+    orbax_handlers.check_descriptions(folder)
 
 
 def _read_json(path: epath.Path) -> Any:

@@ -14,16 +14,16 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax import tree_util
 
 from umt_jax import storage
 from umt_jax.config import Config
-from umt_jax.model.networks import NetworkParameters, Networks
+from umt_jax.model import array_shapes
+from umt_jax.shapes import Leaf
 
 SUFFIX = ".safetensors"
 _FORMAT, _VERSION = "umt_jax", "1"
@@ -39,25 +39,25 @@ def is_model_file(path: str | os.PathLike[str]) -> bool:
 def write(
     path: str | os.PathLike[str],
     config: Config,
-    parameters: NetworkParameters,
+    arrays: Mapping[str, Leaf],
     *,
     licence: str = "",
     source: str = "",
 ) -> None:
     """Writes `pack` to a file; it appears when it is whole."""
-    file = pack(config, parameters, licence=licence, source=source)
+    file = pack(config, arrays, licence=licence, source=source)
     with storage.whole_file(storage.path(os.fspath(path))) as unfinished:
         unfinished.write_bytes(file)
 
 
 def pack(
-    config: Config, parameters: NetworkParameters, *, licence: str = "", source: str = ""
+    config: Config, arrays: Mapping[str, Leaf], *, licence: str = "", source: str = ""
 ) -> bytes:
     """Returns a model as the bytes of one file.
 
     Args:
         config: Sizes, domains, and how it is played.
-        parameters: Float16 or float32 arrays, which keep their type.
+        arrays: Float16 or float32 arrays by the names of `array_shapes`; they keep their type.
         licence: Of the weights.
         source: Who made them, and of what.
 
@@ -66,14 +66,14 @@ def pack(
     """
     if any("\n" in domain for domain in config.domains):
         raise ValueError("A name of a domain has more than one line.")
-    start, arrays = 0, []
+    start, parts = 0, []
     header: dict[str, Any] = {"__metadata__": _metadata(config, licence, source)}
     names = {dtype: name for name, dtype in _TYPES.items()}
-    for name, leaf in _by_name(parameters).items():
+    for name, leaf in arrays.items():
         array = np.asarray(leaf)
         if array.dtype not in names:
             raise ValueError(f"{name} is {array.dtype}, and must be float16 or float32.")
-        arrays.append(array)
+        parts.append(array)
         end = start + array.nbytes
         header[name] = {
             "dtype": names[array.dtype],
@@ -83,8 +83,7 @@ def pack(
         start = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # So that arrays begin at a multiple of 8.
-    parts = [len(text).to_bytes(8, "little"), text, *(array.tobytes() for array in arrays)]
-    return b"".join(parts)
+    return b"".join([len(text).to_bytes(8, "little"), text, *(part.tobytes() for part in parts)])
 
 
 def read_config(path: str | os.PathLike[str]) -> Config:
@@ -101,8 +100,8 @@ def read_config(path: str | os.PathLike[str]) -> Config:
         raise ValueError(f"The configuration in {path} does not fit: {error}") from error
 
 
-def read_parameters(path: str | os.PathLike[str]) -> NetworkParameters:
-    """Returns the arrays of a model file, in float32.
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a model file, in float32, by the names of `array_shapes`.
 
     Nothing is read before the file's length and its arrays' shapes are found to fit.
 
@@ -111,21 +110,20 @@ def read_parameters(path: str | os.PathLike[str]) -> NetworkParameters:
         ValueError: It is damaged, of another program, or its arrays do not fit its configuration.
     """
     header, start = _read_header(path)
-    abstract = jax.eval_shape(Networks(read_config(path)).init, jax.random.key(0))
+    shapes = array_shapes.shapes(read_config(path))
     num_bytes = os.path.getsize(path) - start
-    for name, leaf in _by_name(abstract).items():
-        _check_array(path, name, header.get(name), leaf.shape, num_bytes)
+    for name, shape in shapes.items():
+        _check_array(path, name, header.get(name), shape, num_bytes)
     data = np.memmap(path, np.uint8, "r", offset=start) if num_bytes else np.zeros(0, np.uint8)
 
-    def read(key_path, leaf):
-        name = _name(key_path)
+    def read(name, shape):
         first, end = header[name]["data_offsets"]
         array = np.frombuffer(data[first:end].tobytes(), _TYPES[header[name]["dtype"]])
         if not np.isfinite(array).all():
             raise ValueError(f"{path} is damaged: {name} holds numbers that are not finite.")
-        return array.astype(np.float32).reshape(leaf.shape)
+        return array.astype(np.float32).reshape(shape)
 
-    return tree_util.tree_map_with_path(read, abstract)
+    return {name: read(name, shape) for name, shape in shapes.items()}
 
 
 def _read_header(path: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
@@ -188,12 +186,3 @@ def _metadata(config: Config, licence: str, source: str) -> dict[str, str]:
         "source": source,
         "config": json.dumps(config.to_json()),
     }
-
-
-def _by_name(parameters: NetworkParameters) -> dict[str, Any]:
-    """Returns leaves by names such as `decoders.layers.dilated.kernel`."""
-    return {_name(path): leaf for path, leaf in tree_util.tree_leaves_with_path(parameters)}
-
-
-def _name(path) -> str:
-    return tree_util.keystr(path, simple=True, separator=".")

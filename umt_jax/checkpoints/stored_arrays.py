@@ -7,15 +7,13 @@ starts with the path, so in a folder named `v2 [final]` it finds none, and repor
 same.
 """
 
-import glob
 import json
 import math
 import urllib.parse
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import tensorstore as ts
 from absl import logging
 from etils import epath
@@ -25,8 +23,6 @@ from umt_jax import storage
 _INDEX = "manifest.ocdbt"
 _STORE = "ocdbt.process_"
 _DESCRIPTION = b"/.zarray"
-_TREE = "_METADATA"
-_PROCESSES = "array_metadatas"
 
 # Trained arrays are nearly random, and compressed by a tenth; zeros can be compressed by more. Much
 # more than this is what no file holds.
@@ -39,42 +35,6 @@ _CONFIG = {
     "max_decoded_node_bytes": 100_000_000,
     "manifest_kind": "single",
 }
-
-
-class Handler(ocp.StandardCheckpointHandler):
-    """Saves arrays in any folder, and reads them back before the checkpoint counts as written.
-
-    Checkpoints look and load as those of Orbax's own handler. The reading is part of saving in the
-    background; where it fails, saving does, and Orbax keeps the older checkpoints.
-    """
-
-    @classmethod
-    def typestr(cls) -> str:
-        """Returns the name in checkpoints, that of Orbax's handler, which can read them."""
-        return ocp.StandardCheckpointHandler.typestr()
-
-    def finalize(self, directory: epath.Path) -> None:
-        """Merges what the processes wrote, and reads it.
-
-        Raises:
-            ValueError: It cannot be read.
-        """
-        if glob.escape(str(directory)) == str(directory):
-            super().finalize(directory)
-        else:
-            merge(directory)
-        check(directory)
-        check_complete(directory)
-
-
-def registry(parts: tuple[str, ...]) -> ocp.handlers.DefaultCheckpointHandlerRegistry:
-    """Returns what makes a `CheckpointManager` use `Handler` for these parts of a checkpoint."""
-    handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    for part in parts:
-        handler = Handler()
-        handlers.add(part, ocp.args.StandardSave, handler)
-        handlers.add(part, ocp.args.StandardRestore, handler)
-    return handlers
 
 
 def merge(folder: epath.Path) -> None:
@@ -129,49 +89,13 @@ def check_complete(folder: epath.Path) -> None:
         raise ValueError(f"the index of {folder} lacks {len(written - known)} of its entries")
 
 
-def check_descriptions(folder: epath.Path) -> None:
-    """Compares the files that describe the arrays, which Orbax reads first, with the arrays.
-
-    Raises:
-        ValueError: They are damaged.
-        FileNotFoundError: A file is missing.
-    """
-    stored = set(_stored(folder))
-    try:
-        described = set(
-            ocp.tree.to_flat_dict(ocp.StandardCheckpointHandler().metadata(folder).tree, sep=".")
-        )
-    # What it raises for JSON of another form.
-    except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
-        raise ValueError(f"{folder / _TREE} is damaged ({error!r})") from error
-    if described != stored:
-        raise ValueError(
-            f"{folder / _TREE} is damaged: {min(described ^ stored)} is in it or among the arrays, "
-            "not in both"
-        )
-    processes = folder / _PROCESSES
-    for path in sorted(processes.iterdir()) if processes.is_dir() else ():
-        try:
-            entries = [
-                entry["array_metadata"] for entry in json.loads(path.read_text())["array_metadatas"]
-            ]
-            is_whole = all(
-                entry.keys() == entries[0].keys() and entry["param_name"] in stored
-                for entry in entries
-            )
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged ({error!r})") from error
-        if not is_whole:
-            raise ValueError(f"{path} is damaged: it describes arrays that are not there")
-
-
 def check_size(folder: epath.Path) -> None:
     """Compares how large arrays say they are with the files that hold them, before they are read.
 
     Raises:
         ValueError: They say more than the files can hold.
     """
-    declared = sum(math.prod(shape) * dtype.itemsize for shape, dtype in _stored(folder).values())
+    declared = sum(math.prod(shape) * dtype.itemsize for shape, dtype in described(folder).values())
     there = sum(path.stat().length for path in storage.files_below(folder))
     if declared > _SMALL_BYTES + _MOST_TIMES * there:
         raise ValueError(
@@ -179,20 +103,25 @@ def check_size(folder: epath.Path) -> None:
         )
 
 
-def differences(folder: epath.Path, target: Any, *, rounded: bool = False) -> list[str]:
+def differences(
+    folder: epath.Path,
+    needed: Mapping[str, tuple[tuple[int, ...], np.dtype]],
+    *,
+    rounded: bool = False,
+) -> list[str]:
     """Says how the stored arrays differ from those of a model.
 
     Orbax itself converts any type into any other without a word.
 
     Args:
         folder: Holds a tree of arrays.
-        target: The same tree, of arrays or of `jax.ShapeDtypeStruct`.
+        needed: Shape and type of each of the model's arrays by its name.
         rounded: Allows float16 in place of float32, as in exports.
 
     Returns:
         A clause for each array that is missing, too many, or of another shape or type.
     """
-    stored, needed = _stored(folder), _needed(target)
+    stored = described(folder)
     clauses = [f"{name} is missing" for name in needed if name not in stored]
     clauses += [f"{name} is too many" for name in stored if name not in needed]
     for name in needed:
@@ -209,24 +138,36 @@ def differences(folder: epath.Path, target: Any, *, rounded: bool = False) -> li
 _ROUNDED = np.dtype(np.float16), np.dtype(np.float32)
 
 
-def _stored(folder: epath.Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def read(folder: epath.Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Returns stored arrays by name, in float32.
+
+    Raises:
+        ValueError: An array is missing, or cannot be read.
+    """
+    base, context = _spec(folder), ts.Context()
+    opened = {
+        name: ts.open({"driver": "zarr", "kvstore": {**base, "path": f"{name}/"}}, context=context)
+        for name in names
+    }
+    under_way = {name: array.result().read() for name, array in opened.items()}
+    return {
+        name: np.asarray(array.result()).astype(np.float32, copy=False)
+        for name, array in under_way.items()
+    }
+
+
+def described(folder: epath.Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns shape and type of each stored array by its name."""
     store = _open(folder)
-    described = {
+    descriptions = {
         key.removesuffix(_DESCRIPTION).decode(): json.loads(store.read(key).result().value)
         for key in store.list().result()
         if key.endswith(_DESCRIPTION)
     }
     return {
-        name: (tuple(about["shape"]), jnp.dtype(about["dtype"]))
-        for name, about in described.items()
+        name: (tuple(about["shape"]), np.dtype(about["dtype"]))
+        for name, about in descriptions.items()
     }
-
-
-def _needed(tree: Any) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Returns shape and type of each array of a model by its name in a checkpoint."""
-    flat = ocp.tree.to_flat_dict(tree, sep=".")
-    return {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in flat.items()}
 
 
 def _stores(folder: epath.Path) -> list[epath.Path]:
@@ -234,9 +175,12 @@ def _stores(folder: epath.Path) -> list[epath.Path]:
 
 
 def _open(folder: epath.Path, context: ts.Context | None = None, **options: Any) -> ts.KvStore:
+    return ts.KvStore.open(_spec(folder) | options, context=context or ts.Context()).result()
+
+
+def _spec(folder: epath.Path) -> dict[str, Any]:
     # Not as a URL, where `#`, `%` and `?` mean something else.
     base: Any = {"driver": "file", "path": f"{folder}/"}
     if not storage.is_local(folder):
         base = f"{urllib.parse.quote(str(folder), safe=':/')}/"
-    spec = {"driver": "ocdbt", "base": base, **options}
-    return ts.KvStore.open(spec, context=context or ts.Context()).result()
+    return {"driver": "ocdbt", "base": base}

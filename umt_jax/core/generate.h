@@ -6,6 +6,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <limits>
+#include <map>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -82,6 +85,57 @@ bool Generate(Sizes sizes, int threads, double alone_s, const Weight* weights, i
   run(0);
   for (std::thread& worker : workers) worker.join();
   return std::none_of(teams.begin(), teams.end(), [](const Team& team) { return team.is_slow; });
+}
+
+// Types in which weights are kept, in the order of `packing.TYPES`.
+enum WeightType { kFloat32, kBfloat16 };
+
+// A latent frame of K decoders of B streams each. Sizes of arrays are those of `Work`, after K.
+struct Frame {
+  Sizes sizes;
+  WeightType type;
+  const void* weights;
+  int64_t weight_bytes;  // Of one decoder.
+  const float* biases;
+  int64_t num_biases;  // Of one decoder.
+  const float *gates, *head, *noise;
+  float *rows, *inputs;
+  const int32_t* clock;  // [K].
+  Nucleus nucleus;
+  uint8_t* codes;
+};
+
+// What was measured of frames of these sizes, until the process ends.
+inline FastestThreads& Fastest(const Sizes& s, int type, int most) {
+  static std::mutex mutex;
+  static std::map<std::vector<int>, FastestThreads> fastest;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const std::vector<int> kind{s.domains,  s.streams, s.samples, s.blocks, s.layers,
+                              s.channels, s.skips,   type,      most};
+  return fastest.try_emplace(kind, most).first->second;
+}
+
+template <typename Weight>
+void GenerateFrame(const Frame& f, int threads, int most_threads) {
+  FastestThreads& fastest = Fastest(f.sizes, f.type, most_threads);
+  const double never = std::numeric_limits<double>::infinity();
+  const auto plan = threads > 0 ? FastestThreads::Plan{threads, never} : fastest.Next();
+  const double start = Seconds();
+  const bool is_whole =
+      Generate(f.sizes, plan.threads, plan.alone_s, (const Weight*)f.weights,
+               f.weight_bytes / (int64_t)sizeof(Weight), f.biases, f.num_biases, f.gates, f.head,
+               f.noise, f.rows, f.inputs, f.clock, f.nucleus, f.codes);
+  fastest.Record(plan.threads, Seconds() - start, !is_whole);
+}
+
+// Generates it by so many threads; by as many as are measured to be the fastest, up to
+// `most_threads`, where that is 0.
+inline void GenerateFrame(const Frame& frame, int threads, int most_threads) {
+  if (frame.type == kFloat32) {
+    GenerateFrame<Float>(frame, threads, most_threads);
+  } else {
+    GenerateFrame<Bfloat16>(frame, threads, most_threads);
+  }
 }
 
 }  // namespace umt

@@ -92,6 +92,24 @@ class Model {
             kRowsAtOnce};
   }
 
+  // Needs the sizes of the encoder.
+  void PackEncoder(const ModelFile& file) {
+    const int c = sizes.encoder_channels;
+    for (int i = 0; i < 3 * c; ++i) first.push_back(file.Get("encoder.first.kernel")[i]);
+    for (int i = 0; i < c; ++i) first.push_back(file.Get("encoder.first.bias")[i]);
+    const std::string layers = "encoder.layers.";
+    for (int64_t layer = 0; layer < sizes.NumEncoderLayers(); ++layer) {
+      dilated.emplace_back();
+      for (int tap = 0; tap < 3; ++tap) {
+        dilated.back().push_back(Plain(file, layers + "dilated.kernel", (layer * 3 + tap) * c * c,
+                                       c, c, tap ? "" : layers + "dilated.bias", layer * c));
+      }
+      mix.push_back(
+          Plain(file, layers + "mix.kernel", layer * c * c, c, c, layers + "mix.bias", layer * c));
+    }
+    latent = Plain(file, "encoder.latent.kernel", 0, c, sizes.latents, "encoder.latent.bias", 0);
+  }
+
  private:
   std::string ReadSizes(const ModelFile& file) {
     // As in `umt_jax/config.py`, but for layers, whose largest dilation must fit an `int`.
@@ -225,23 +243,6 @@ class Model {
       for (int j = 0; j < columns; ++j) affine.bias[j] = file.Get(bias)[first_bias + j];
     }
     return affine;
-  }
-
-  void PackEncoder(const ModelFile& file) {
-    const int c = sizes.encoder_channels;
-    for (int i = 0; i < 3 * c; ++i) first.push_back(file.Get("encoder.first.kernel")[i]);
-    for (int i = 0; i < c; ++i) first.push_back(file.Get("encoder.first.bias")[i]);
-    const std::string layers = "encoder.layers.";
-    for (int64_t layer = 0; layer < sizes.NumEncoderLayers(); ++layer) {
-      dilated.emplace_back();
-      for (int tap = 0; tap < 3; ++tap) {
-        dilated.back().push_back(Plain(file, layers + "dilated.kernel", (layer * 3 + tap) * c * c,
-                                       c, c, tap ? "" : layers + "dilated.bias", layer * c));
-      }
-      mix.push_back(
-          Plain(file, layers + "mix.kernel", layer * c * c, c, c, layers + "mix.bias", layer * c));
-    }
-    latent = Plain(file, "encoder.latent.kernel", 0, c, sizes.latents, "encoder.latent.bias", 0);
   }
 
   // Which of 2 C columns is at a place of the panels, -1 for none.

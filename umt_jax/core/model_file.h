@@ -209,6 +209,9 @@ class ModelFile {
 
   const Tensor& Get(const std::string& name) const { return tensors_.at(name); }
 
+  // Adds an array that is no file's.
+  void Set(const std::string& name, const Tensor& tensor) { tensors_[name] = tensor; }
+
  private:
   bool ReadHeader(const char* begin, const char* end, int64_t data_bytes) {
     HeaderReader header(begin, end);

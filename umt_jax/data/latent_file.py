@@ -47,7 +47,7 @@ class LatentFile:
         num_samples: Samples of the recording at the model's rate; it may end inside the last latent
             frame.
         source: Name of the recording.
-        encoder: Fingerprint of the encoder that made them (`encoder.fingerprint`).
+        encoder: Fingerprint of the encoder that made them (`encoder_fingerprint.fingerprint`).
         preset: Name of the recipe that encoder is from; "" for none.
         model: Sizes of that encoder's model.
     """

@@ -195,11 +195,6 @@ def tick(clock: Integer[Array, "*K"], config: ModelConfig, samples: int) -> Inte
     return jnp.mod(clock + samples, max(rings(config)))
 
 
-def largest_divisor(samples: int, limit: int) -> int:
-    """Returns the largest number up to `limit` of which `samples` is a multiple."""
-    return max(divisor for divisor in range(1, limit + 1) if samples % divisor == 0)
-
-
 def gumbel_noise(
     keys: Key[Array, "K B"], sample_index: Integer[Array, "K B"], num_samples: int
 ) -> Float[Array, "T K B Q"]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from umt_jax.audio import mu_law
 from umt_jax.config import ModelConfig, SamplingConfig
-from umt_jax.generation import generate, sampling, streams
+from umt_jax.generation import generate, pieces, sampling
 from umt_jax.generation.engines import scan
 from umt_jax.model import networks
 from umt_jax.shapes import Array, Float, Float32, Parameters
@@ -57,7 +57,7 @@ def morph(
     packed = scan.ScanEngine().pack(decoders, config)
     both = [[networks.select(tree, index) for index in range(2)] for tree in (decoders, packed)]
     caches = [generate.init_cache(config, 1)] * 2
-    piece = streams.piece_frames(config)
+    piece = pieces.piece_frames(config)
     for start in range(0, len(latents), piece):
         frames = np.asarray(latents[start : start + piece], np.float32)
         # Always a whole piece, so that one compiled program serves any length.

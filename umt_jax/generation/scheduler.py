@@ -3,11 +3,12 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from umt_jax.config import ModelConfig
-from umt_jax.generation import crossfade, segments, streams
+from umt_jax.generation import crossfade, segments
 from umt_jax.shapes import Float
 
 
@@ -28,6 +29,27 @@ class Piece:
     error: ValueError | OSError | None = None
 
 
+@runtime_checkable
+class Generator(Protocol):
+    """B streams of latents, each translated by the same K decoders.
+
+    Attributes:
+        config: Sizes.
+        num_domains: K.
+        num_streams: B.
+    """
+
+    config: ModelConfig
+    num_domains: int
+    num_streams: int
+
+    def begin(self, stream: int, seed: int, *, first_sample: int = 0) -> None:
+        """Makes a stream new; see `streams.Streams.begin`."""
+
+    def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Iterator[Float[np.ndarray, "K B _"]]:
+        """Yields the waveforms of the streams' next latent frames, piece by piece."""
+
+
 def raising(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Yields pieces as they come, and raises the error that ends a recording early."""
     for piece in pieces:
@@ -38,7 +60,7 @@ def raising(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 def generate(
     recordings: Iterable[Iterable[segments.Window]],
-    generator: streams.Streams,
+    generator: Generator,
     *,
     seed: int,
     parallel_segments: int,

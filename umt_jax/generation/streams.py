@@ -12,26 +12,9 @@ import numpy as np
 
 from umt_jax.audio import mu_law
 from umt_jax.config import ModelConfig, SamplingConfig
-from umt_jax.generation import generate, validation
+from umt_jax.generation import generate, pieces, validation
 from umt_jax.model import networks
 from umt_jax.shapes import Array, Float, Parameters
-
-WINDOW_SECONDS = 0.5
-"""Length of sound that is encoded at once."""
-
-PIECE_SECONDS = 0.1
-"""Most sound that is generated at once, so that the first sound need not wait for a window."""
-
-
-def window_frames(config: ModelConfig) -> int:
-    """Returns the latent frames of one window."""
-    return max(1, round(WINDOW_SECONDS * config.sample_rate_hz / config.pool_samples))
-
-
-def piece_frames(config: ModelConfig) -> int:
-    """Returns the latent frames that are generated in one go; a window is a multiple of them."""
-    frames = max(1, round(PIECE_SECONDS * config.sample_rate_hz / config.pool_samples))
-    return generate.largest_divisor(window_frames(config), frames)
 
 
 class WindowEncoder:
@@ -50,7 +33,7 @@ class WindowEncoder:
     @property
     def latency_samples(self) -> int:
         """Number of samples that must have arrived before the first window is encoded."""
-        return (window_frames(self._config) + self._reach_frames) * self._config.pool_samples
+        return (pieces.window_frames(self._config) + self._reach_frames) * self._config.pool_samples
 
     def encode(
         self, blocks: Iterable[Float[Array, "*B _"]]
@@ -69,7 +52,7 @@ class WindowEncoder:
             ValueError: A sample is not finite.
         """
         pool = self._config.pool_samples
-        window = window_frames(self._config) * pool
+        window = pieces.window_frames(self._config) * pool
         reach = self._reach_frames * pool
         # Zeros outside the recording, on both sides, as far as the encoder reaches.
         codes, inside, unread = None, np.zeros(reach, bool), 0
@@ -100,7 +83,7 @@ class WindowEncoder:
 
     def _encode_window(self, codes, inside):
         """Encodes the window at the front of the buffers, [*B, F, Z]."""
-        frames = window_frames(self._config)
+        frames = pieces.window_frames(self._config)
         samples = (frames + 2 * self._reach_frames) * self._config.pool_samples
         codes = codes[..., :samples]
         inside = np.broadcast_to(inside[:samples], codes.shape)
@@ -174,7 +157,7 @@ class Streams:
 
     def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Iterator[Float[np.ndarray, "K B _"]]:
         """Yields the waveforms of the streams' next latent frames, piece by piece."""
-        frames = piece_frames(self.config)
+        frames = pieces.piece_frames(self.config)
         for start in range(0, latents.shape[1], frames):
             piece = latents[:, start : start + frames]
             # Always of one length, so that one compiled program serves any. What lies behind the

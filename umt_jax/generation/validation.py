@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from umt_jax.audio import mu_law, sound_files
@@ -112,7 +111,7 @@ def checked_blocks(blocks: Any) -> Iterable[Float[np.ndarray, "_"]]:
     Raises:
         ValueError: An array is given where an iterable of blocks belongs.
     """
-    if isinstance(blocks, np.ndarray | jax.Array):
+    if isinstance(blocks, Array):
         raise ValueError(
             f"An array of shape {blocks.shape} is given as a recording, which comes as an iterable "
             "of blocks, [T] each. Pass [waveform], a list of one block."
@@ -216,8 +215,8 @@ def _array(values: Any, name: str) -> np.ndarray:
 
 
 def _floats(array: np.ndarray, name: str) -> np.ndarray:
-    # JAX's own, which counts bfloat16 among the floating types.
-    if not jax.dtypes.issubdtype(array.dtype, np.floating):
+    # NumPy does not count JAX's narrow types, such as bfloat16, among the floating ones.
+    if not (np.issubdtype(array.dtype, np.floating) or "float" in array.dtype.name):
         raise ValueError(f"The {name} of type {array.dtype} must hold floats instead.")
     with np.errstate(over="ignore"):  # What overflows is found not to be finite.
         return array.astype(np.float32, copy=False)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from umt_jax.audio import level
-from umt_jax.checkpoints import checkpoint, model_file
+from umt_jax.checkpoints import model_file, reading
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.core import library
 from umt_jax.generation import scheduler, validation
@@ -24,8 +24,8 @@ def open_player(workdir: str, step: int | None = None) -> library.Player:
         ValueError: It is none of this project's, or one that the core cannot play.
         OSError: There is no C++ compiler.
     """
-    config = checkpoint.read_config(workdir, step)
-    file = model_file.pack(config, checkpoint.restore_parameters(workdir, step))
+    config = reading.read_config(workdir, step)
+    file = model_file.pack(config, reading.read_arrays(workdir, step))
     return library.Player(file)
 
 

@@ -23,7 +23,7 @@ from absl import flags
 
 from umt_jax import command_line
 from umt_jax.audio import level
-from umt_jax.checkpoints import checkpoint, demo_model
+from umt_jax.checkpoints import demo_model, reading
 from umt_jax.config import SamplingConfig
 from umt_jax.inference import generation_flags, low_latency
 from umt_jax.live import devices, keys
@@ -69,7 +69,7 @@ def main() -> None:
         command_line.say(*(lines or ["PortAudio finds no sound card."]))
         return
     workdir = demo_model.chosen()
-    config = checkpoint.read_config(workdir, args.step)
+    config = reading.read_config(workdir, args.step)
     sampling = generation_flags.sampling(config.sampling)
     domain = args.domain or config.domains[0]
     cards = (

@@ -4,7 +4,6 @@ Of PortAudio nothing is known here: whatever calls `Session.callback` with block
 """
 
 import dataclasses
-import gc
 import threading
 from collections.abc import Iterator
 
@@ -84,9 +83,6 @@ class Session:
 
     def __enter__(self) -> "Session":
         """Starts the player's thread."""
-        # A full pass of the collector over JAX's objects would stop the player for too long.
-        gc.collect()
-        gc.freeze()
         self._thread.start()
         return self
 
@@ -95,7 +91,6 @@ class Session:
         self._is_ending.set()
         self._has_come.set()
         self._thread.join()
-        gc.unfreeze()
 
     def set(self, **values: int | float) -> None:
         """Changes domain (an index), seed, temperature or top_p with the next block."""

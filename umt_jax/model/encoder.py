@@ -1,27 +1,12 @@
 """The encoder, shared by all domains: codes -> latents (§3.1)."""
 
-import dataclasses
-import hashlib
-import json
-
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
 from umt_jax.config import ModelConfig
 from umt_jax.model import layers
-from umt_jax.shapes import Array, Bool, Codes, Latents, Leaf, Parameters, Stream
-
-_OF_DECODERS = ("decoder_", "residual_", "skip_", "classifier_")
-"""Prefixes of the names of sizes that do not affect the encoder."""
-
-_OF_RECORDINGS = ("rms_dbfs",)
-"""Sizes that affect recordings before they are encoded."""
-
-_LATER = {"encoder_activation": "relu"}
-"""Fields that came when there were fingerprints already, which none has with these values."""
+from umt_jax.shapes import Array, Bool, Codes, Latents, Leaf, Stream
 
 
 class DilatedLayer(nn.Module):
@@ -92,21 +77,3 @@ class Encoder(nn.Module):
         # The average commutes with the 1x1 convolution, which so runs at the rate of the frames.
         frames = layers.pool(h, config.pool_samples)
         return layers.Dense(config.latent_channels, name="latent")(frames)
-
-
-def fingerprint(parameters: Parameters, config: ModelConfig) -> str:
-    """Returns 16 hexadecimal digits that tell encoders apart, trained arrays and sizes together.
-
-    Decoders trained on a frozen encoder so share the latents of the run that it came from.
-    """
-    sizes = {
-        name: value
-        for name, value in dataclasses.asdict(config).items()
-        if not name.startswith(_OF_DECODERS + _OF_RECORDINGS) and _LATER.get(name) != value
-    }
-    digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from umt_jax.config import Config
-from umt_jax.model import classifier, decoder, encoder, layers
+from umt_jax.model import array_shapes, classifier, decoder, encoder, layers
 from umt_jax.shapes import (
     Array,
     Bool,
@@ -21,6 +21,7 @@ from umt_jax.shapes import (
     Integer,
     Key,
     Latents,
+    Leaf,
     Parameters,
     PyTree,
 )
@@ -187,3 +188,17 @@ def transfer(
 def num_parameters(parameters: Parameters) -> int:
     """Counts the numbers in a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(parameters))
+
+
+def by_name(parameters: NetworkParameters) -> dict[str, Leaf]:
+    """Returns all arrays by the names of `array_shapes`."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(parameters)
+    }
+
+
+def from_arrays(arrays: Mapping[str, Leaf]) -> NetworkParameters:
+    """Returns what `by_name` was given."""
+    names = (field.name for field in dataclasses.fields(NetworkParameters))
+    return NetworkParameters(*(array_shapes.nested(arrays, name) for name in names))

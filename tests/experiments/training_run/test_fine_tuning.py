@@ -14,7 +14,7 @@ import umt_jax
 from experiments import train
 from experiments.training_run import initial_state
 from experiments.training_run.flags import Schedule
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import checkpoint, reading
 from umt_jax.config import SamplingConfig
 from umt_jax.data import dataset
 from umt_jax.data.dataset import Batch
@@ -98,7 +98,7 @@ def test_adding_a_domain_changes_no_sample_of_the_others(rng, trained_dir, exten
 
 def test_the_added_decoder_has_learned(extended_dir, run_config, trained_dir):
     config = adding_flute(run_config, trained_dir)
-    assert checkpoint.read_config(str(extended_dir)) == config
+    assert reading.read_config(str(extended_dir)) == config
     after = checkpoint.restore_parameters(str(extended_dir), 4)
     fresh = initial_state.initial_parameters(networks.Networks(config))
     flutes = [networks.select(parameters.decoders, 2) for parameters in (fresh, after)]
@@ -216,7 +216,7 @@ def test_the_command_goes_on_with_a_subset_and_needs_no_sizes(
     finished = fine_tune(trained_dir, prepared_dir, tmp_path, *flags)
     assert finished.returncode == 0, finished.stderr
     assert f"Starting from {trained_dir}. Fresh decoders: none." in finished.stderr
-    config = checkpoint.read_config(str(tmp_path))
+    config = reading.read_config(str(tmp_path))
     assert (config.model, config.domains) == (run_config.model, ("Piano",))
     before, after = (checkpoint.restore_parameters(str(path)) for path in (trained_dir, tmp_path))
     # One step of Adam moves each number by the learning rate, at most.
@@ -238,7 +238,7 @@ def test_the_command_adds_a_domain(tmp_path, trained_dir, flute_dir, run_config)
     assert re.search(
         r"step 1/1  reconstruction 5\.\d+ nats \(Flute 5\.\d+\)  [\d,]+ samples/s", finished.stderr
     )
-    config = checkpoint.read_config(str(workdir))
+    config = reading.read_config(str(workdir))
     assert config.domains == (*run_config.domains, "Flute")
     assert (config.preset, config.sampling) == (run_config.preset, sampling)
     # Nor does the same command find anything to contradict, or to do.

@@ -22,7 +22,7 @@ from test_train import (
 )
 
 from experiments.training_run import preemption
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import checkpoint, reading
 
 # Nothing divides the other, so that runs stop between two means of the log.
 SHORT = dataclasses.replace(schedule(30, eval_every=15), log_every=3, checkpoint_every=4)
@@ -75,7 +75,7 @@ def half_written(workdir):
 
 
 def finished_steps(workdir):
-    return sorted(checkpoint.ocp.utils.checkpoint_steps(checkpoint.folder_of(str(workdir))))
+    return sorted(checkpoint.ocp.utils.checkpoint_steps(reading.folder_of(str(workdir))))
 
 
 def continued_from(log):

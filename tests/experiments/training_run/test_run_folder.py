@@ -8,7 +8,7 @@ from etils.epath import backend
 
 from experiments.training_run import metrics_log, run_folder
 from umt_jax import storage
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import reading
 
 HISTORY = [{"reconstruction": np.ones(2), "classification": 1.0, "classifier_accuracy": 0.5}]
 
@@ -91,6 +91,6 @@ def test_the_log_of_a_run_on_an_object_store_is_that_of_one_on_a_disk(store, tmp
 
 def test_checkpoints_are_below_the_workdir_wherever_it_is(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert checkpoint.folder_of("runs/a") == epath.Path(tmp_path / "runs" / "a" / "checkpoints")
-    assert str(checkpoint.folder_of("gs://bucket/run")) == "gs://bucket/run/checkpoints"
-    assert not checkpoint.has_checkpoint("gs://bucket/run")
+    assert reading.folder_of("runs/a") == epath.Path(tmp_path / "runs" / "a" / "checkpoints")
+    assert str(reading.folder_of("gs://bucket/run")) == "gs://bucket/run/checkpoints"
+    assert not reading.has_checkpoint("gs://bucket/run")

@@ -12,7 +12,7 @@ import soundfile
 from conftest import write_tone
 from test_train import as_flags
 
-from umt_jax.checkpoints import checkpoint
+from umt_jax.checkpoints import reading
 
 
 def command(name, *arguments):
@@ -41,7 +41,7 @@ def test_a_run_in_any_folder_is_trained_resumed_exported_and_translated(
         assert finished.returncode == 0, finished.stderr
         assert "damaged" not in finished.stderr and "Skipping" not in finished.stderr
         assert ("Resuming from step 1" in finished.stderr) == (num_steps == 2)
-        assert num_steps in checkpoint.steps(checkpoint.folder_of(str(workdir)))
+        assert num_steps in reading.steps(reading.folder_of(str(workdir)))
 
     # Longer, with another schedule: the message says the way, which is there.
     longer = ["--num_steps=3", "--decay_steps=7"]
@@ -55,7 +55,7 @@ def test_a_run_in_any_folder_is_trained_resumed_exported_and_translated(
     given = [way[1], way[2], f"--workdir={folder / 'longer'}", "--num_steps=1"]
     finished = command("experiments.train", *flags, *given)
     assert finished.returncode == 0, finished.stderr
-    assert checkpoint.read_config(str(folder / "longer")).training.decay_steps == 7
+    assert reading.read_config(str(folder / "longer")).training.decay_steps == 7
 
     exported = folder / "exported #3"
     finished = command("umt_jax.export", f"--checkpoint={workdir}", f"--output={exported}")

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from conftest import TINY_MODEL
 
+from umt_jax.core import frames
 from umt_jax.generation import generate
 from umt_jax.generation.engines import choose, native, scan
 
@@ -15,7 +16,7 @@ def test_a_cpu_with_a_compiler_generates_natively():
 
 def test_without_a_compiler_auto_is_scan_and_says_what_is_missing(monkeypatch, caplog):
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(native, "library", native.library.__wrapped__)
+    monkeypatch.setattr(frames, "library", frames.library.__wrapped__)
     with caplog.at_level("WARNING", logger="absl"):
         assert choose.choose() == scan.ScanEngine()
     (record,) = caplog.records

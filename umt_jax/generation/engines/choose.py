@@ -1,20 +1,58 @@
-"""Chooses the engine that generates, by its name or by the hardware of the machine."""
+"""Chooses the engine that generates, by its name or by the hardware of the machine.
 
-import jax
+`engine_name` does not import JAX, which takes longer than all the rest of the start, unless the
+engine or an accelerator needs it: `native` plays without it.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
 from absl import logging
 
-from umt_jax.generation.engines import native, scan
-from umt_jax.generation.generate import Engine
+from umt_jax.core import frames, packing
 from umt_jax.processes import cores
 
 NAMES = ("auto", "scan", "native", "pallas")
-WEIGHT_TYPES = ("float32", "bfloat16")
+WEIGHT_TYPES = packing.TYPES
+
+_OF_ACCELERATORS = ("jax_plugins", "libtpu")
+"""Packages by which JAX finds accelerators; others name themselves as entry points."""
+
+_VARIABLES = ("TPU_LIBRARY_PATH", "PJRT_NAMES_AND_LIBRARY_PATHS")
+"""Variables of the environment by which it does."""
+
+if TYPE_CHECKING:
+    from umt_jax.generation.generate import Engine
+else:
+    Engine = Any
 
 
 def choose(
     name: str = "auto", weights: str = "float32", *, taps: int = 2, threads: int | None = None
 ) -> Engine:
-    """Returns an engine for the first device.
+    """Returns an engine of JAX's for the first device. Arguments and errors as `engine_name`."""
+    name = engine_name(name, weights, taps=taps, threads=threads)
+    if name == "scan":
+        from umt_jax.generation.engines import scan
+
+        return scan.ScanEngine()
+    if name == "native":
+        from umt_jax.generation.engines import native
+
+        native.library()
+        return native.NativeEngine(weights, threads=threads)
+    from umt_jax.generation.engines import pallas
+
+    return pallas.PallasEngine(weights)
+
+
+def engine_name(
+    name: str = "auto", weights: str = "float32", *, taps: int = 2, threads: int | None = None
+) -> str:
+    """Returns `scan`, `native` or `pallas`, which plays on JAX's first device.
 
     Args:
         name: `scan` runs everywhere. `native` is for CPUs and needs a C++ compiler. `auto` takes
@@ -29,6 +67,7 @@ def choose(
     Raises:
         ValueError: There is no such engine or type, or it does not run here, or not by so many
             threads.
+        OSError: `native` is asked for, and there is no C++ compiler, or it fails.
     """
     if name not in NAMES:
         raise ValueError(f"engine={name} is not known. Use one of {', '.join(NAMES)}.")
@@ -39,9 +78,8 @@ def choose(
             f"threads={threads} is not allowed: this process may use {cores.usable()} core(s). Use "
             "1 to that number, or leave it out for the fastest number."
         )
-    platform = jax.default_backend()
     if name == "auto":
-        name = _automatic(platform) if taps == 2 else "scan"
+        name = _automatic() if taps == 2 else "scan"
     if name == "scan":
         if weights != "float32":
             raise ValueError(
@@ -53,26 +91,43 @@ def choose(
                 f"threads={threads} needs engine=native (a CPU with a C++ compiler); this is scan, "
                 "whose threads are XLA's."
             )
-        return scan.ScanEngine()
+        return name
     needed = {"native": "cpu", "pallas": "tpu"}[name]
-    if platform != needed:
-        raise ValueError(f"engine={name} needs a {needed}; this is a {platform}. Use auto.")
+    if _platform() != needed:
+        raise ValueError(f"engine={name} needs a {needed}; this is a {_platform()}. Use auto.")
     if name == "native":
-        native.library()
-        return native.NativeEngine(weights, threads=threads)
-    if threads is not None:
+        frames.library()
+    elif threads is not None:
         raise ValueError(f"threads={threads} is for engine=native; this is {name}.")
-    from umt_jax.generation.engines import pallas  # Slow to import, and for TPUs alone.
-
-    return pallas.PallasEngine(weights)
+    return name
 
 
-def _automatic(platform: str) -> str:
-    if platform != "cpu":
+def _automatic() -> str:
+    if _platform() != "cpu":
         return "scan"
     try:
-        native.library()
+        frames.library()
     except OSError as error:
         logging.warning("Generating with engine=scan, a few times slower than native: %s", error)
         return "scan"
     return "native"
+
+
+def _platform() -> str:
+    """Returns JAX's name for what its first device is."""
+    if "jax" not in sys.modules and _has_cpu_alone():
+        return "cpu"
+    import jax
+
+    return jax.default_backend()
+
+
+def _has_cpu_alone() -> bool:
+    """Whether JAX would find no accelerator, whatever the machine has, were it imported."""
+    if os.environ.get("JAX_PLATFORMS"):
+        return os.environ["JAX_PLATFORMS"] == "cpu"
+    return not (
+        any(importlib.util.find_spec(package) for package in _OF_ACCELERATORS)
+        or any(os.environ.get(variable) for variable in _VARIABLES)
+        or importlib.metadata.entry_points(group="jax_plugins")
+    )

@@ -22,7 +22,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from umt_jax.audio import mu_law
 from umt_jax.config import ModelConfig
-from umt_jax.generation import generate, sampling
+from umt_jax.generation import generate, pieces, sampling
 from umt_jax.generation.generate import Cache, Conditioning
 from umt_jax.generation.sampling import Nucleus
 from umt_jax.model import layers
@@ -95,7 +95,7 @@ class PallasEngine:
         """See `generate.Engine`; raises `ValueError` if so many streams do not fit VMEM."""
         num_samples, num_domains, num_streams, _ = noise.shape
         limit = min(self.block_samples, num_samples)
-        block = generate.largest_divisor(num_samples, limit)
+        block = pieces.largest_divisor(num_samples, limit)
         needed = _check_fits(packed, config, num_streams, block)
 
         gates = jnp.swapaxes(conditioning.gates, 1, 2)  # [K, L, B, 2 C]

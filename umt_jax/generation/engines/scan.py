@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 
 from umt_jax.config import ModelConfig
-from umt_jax.generation import generate, sampling
+from umt_jax.generation import generate, pieces, sampling
 from umt_jax.generation.generate import Cache, Conditioning
 from umt_jax.generation.sampling import Nucleus
 from umt_jax.model import layers
@@ -94,7 +94,7 @@ class ScanEngine:
         """Advances all streams by one latent frame; see `generate.Engine`."""
         num_samples, num_domains, num_streams, _ = noise.shape
         block = self.block_samples or _block_samples(num_streams)
-        block = generate.largest_divisor(num_samples, block)
+        block = pieces.largest_divisor(num_samples, block)
 
         def generate_domain(packed, cache, conditioning, noise):
             # Once a frame: within the loops it would be copied for every sample.
