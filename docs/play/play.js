@@ -189,7 +189,12 @@ async function record() {
     return say("This page may not use the microphone, or there is none. Allow it in the browser, or choose a file.", true);
   }
   const parts = [];
-  recorder = new MediaRecorder(stream);
+  try {
+    recorder = new MediaRecorder(stream);
+  } catch {
+    for (const track of stream.getTracks()) track.stop();
+    return say("This browser cannot record. Choose a file.", true);
+  }
   recorder.ondataavailable = ({ data }) => parts.push(data);
   recorder.onstop = () => {
     for (const track of stream.getTracks()) track.stop();

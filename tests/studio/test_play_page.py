@@ -204,6 +204,19 @@ def test_a_browser_without_simd_is_told_so(browser, address):
     page.close()
 
 
+def test_a_browser_that_cannot_record_is_told_so_and_needs_no_audio_worklet(browser, address):
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.add_init_script("delete window.MediaRecorder; delete window.AudioWorkletNode")
+    page.goto(address)
+    wait_for(page, "Drop a sound")
+    page.click("#record")
+    wait_for(page, "This browser cannot record. Choose a file.")
+    page.click("#examples button:has-text('Whistle')")
+    wait_for(page, "Playing it as Cello")
+    page.close()
+
+
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_is_no_wider_than_the_screen(page, width):
     page.set_viewport_size({"width": width, "height": 700})

@@ -4,6 +4,7 @@ Of PortAudio nothing is known here: whatever calls `Session.callback` with block
 """
 
 import dataclasses
+import gc
 import threading
 from collections.abc import Iterator
 
@@ -83,6 +84,9 @@ class Session:
 
     def __enter__(self) -> "Session":
         """Starts the player's thread."""
+        # A full pass of the collector over JAX's objects would stop the player for too long.
+        gc.collect()
+        gc.freeze()
         self._thread.start()
         return self
 
@@ -91,6 +95,7 @@ class Session:
         self._is_ending.set()
         self._has_come.set()
         self._thread.join()
+        gc.unfreeze()
 
     def set(self, **values: int | float) -> None:
         """Changes domain (an index), seed, temperature or top_p with the next block."""
