@@ -137,11 +137,18 @@ def is_asleep(thread_id: int) -> Callable[[], bool]:
 
 def melody(seconds: float, rate_hz: int) -> Float[np.ndarray, "T"]:
     """Returns notes of half a second with overtones, as loud as an instrument that is near."""
-    time_of = np.arange(round(seconds * rate_hz)) / rate_hz
+    num_samples = round(seconds * rate_hz)
     steps = np.random.default_rng(0).integers(0, 25, int(seconds * 2) + 1)
-    pitch_hz = 220 * 2 ** (steps[(time_of * 2).astype(int)] / 12)
-    sound = sum(np.sin(2 * np.pi * n * pitch_hz * time_of) / n for n in range(1, 5))
-    return (0.2 * sound * np.exp(-3 * (time_of % 0.5))).astype(np.float32)
+
+    def note(index: int) -> Float[np.ndarray, "_"]:
+        first, end = (min(-(-at * rate_hz // 2), num_samples) for at in (index, index + 1))
+        time_of = np.arange(first, end) / rate_hz
+        pitch_hz = 220 * 2 ** (steps[index] / 12)
+        sound = sum(np.sin(2 * np.pi * n * pitch_hz * time_of) / n for n in range(1, 5))
+        return (0.2 * sound * np.exp(-3 * (time_of % 0.5))).astype(np.float32)
+
+    # Note by note: half an hour at once would take 4 GB.
+    return np.concatenate([note(index) for index in range(len(steps))])
 
 
 @contextlib.contextmanager
