@@ -8,6 +8,11 @@ import os
 # XLA_FLAGS=--xla_backend_optimization_level=3 to test the code that users run.
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
 
+# Python runs the loops of librosa to the same bits. Compiling them takes numba half a minute, in
+# each process of a fresh installation that starts before the first is done. `make test-ends` sets
+# 0, and so tests what users run.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
+
 import core_library
 import jax
 import numpy as np
@@ -29,18 +34,31 @@ jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-TINY_MODEL = ModelConfig(
-    encoder_blocks=2,
-    encoder_layers=3,
-    encoder_channels=6,
-    latent_channels=5,
-    pool_samples=10,
-    decoder_blocks=2,
-    decoder_layers=4,
-    residual_channels=7,
-    skip_channels=9,
-    classifier_channels=8,
-)
+
+def sizes(*, encoder, latents, pool, decoder, classifier=4, **others):
+    """Returns sizes of a model.
+
+    Args:
+        encoder: Blocks, layers in each, channels.
+        latents: Channels of latents.
+        pool: Audio samples in a latent frame.
+        decoder: Blocks, layers in each, residual and skip channels.
+        classifier: Channels of the classifier.
+        **others: Fields of ModelConfig.
+    """
+    of_encoder = "encoder_blocks", "encoder_layers", "encoder_channels"
+    of_decoder = "decoder_blocks", "decoder_layers", "residual_channels", "skip_channels"
+    return ModelConfig(
+        **dict(zip(of_encoder, encoder, strict=True)),
+        **dict(zip(of_decoder, decoder, strict=True)),
+        latent_channels=latents,
+        pool_samples=pool,
+        classifier_channels=classifier,
+        **others,
+    )
+
+
+TINY_MODEL = sizes(encoder=(2, 3, 6), latents=5, pool=10, decoder=(2, 4, 7, 9), classifier=8)
 
 
 @pytest.fixture
@@ -148,18 +166,13 @@ def write_domain(name, data_dir):
 @pytest.fixture(scope="session")
 def run_config():
     """What is quick to compile: two domains, few layers, one width, rate of the prepared tracks."""
-    model = ModelConfig(
+    model = sizes(
+        encoder=(1, 2, 8),
+        latents=8,
+        pool=10,
+        decoder=(1, 2, 8, 8),
+        classifier=8,
         sample_rate_hz=PREPARED.sample_rate_hz,
-        encoder_blocks=1,
-        encoder_layers=2,
-        encoder_channels=8,
-        latent_channels=8,
-        pool_samples=10,
-        decoder_blocks=1,
-        decoder_layers=2,
-        residual_channels=8,
-        skip_channels=8,
-        classifier_channels=8,
     )
     training = TrainingConfig(segment_samples=60, domain_batch=4)
     return Config(domains=("Cello", "Piano"), preset="small", model=model, training=training)

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import optax
 import pytest
-from conftest import random_parameters
+from conftest import random_parameters, sizes
 
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import Config, TrainingConfig
 from umt_jax.data.dataset import Batch
 from umt_jax.model import networks
 from umt_jax.training import partitioning, sharding, train_state
@@ -29,18 +29,7 @@ def standard_promotion():
 @functools.cache
 def small(num_domains):
     """Returns a configuration that compiles fast, its parameters, and two batches."""
-    model = ModelConfig(
-        encoder_blocks=1,
-        encoder_layers=1,
-        encoder_channels=4,
-        latent_channels=3,
-        pool_samples=10,
-        decoder_blocks=1,
-        decoder_layers=1,
-        residual_channels=4,
-        skip_channels=5,
-        classifier_channels=4,
-    )
+    model = sizes(encoder=(1, 1, 4), latents=3, pool=10, decoder=(1, 1, 4, 5))
     training = TrainingConfig(segment_samples=20, domain_batch=8, confusion_weight=0.3)
     config = Config(domains=DOMAINS[:num_domains], model=model, training=training)
     shape = (2, num_domains, training.domain_batch, training.segment_samples)

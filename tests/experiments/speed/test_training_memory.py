@@ -2,23 +2,13 @@ import dataclasses
 
 import jax
 import pytest
+from conftest import sizes
 
 from experiments.speed import training_memory
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import Config, TrainingConfig
 from umt_jax.model import networks
 
-MODEL = ModelConfig(
-    encoder_blocks=2,
-    encoder_layers=4,
-    encoder_channels=16,
-    latent_channels=4,
-    pool_samples=50,
-    decoder_blocks=2,
-    decoder_layers=4,
-    residual_channels=16,
-    skip_channels=16,
-    classifier_channels=4,
-)
+MODEL = sizes(encoder=(2, 4, 16), latents=4, pool=50, decoder=(2, 4, 16, 16))
 TRAINING = TrainingConfig(segment_samples=4000, domain_batch=4)
 
 

@@ -4,26 +4,16 @@ import functools
 import jax
 import numpy as np
 import pytest
+from conftest import sizes
 
 from experiments.speed import presets, training_processes, training_speed
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import Config, TrainingConfig
 from umt_jax.data import dataset
 from umt_jax.model import networks
 from umt_jax.training import train_state, train_step
 
 # One layer each, since XLA counts a loop's body once; wide, so that products are nearly all.
-MODEL = ModelConfig(
-    encoder_blocks=1,
-    encoder_layers=1,
-    encoder_channels=96,
-    latent_channels=32,
-    pool_samples=50,
-    decoder_blocks=1,
-    decoder_layers=1,
-    residual_channels=64,
-    skip_channels=128,
-    classifier_channels=4,
-)
+MODEL = sizes(encoder=(1, 1, 96), latents=32, pool=50, decoder=(1, 1, 64, 128))
 
 
 @pytest.fixture(autouse=True)

@@ -3,26 +3,16 @@
 import jax
 import numpy as np
 import pytest
+from conftest import sizes
 
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import Config, TrainingConfig
 from umt_jax.generation import generate
 from umt_jax.generation.engines import choose, native
 from umt_jax.model import networks
 from umt_jax.processes import cores
 
 # Wide enough that every product has several panels, on processors of any width, of uneven number.
-WIDE = ModelConfig(
-    sample_rate_hz=8000,
-    pool_samples=32,
-    latent_channels=8,
-    encoder_blocks=1,
-    encoder_layers=2,
-    encoder_channels=8,
-    decoder_blocks=2,
-    decoder_layers=5,
-    residual_channels=72,
-    skip_channels=136,
-)
+WIDE = sizes(encoder=(1, 2, 8), latents=8, pool=32, decoder=(2, 5, 72, 136), sample_rate_hz=8000)
 
 
 @pytest.fixture(scope="module")
