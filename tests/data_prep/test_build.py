@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import commands
 import numpy as np
 import pytest
 import soundfile
@@ -53,15 +54,17 @@ def run_build(music, data, *, recipe=RECIPE, num_workers=2, overwrite=False):
         )
 
 
-def command(music, data, *flags):
-    arguments = [f"--audio_dir={music}", f"--data_dir={data}", *FLAGS, *flags]
-    return [sys.executable, "-W", "error", "-m", "data_prep.build", *arguments]
+def arguments(music, data):
+    return [f"--audio_dir={music}", f"--data_dir={data}", *FLAGS]
 
 
-def run_command(music, data, *flags, **options):
-    return subprocess.run(
-        command(music, data, *flags), capture_output=True, text=True, timeout=600, **options
-    )
+def command(music, data):
+    return [sys.executable, "-W", "error", "-m", "data_prep.build", *arguments(music, data)]
+
+
+def run_command(music, data, *flags):
+    words = "data_prep.build", *arguments(music, data), *flags
+    return commands.run(*words, warnings_are_errors=True, timeout=600)
 
 
 def last_line(text):
@@ -333,7 +336,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(music, tmp_path):
     def limit_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
-    finished = run_command(music, tmp_path / "data", preexec_fn=limit_files)
+    finished = subprocess.run(
+        command(music, tmp_path / "data"), capture_output=True, text=True, preexec_fn=limit_files
+    )
     assert finished.returncode == 1
     line = r"error: \S+-train\S+ could not be written: write\(\) failed: File too large"
     assert re.fullmatch(line, last_line(finished.stderr))

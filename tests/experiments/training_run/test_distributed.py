@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -31,21 +32,19 @@ def start(workdir, prepared_dir, config, num_steps, *flags, num_processes=2, eac
         f"--num_processes={num_processes}",
     ]
     return [
-        subprocess.Popen(
-            [
-                *[sys.executable, "-m", "experiments.train", *as_flags(config)],
-                f"--data_dir={prepared_dir}",
-                f"--workdir={workdir}",
-                f"--cpu_devices={4 // num_processes}",
-                f"--num_steps={num_steps}",
-                "--log_every=2",
-                "--eval_every=4",
-                "--eval_batches=1",
-                "--eval_audio_seconds=0.1",
-                *([*distributed, f"--process_id={process}"] if num_processes > 1 else []),
-                *flags,
-                *each[process : process + 1],
-            ],
+        commands.start(
+            *("experiments.train", *as_flags(config)),
+            f"--data_dir={prepared_dir}",
+            f"--workdir={workdir}",
+            f"--cpu_devices={4 // num_processes}",
+            f"--num_steps={num_steps}",
+            "--log_every=2",
+            "--eval_every=4",
+            "--eval_batches=1",
+            "--eval_audio_seconds=0.1",
+            *([*distributed, f"--process_id={process}"] if num_processes > 1 else []),
+            *flags,
+            *each[process : process + 1],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -218,10 +217,8 @@ command_line.run(main)
 
 @pytest.mark.slow
 def test_distributed_outside_a_cluster_says_which_flags_it_needs(tmp_path):
-    command = [sys.executable, "-m", "experiments.train", f"--data_dir={tmp_path}", "--workdir=w"]
-    finished = subprocess.run(
-        [*command, "--distributed"], capture_output=True, text=True, timeout=120
-    )
+    flags = [f"--data_dir={tmp_path}", "--workdir=w", "--distributed"]
+    finished = commands.run("experiments.train", *flags, timeout=120)
     assert finished.returncode == 1
     (line,) = finished.stderr.splitlines()
     assert line.startswith("error: --distributed finds the other processes by itself only on")

@@ -4,11 +4,10 @@ import dataclasses
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 import uuid
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -37,9 +36,9 @@ class Command:
         self._stderr = workdir.parent / f"{workdir.name}.{uuid.uuid4().hex[:8]}.stderr"
         flags = [f"--{name}={value}" for name, value in vars(schedule).items()]
         with self._stderr.open("w") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "experiments.train", *as_flags(config), *flags]
-                + [f"--data_dir={prepared_dir}", f"--workdir={workdir}"],
+            self.process = commands.start(
+                *("experiments.train", *as_flags(config), *flags),
+                *(f"--data_dir={prepared_dir}", f"--workdir={workdir}"),
                 stderr=stderr,
             )
 

@@ -3,9 +3,8 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import pytest
 import soundfile
@@ -13,12 +12,6 @@ from conftest import write_tone
 from test_train import as_flags
 
 from umt_jax.checkpoints import reading
-
-
-def command(name, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", name, *arguments], capture_output=True, text=True, timeout=300
-    )
 
 
 @pytest.mark.slow
@@ -35,7 +28,7 @@ def test_a_run_in_any_folder_is_trained_resumed_exported_and_translated(
         "--eval_audio_seconds=0",
     ]
     for num_steps in (1, 2):
-        finished = command(
+        finished = commands.run(
             "experiments.train", *flags, f"--workdir={workdir}", f"--num_steps={num_steps}"
         )
         assert finished.returncode == 0, finished.stderr
@@ -45,7 +38,7 @@ def test_a_run_in_any_folder_is_trained_resumed_exported_and_translated(
 
     # Longer, with another schedule: the message says the way, which is there.
     longer = ["--num_steps=3", "--decay_steps=7"]
-    refused = command("experiments.train", *flags, f"--workdir={workdir}", *longer)
+    refused = commands.run("experiments.train", *flags, f"--workdir={workdir}", *longer)
     assert refused.returncode == 1
     way = re.search(
         r"error: --decay_steps=7 contradicts the run .* To train its model on with "
@@ -53,15 +46,15 @@ def test_a_run_in_any_folder_is_trained_resumed_exported_and_translated(
         refused.stderr,
     )
     given = [way[1], way[2], f"--workdir={folder / 'longer'}", "--num_steps=1"]
-    finished = command("experiments.train", *flags, *given)
+    finished = commands.run("experiments.train", *flags, *given)
     assert finished.returncode == 0, finished.stderr
     assert reading.read_config(str(folder / "longer")).training.decay_steps == 7
 
     exported = folder / "exported #3"
-    finished = command("umt_jax.export", f"--checkpoint={workdir}", f"--output={exported}")
+    finished = commands.run("umt_jax.export", f"--checkpoint={workdir}", f"--output={exported}")
     assert finished.returncode == 0, finished.stderr
     write_tone(folder / "a [1].wav", seconds=0.5)
-    finished = command(
+    finished = commands.run(
         "umt_jax.infer",
         f"--checkpoint={exported}",
         f"--input={folder / 'a [1].wav'}",
@@ -78,12 +71,8 @@ def test_a_run_in_any_folder_is_trained_resumed_exported_and_translated(
 @pytest.mark.parametrize("name", [b"r\xffn", b"a\\b"])
 def test_training_in_a_folder_that_cannot_hold_checkpoints_is_refused_at_once(tmp_path, name):
     workdir = os.path.join(os.fsencode(tmp_path), name)
-    finished = subprocess.run(
-        [sys.executable, "-m", "experiments.train", b"--workdir=" + workdir, "--data_dir=nowhere"],
-        capture_output=True,
-        timeout=300,
-    )
+    finished = commands.run("experiments.train", b"--workdir=" + workdir, "--data_dir=nowhere")
     assert finished.returncode == 1
-    (line,) = finished.stderr.decode().splitlines()
+    (line,) = finished.stderr.splitlines()
     assert line.startswith("error: ") and " is not the name of a folder for a run: " in line
     assert not list(tmp_path.iterdir())
