@@ -26,7 +26,7 @@ from typing import Any
 
 from absl import flags
 
-from umt_jax import command_line, path_flags
+from umt_jax import command_line, path_flags, storage
 from umt_jax.inference import generation_flags
 
 _EXTRA = {
@@ -107,7 +107,9 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)  # First of all, in case it cannot be.
     command_line.use_compilation_cache()
     # Here, since they import what the extra installs.
-    from experiments.evaluation import printing, run, writing
+    from experiments.evaluation import printing, recall, run, writing
+
+    recall.keep_in(storage.cache_folder() / "evaluation")
 
     values: dict[str, Any] = {
         field.name: args[field.name].value for field in dataclasses.fields(run.Options)

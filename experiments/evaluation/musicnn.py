@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 
+from experiments.evaluation import recall
 from umt_jax.audio import sound_files
 from umt_jax.shapes import Array, Float, Waveform
 
@@ -29,6 +30,7 @@ _EPSILON = 1e-3  # Of TensorFlow's batch normalization.
 _BATCH = 4
 
 
+@recall.recalled
 def embed(
     waveforms: Sequence[Waveform], sample_rate_hz: int, *, hop_s: float
 ) -> list[Float[np.ndarray, "N E"]]:

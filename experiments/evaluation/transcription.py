@@ -13,6 +13,7 @@ import numpy as np
 import swift_f0
 
 from data_prep import midi
+from experiments.evaluation import recall
 from umt_jax.audio import level, sound_files
 from umt_jax.shapes import Bool, Float, Waveform
 
@@ -45,6 +46,7 @@ def gate(waveform: Waveform, sample_rate_hz: int) -> Waveform:
     return np.where(np.repeat(loud, block)[: len(waveform)], waveform, 0).astype(np.float32)
 
 
+@recall.recalled
 def notes(waveform: Waveform, sample_rate_hz: int) -> list[midi.Note]:
     """Returns the notes of a waveform [T], by onset and pitch; none of silence."""
     basic_pitch, session = _basic_pitch()
@@ -143,6 +145,7 @@ class PitchTrack:
         )
 
 
+@recall.recalled
 def pitch_track(waveform: Waveform, sample_rate_hz: int) -> PitchTrack:
     """Returns the pitch of a waveform [T] over time."""
     found = _pitch_detector().detect(waveform, sample_rate_hz)
