@@ -12,7 +12,7 @@ from conftest import random_parameters
 from umt_jax import translator
 from umt_jax.config import ModelConfig
 from umt_jax.data import latent_file
-from umt_jax.model import networks
+from umt_jax.model import encoder_fingerprint, networks
 
 
 @pytest.fixture(scope="module")
