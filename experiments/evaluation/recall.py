@@ -23,8 +23,8 @@ _MOST_BYTES = 500_000_000
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_memory = joblib.Memory(None)
 _listeners: dict[str, Callable[..., Any]] = {}
+_kept: Callable[..., Any] | None = None  # `_listen`, where what it returns is kept.
 
 
 def keep_in(folder: Path | None) -> None:
@@ -33,8 +33,8 @@ def keep_in(folder: Path | None) -> None:
     A folder that cannot be made or written keeps nothing either. Of what is there, what was not
     asked for the longest goes, as far as it is more than 500 MB.
     """
-    global _memory
-    _memory = joblib.Memory(None)
+    global _kept
+    _kept = None
     if folder is None:
         return
     try:
@@ -42,8 +42,9 @@ def keep_in(folder: Path | None) -> None:
     except OSError:
         return
     if os.access(folder, os.W_OK):
-        _memory = joblib.Memory(folder, verbose=0)
-        _memory.reduce_size(bytes_limit=_MOST_BYTES)
+        memory = joblib.Memory(folder, verbose=0)
+        memory.reduce_size(bytes_limit=_MOST_BYTES)
+        _kept = memory.cache(_listen)
 
 
 def recalled(listen: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -59,9 +60,9 @@ def recalled(listen: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @functools.wraps(listen)
     def recall(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        if _memory.location is None:
+        if _kept is None:
             return listen(*args, **kwargs)
-        heard: _T = _memory.cache(_listen)(name, _version(listen.__module__), args, kwargs)
+        heard: _T = _kept(name, _version(listen.__module__), args, kwargs)
         return heard
 
     return recall

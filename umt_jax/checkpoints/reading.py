@@ -108,11 +108,7 @@ def read_config(workdir: str, step: int | None = None) -> Config:
     if model_file.is_model_file(workdir):
         _check_no_step(workdir, step)
         return model_file.read_config(workdir)
-    fields = _read_json(workdir, step, "config")
-    try:
-        return Config.from_json(fields)
-    except ValueError as error:
-        raise ValueError(f"The checkpoint in {workdir} does not fit: {error}") from error
+    return _config(workdir, _checkpoint(workdir, step))
 
 
 def read_dataset(workdir: str, step: int | None = None) -> dict[str, Any]:
@@ -120,7 +116,7 @@ def read_dataset(workdir: str, step: int | None = None) -> dict[str, Any]:
 
     Args and errors as `read_config`.
     """
-    return _read_json(workdir, step, "dataset")
+    return _read_json(_checkpoint(workdir, step), "dataset")
 
 
 def read_arrays(workdir: str, step: int | None = None) -> dict[str, np.ndarray]:
@@ -131,8 +127,8 @@ def read_arrays(workdir: str, step: int | None = None) -> dict[str, np.ndarray]:
     if model_file.is_model_file(workdir):
         _check_no_step(workdir, step)
         return model_file.read_arrays(workdir)
-    shapes = array_shapes.shapes(read_config(workdir, step))
     folder = _checkpoint(workdir, step)
+    shapes = array_shapes.shapes(_config(workdir, folder))
     needed = {name: (shape, np.dtype(np.float32)) for name, shape in shapes.items()}
     try:
         stored_arrays.repair(folder / "parameters")
@@ -185,12 +181,20 @@ _DAMAGES = (KeyError, ValueError, OSError, RecursionError, TypeError)
 
 def loss(workdir: str, step: int) -> float:
     """Returns a checkpoint's validation loss in nats per sample, infinite where it is not known."""
-    return float(_read_json(workdir, step, "metrics")[METRIC])
+    return float(_read_json(_checkpoint(workdir, step), "metrics")[METRIC])
 
 
-def _read_json(workdir: str, step: int | None, part: str) -> Any:
-    """Returns the content of one part of the checkpoint of a step, or of the best for None."""
-    folder = _checkpoint(workdir, step)
+def _config(workdir: str, folder: epath.Path) -> Config:
+    """Returns the configuration of a checkpoint, given its folder."""
+    fields = _read_json(folder, "config")
+    try:
+        return Config.from_json(fields)
+    except ValueError as error:
+        raise ValueError(f"The checkpoint in {workdir} does not fit: {error}") from error
+
+
+def _read_json(folder: epath.Path, part: str) -> Any:
+    """Returns the content of one part of a checkpoint, given its folder."""
     try:
         stored_json.check(folder, part)
         return _content(folder, part)

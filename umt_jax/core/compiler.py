@@ -9,7 +9,9 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -54,6 +56,20 @@ def load(source: Path, *, includes: str = "", version: str = "") -> ctypes.CDLL:
                 _compile(command, source, Path(folder, path.name))
                 return ctypes.CDLL(str(Path(folder, path.name)))  # Its file may go then.
     return ctypes.CDLL(str(path))
+
+
+def typed(core: ctypes.CDLL, signatures: Iterable[Sequence[Any]]) -> ctypes.CDLL:
+    """Gives functions of a library their types, and returns it.
+
+    Args:
+        core: The library.
+        signatures: Of each function its name without `umt_`, the type of its result, and then those
+            of its arguments.
+    """
+    for name, result, *arguments in signatures:
+        function = getattr(core, f"umt_{name}")  # Which keeps it; core[...] does not.
+        function.restype, function.argtypes = result, arguments
+    return core
 
 
 def _fingerprint(source: Path, compiler: str, version: str) -> str:

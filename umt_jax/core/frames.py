@@ -41,7 +41,7 @@ def library() -> ctypes.CDLL:
     core = compiler.load(_SOURCE)
     pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     real = ctypes.c_float
-    for name, result, *arguments in (
+    signatures = (
         ("encoder_new", pointer, *[number] * 7, pointer),
         ("encoder_free", None, pointer),
         ("recording_new", pointer, pointer),
@@ -55,10 +55,8 @@ def library() -> ctypes.CDLL:
             *(None, pointer, number, pointer, count, pointer, count, *[pointer] * 6),
             *(real, real, number, number, pointer),
         ),
-    ):
-        function = getattr(core, f"umt_{name}")  # Which keeps it; core[...] does not.
-        function.restype, function.argtypes = result, arguments
-    return core
+    )
+    return compiler.typed(core, signatures)
 
 
 class Encoder:

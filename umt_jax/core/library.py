@@ -29,7 +29,7 @@ def functions() -> ctypes.CDLL:
     core = compiler.load(SOURCE)
     pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     size, real = ctypes.c_size_t, ctypes.c_float
-    for name, result, *arguments in (
+    signatures = (
         ("model_load", pointer, ctypes.c_char_p, size, size, pointer, size),
         ("model_free", None, pointer),
         ("model_sample_rate_hz", number, pointer),
@@ -49,10 +49,8 @@ def functions() -> ctypes.CDLL:
         ("stream_push", count, pointer, _FLOATS, count),
         ("stream_pull", count, pointer, _FLOATS, count),
         ("stream_finish", None, pointer),
-    ):
-        function = getattr(core, f"umt_{name}")  # Which keeps it; core[...] does not.
-        function.restype, function.argtypes = result, arguments
-    return core
+    )
+    return compiler.typed(core, signatures)
 
 
 def load(file: bytes, most_bytes: int = _NO_LIMIT) -> tuple[int | None, str]:

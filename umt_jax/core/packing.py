@@ -70,9 +70,12 @@ def pack(decoders: Arrays, config: ModelConfig, *, type_: str, library: ctypes.C
     weights = aligned((len(packed), len(packed[0][0])), dtype)
     for row, (of_decoder, _) in zip(weights, packed, strict=True):
         row[:] = of_decoder
-    memory = ctypes.c_void_p(weights.ctypes.data)
-    library.umt_prefer_huge_pages(memory, ctypes.c_uint64(weights.nbytes))
     return Packed(weights, np.stack([biases for _, biases in packed]))
+
+
+def prefer_huge_pages(library: ctypes.CDLL, address: int, num_bytes: int) -> None:
+    """Asks the system to keep memory in huge pages; see `packing.h`."""
+    library.umt_prefer_huge_pages(ctypes.c_void_p(address), ctypes.c_uint64(num_bytes))
 
 
 def select(packed: Packed, decoders: Sequence[int]) -> Packed:

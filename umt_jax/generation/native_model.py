@@ -49,7 +49,10 @@ class NativeModel:
         }
         self._encoder = frames.Encoder(config.model, kept)
         nested = array_shapes.nested(kept, "decoders")
-        self._packed = packing.pack(nested, config.model, type_=weights, library=frames.library())
+        library = frames.library()
+        self._packed = packing.pack(nested, config.model, type_=weights, library=library)
+        packed = self._packed.weights
+        packing.prefer_huge_pages(library, packed.ctypes.data, packed.nbytes)
         self._conditions = frames.Conditions(nested)
 
     @property

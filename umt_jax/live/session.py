@@ -84,7 +84,8 @@ class Session:
 
     def __enter__(self) -> "Session":
         """Starts the player's thread."""
-        # A full pass of the collector over JAX's objects would stop the player for too long.
+        # A full pass of the collector over many objects, such as JAX's where it is imported, would
+        # stop the player for too long.
         gc.collect()
         gc.freeze()
         self._thread.start()

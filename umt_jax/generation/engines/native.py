@@ -67,8 +67,8 @@ class NativeEngine:
         decoders = jax.tree.map(np.asarray, decoders)
         packed = packing.pack(decoders, config, type_=self.weights, library=library())
         packed = packing.Packed(*map(jnp.asarray, packed))
-        memory = ctypes.c_void_p(packed.weights.unsafe_buffer_pointer())
-        library().umt_prefer_huge_pages(memory, ctypes.c_uint64(packed.weights.nbytes))
+        address = packed.weights.unsafe_buffer_pointer()
+        packing.prefer_huge_pages(library(), address, packed.weights.nbytes)
         return packed
 
     def generate_frame(
