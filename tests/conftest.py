@@ -8,11 +8,6 @@ import os
 # XLA_FLAGS=--xla_backend_optimization_level=3 to test the code that users run.
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
 
-# Python runs the loops of librosa to the same bits. Compiling them takes numba half a minute, in
-# each process of a fresh installation that starts before the first is done. `make test-ends` sets
-# 0, and so tests what users run.
-os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
-
 import core_library
 import jax
 import numpy as np

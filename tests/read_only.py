@@ -26,7 +26,6 @@ def sealed_environment(folder):
     environment = {name: value for name, value in os.environ.items() if name not in _CACHES}
     return environment | {
         "HOME": "/dev/null",
-        "NUMBA_DISABLE_JIT": "0",
         "PYTHONPATH": f"{folder}:{_ROOT}",
         "TMPDIR": str(folder / "temporary"),
     }
