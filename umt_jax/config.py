@@ -22,6 +22,9 @@ MU_LAW_CONVENTIONS = ("rounded", "truncated")
 ENCODER_ACTIVATIONS = ("relu", "tanh")
 """Activations between the encoder's convolutions: that of the paper, and an alternative."""
 
+ENCODER_KINDS = ("learned", "cqt")
+"""What makes latents: the paper's network, or a constant-Q transform (`umt_jax.model.cqt`)."""
+
 
 def domain_name(name: str) -> str:
     """Returns the one form of a domain's name, since letters with accents have two in Unicode."""
@@ -37,9 +40,13 @@ _MOST = {
     "channels": 2**20,
     "samples": 2**30,
     "taps": 1024,
+    "octave": 1200,
 }
 MOST_DOMAINS = 10_000
 """Domains that a model may have, each with a decoder."""
+
+_MOST_WAVELETS = 2**27
+"""Samples of all wavelets of a constant-Q transform, each as long as the longest."""
 
 _MOST_CHARACTERS = 4096
 _MOST_SEGMENTS = 2**20
@@ -78,6 +85,12 @@ class ModelConfig:
         rms_dbfs: Root mean square, in dB of full scale, that recordings are brought to before they
             are encoded, as those of the training data were (see `umt_jax.audio.level`); None
             leaves them as they are.
+        encoder_kind: What makes latents: `learned`, the paper's network, or `cqt`, magnitudes of a
+            constant-Q transform with one bin for each of `latent_channels`, of which nothing is
+            trained.
+        cqt_lowest_hz: With `cqt`, centre of its lowest bin; the default is key 36, the cello's
+            lowest string.
+        cqt_bins_per_octave: With `cqt`, its bins in an octave.
         encoder_blocks: Repetitions of the encoder's series of dilations 1, 2, 4, ...
         encoder_layers: Number of dilations in each of `encoder_blocks`.
         encoder_channels: Width C of the encoder's residual stream.
@@ -100,6 +113,9 @@ class ModelConfig:
     sample_rate_hz: int = 16_000
     mu_law: str = "rounded"
     rms_dbfs: float | None = None
+    encoder_kind: str = "learned"
+    cqt_lowest_hz: float = 65.40639
+    cqt_bins_per_octave: int = 24
     encoder_blocks: int = 3
     encoder_layers: int = 10
     encoder_channels: int = 128
@@ -123,6 +139,10 @@ class ModelConfig:
                 f"encoder_activation={self.encoder_activation} is not known. Use "
                 f"{' or '.join(ENCODER_ACTIVATIONS)}."
             )
+        if self.encoder_kind not in ENCODER_KINDS:
+            raise ValueError(
+                f"encoder_kind={self.encoder_kind} is not known. Use {' or '.join(ENCODER_KINDS)}."
+            )
         check_rms(self.rms_dbfs)
         for name, value in dataclasses.asdict(self).items():
             most = next((most for end, most in _MOST.items() if name.endswith(f"_{end}")), None)
@@ -133,6 +153,35 @@ class ModelConfig:
         if self.decoder_taps < 2:
             raise ValueError(
                 f"decoder_taps={self.decoder_taps} must be at least 2, so that there is a past."
+            )
+        if not 0 < self.cqt_lowest_hz < math.inf:
+            raise ValueError(f"cqt_lowest_hz={self.cqt_lowest_hz} must be above 0, and finite.")
+        if self.encoder_kind == "cqt":
+            self._check_cqt()
+
+    def _check_cqt(self) -> None:
+        """Raises `ValueError` unless every bin's band lies below half the sample rate."""
+        most_hz = self.sample_rate_hz / 2 / (1 + 1 / self.cqt_quality)
+        if self.cqt_lowest_hz > most_hz:
+            raise ValueError(
+                f"cqt_lowest_hz={self.cqt_lowest_hz:g} leaves no bin: it must be at most "
+                f"{most_hz:.6g} with sample_rate_hz={self.sample_rate_hz} and "
+                f"cqt_bins_per_octave={self.cqt_bins_per_octave}."
+            )
+        octaves = math.log2(most_hz / self.cqt_lowest_hz)
+        most_bins = 1 + int(octaves * self.cqt_bins_per_octave)
+        if self.latent_channels > most_bins:
+            raise ValueError(
+                f"latent_channels={self.latent_channels} bins from "
+                f"cqt_lowest_hz={self.cqt_lowest_hz:g} reach beyond half of "
+                f"sample_rate_hz={self.sample_rate_hz}. With "
+                f"cqt_bins_per_octave={self.cqt_bins_per_octave} there is room for {most_bins}."
+            )
+        if self.cqt_longest_samples * self.latent_channels > _MOST_WAVELETS:
+            raise ValueError(
+                f"cqt_lowest_hz={self.cqt_lowest_hz:g} gives wavelets of "
+                f"{self.cqt_longest_samples:.3g} samples, too long for "
+                f"latent_channels={self.latent_channels} of them."
             )
 
     @property
@@ -148,7 +197,20 @@ class ModelConfig:
     @property
     def encoder_reach_samples(self) -> int:
         """Samples on either side of itself that a feature of the encoder sees."""
+        if self.encoder_kind == "cqt":
+            return math.ceil(self.cqt_longest_samples / 2)
         return sum(self.encoder_dilations) + 1
+
+    @property
+    def cqt_quality(self) -> float:
+        """Q of a constant-Q transform: each bin's frequency divided by its bandwidth."""
+        ratio = 2 ** (2 / self.cqt_bins_per_octave)
+        return (ratio + 1) / (ratio - 1)
+
+    @property
+    def cqt_longest_samples(self) -> float:
+        """Length of a constant-Q transform's longest wavelet, that of its lowest bin."""
+        return self.cqt_quality * self.sample_rate_hz / self.cqt_lowest_hz
 
     @property
     def decoder_receptive_field(self) -> int:
@@ -390,7 +452,7 @@ class Config:
             if len(set(names)) != len(names):
                 raise ValueError(f"A domain is named twice in {', '.join(names)}.")
         self._check_train_domains()
-        has_confusion = self.training.confusion_weight > 0 and not self.training.freeze_encoder
+        has_confusion = self.training.confusion_weight > 0 and self.trains_encoder
         if len(self.domains) == 1 and has_confusion:
             raise ValueError(
                 f"One domain ({self.domains[0]}) leaves the classifier nothing to tell apart, but "
@@ -406,6 +468,13 @@ class Config:
                 f"segment_samples={segment} must be a multiple of pool_samples={pool}, so "
                 "that latent frames cover whole segments. Nearest: "
                 f"segment_samples={' or '.join(nearest)}."
+            )
+        if self.model.encoder_kind == "cqt" and segment < self.model.cqt_longest_samples:
+            raise ValueError(
+                f"segment_samples={segment} is shorter than the constant-Q transform's longest "
+                f"wavelet, {self.model.cqt_longest_samples:.0f} samples. Use longer segments, a "
+                f"higher cqt_lowest_hz={self.model.cqt_lowest_hz:g} or fewer "
+                f"cqt_bins_per_octave={self.model.cqt_bins_per_octave}."
             )
 
     def _check_train_domains(self) -> None:
@@ -425,6 +494,11 @@ class Config:
                 "freeze_encoder=True, or leave them out of the model with "
                 f"domains={','.join(self.train_domains)}."
             )
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether encoder and classifier are trained, rather than decoders alone."""
+        return self.model.encoder_kind == "learned" and not self.training.freeze_encoder
 
     @property
     def trained_domains(self) -> tuple[str, ...]:

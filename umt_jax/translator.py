@@ -109,10 +109,15 @@ class Translator:
         """Returns what it plays, at which rate, and its sizes."""
         model = self.config.model
         preset = f" ({self.config.preset})" if self.config.preset else ""
+        encoder = (
+            f"encoder of {model.encoder_blocks} x {model.encoder_layers} layers of "
+            f"{model.encoder_channels}"
+        )
+        if model.encoder_kind == "cqt":
+            encoder = "constant-Q transform as encoder"
         return (
             f"<Translator{preset} to {', '.join(self.domains)} at {self.sample_rate_hz} Hz: "
-            f"encoder of {model.encoder_blocks} x {model.encoder_layers} layers of "
-            f"{model.encoder_channels}, latents of {model.latent_channels} at "
+            f"{encoder}, latents of {model.latent_channels} at "
             f"{self.frame_rate_hz:g} Hz, decoders of {model.decoder_blocks} x "
             f"{model.decoder_layers} layers of {model.residual_channels}>"
         )
@@ -130,7 +135,7 @@ class Translator:
     @property
     def latency_seconds(self) -> float:
         """Length of a recording that must have arrived before its translation starts."""
-        return self._model.latency_samples / self.sample_rate_hz
+        return self._encoder.latency_samples / self.sample_rate_hz
 
     def encode(self, waveform: Waveform, sample_rate_hz: int) -> Latents:
         """Returns the latents of a waveform at any rate, [*B, F, Z] (§3.1).
@@ -406,7 +411,7 @@ class Translator:
         levelled = level.bring_blocks_to(
             validation.checked_blocks(blocks), model.rms_dbfs, sample_rate_hz=model.sample_rate_hz
         )
-        yield from self._model.encode(levelled)
+        yield from self._encoder.encode(levelled)
 
     def windows(
         self, latents: Float[Array, "F Z"], num_samples: int | None = None
@@ -509,6 +514,11 @@ class Translator:
         latents = self._checked(latents)
         return self._jax_model.classify(latents)
 
+    @property
+    def _encoder(self) -> "native_model.NativeModel | JaxModel":
+        """What encodes: a constant-Q transform is computed by JAX, whatever generates."""
+        return self._jax_model if self.config.model.encoder_kind == "cqt" else self._model
+
     @functools.cached_property
     def _jax_model(self) -> JaxModel:
         """What computes that for which there is no C++."""
@@ -521,7 +531,7 @@ class Translator:
 
     def _encode(self, waveform):
         """Returns the latents of a waveform at the model's rate, [*B, F, Z]."""
-        windows = self._model.encode([waveform])
+        windows = self._encoder.encode([waveform])
         return np.concatenate([latents for latents, _ in windows], axis=-2)
 
     def _levelled(self, waveform):

@@ -2,18 +2,15 @@
 
 import contextlib
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
-from matplotlib.figure import Figure
-from tensorboardX import event_file_writer, summary
-from tensorboardX.proto import event_pb2, summary_pb2
+from tensorboardX import summary
 
-from experiments.training_run import distributed, run_folder
+from experiments.training_run import distributed, run_folder, scalars_log
 from experiments.training_run.sample_translations import Translation
 from umt_jax import storage
 from umt_jax.config import Config
@@ -33,14 +30,8 @@ class MetricsLog:
         self._folder = run_folder.RunFolder(workdir, "metrics.jsonl")
         folder = self._folder.local
         _write_whole(folder / "config.json", json.dumps(config.to_json(), indent=1) + "\n")
-        path = folder / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= first_step]
-        _write_whole(path, "".join(f"{line}\n" for line in kept))
-        self._file = path.open("a")
-        self._tensorboard = _TensorBoard(folder / "tensorboard", first_step + 1)
-        self._seconds_before = json.loads(kept[-1])["seconds"] if kept else 0.0
-        self._started = self._last_time = time.monotonic()
+        self._scalars = scalars_log.ScalarsLog(folder, first_step)
+        self._last_time = time.monotonic()
         self._last_step = first_step
 
     def __enter__(self) -> "MetricsLog":
@@ -49,8 +40,7 @@ class MetricsLog:
 
     def __exit__(self, *error: object) -> None:
         """Closes the files."""
-        self._file.close()
-        self._tensorboard.close()
+        self._scalars.close()
         self._folder.close()
 
     def train(self, step: int, history: list[dict[str, Any]], *, learning_rate: float) -> None:
@@ -64,7 +54,7 @@ class MetricsLog:
         means = self._named("train", _mean(history))
         means["train/samples_per_second"] = num_steps * step_samples / seconds
         means["learning_rate"] = learning_rate
-        self._write(step, means)
+        self._scalars.write(step, means)
         self._last_step, self._last_time = step, now
         seconds_left = (self._num_steps - step) * seconds / num_steps
         logging.info(
@@ -81,7 +71,7 @@ class MetricsLog:
     def evaluate(self, step: int, scores: list[dict[str, Any]]) -> None:
         """Records the mean over validation batches."""
         means = self._named("eval", _mean(scores))
-        self._write(step, means)
+        self._scalars.write(step, means)
         logging.info(
             "step %d  validation: reconstruction %.3f nats (%s)%s",
             step,
@@ -93,7 +83,7 @@ class MetricsLog:
 
     def translations(self, step: int, translations: list[Translation]) -> None:
         """Records translations as audio and as log-mel pictures, and the latents between them."""
-        model = self._config.model
+        model, tensorboard = self._config.model, self._scalars.tensorboard
         rate_hz, frame_rate_hz = model.sample_rate_hz, model.sample_rate_hz / model.pool_samples
         for translation in translations:
             waveforms = {"source": translation.waveform} | {
@@ -101,25 +91,21 @@ class MetricsLog:
             }
             for name, waveform in waveforms.items():
                 audio = summary.audio(f"{translation.source}/{name}", waveform[:, None], rate_hz)
-                self._tensorboard.write(step, audio)
+                tensorboard.write(step, audio)
             figure = spectrograms.log_mel_row(
                 {translation.source: translation.waveform}
                 | {f"as {domain}": wave for domain, wave in translation.by_domain.items()},
                 rate_hz,
             )
-            self._draw(step, f"{translation.source}/log_mel", figure)
+            tensorboard.draw(step, f"{translation.source}/log_mel", figure)
             lines = spectrograms.latent_lines(
                 translation.latents, frame_rate_hz, f"Latents of {translation.source}"
             )
-            self._draw(step, f"{translation.source}/latents", lines)
-        self._tensorboard.flush()
+            tensorboard.draw(step, f"{translation.source}/latents", lines)
+        tensorboard.flush()
         self._folder.publish()
         # What translating took is no part of the training speed.
         self._last_time = time.monotonic()
-
-    def _draw(self, step: int, name: str, figure: Figure) -> None:
-        picture = spectrograms.to_rgb(figure)
-        self._tensorboard.write(step, summary.image(name, picture, dataformats="HWC"))
 
     def _named(self, prefix: str, means: dict[str, Any]) -> dict[str, float]:
         """Returns scalars by name, the reconstruction loss for each domain and their mean."""
@@ -134,14 +120,6 @@ class MetricsLog:
             f"{domain} {means[f'{prefix}/reconstruction/{domain}']:.3f}"
             for domain in self._config.trained_domains
         )
-
-    def _write(self, step: int, scalars: dict[str, float]) -> None:
-        seconds = self._seconds_before + time.monotonic() - self._started
-        self._file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **scalars}) + "\n")
-        self._file.flush()
-        for name, value in scalars.items():
-            self._tensorboard.write(step, summary.scalar(name, value))
-        self._tensorboard.flush()
 
 
 class SilentLog:
@@ -166,31 +144,6 @@ def open_log(
     return contextlib.nullcontext(SilentLog())
 
 
-class _TensorBoard:
-    """Writes to an event file, at once.
-
-    tensorboardX's own SummaryWriter leaves it to a thread; when that dies of a full disk, nobody is
-    told and training waits for it forever.
-    """
-
-    def __init__(self, folder: Path, purge_step: int) -> None:
-        """Begins a file that replaces what others say of `purge_step` and later ones."""
-        folder.mkdir(exist_ok=True)
-        self._writer = event_file_writer.EventsWriter(str(folder / "events"), f".{purge_step}")
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._writer.write_event(event_pb2.Event(step=purge_step, session_log=start))
-
-    def write(self, step: int, values: summary_pb2.Summary) -> None:
-        event = event_pb2.Event(step=step, wall_time=time.time(), summary=values)
-        self._writer.write_event(event)
-
-    def flush(self) -> None:
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
-
-
 def _mean(history: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the mean of each metric, in the shape it has."""
     return {name: np.mean([metrics[name] for metrics in history], axis=0) for name in history[0]}
@@ -209,13 +162,6 @@ def _write_whole(path: Path, text: str) -> None:
     """Writes a file completely or, if interrupted, leaves it as it was before."""
     with storage.whole_file(path) as incomplete:
         incomplete.write_text(text)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return math.inf  # Cut off, since the run was killed while it wrote.
 
 
 def _clock(seconds: float) -> str:

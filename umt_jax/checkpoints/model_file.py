@@ -62,8 +62,14 @@ def pack(
         source: Who made them, and of what.
 
     Raises:
-        ValueError: An array is of another type, or a domain's name has several lines.
+        ValueError: An array is of another type, a domain's name has several lines, or the encoder
+            is no network.
     """
+    if config.model.encoder_kind == "cqt":
+        raise ValueError(
+            "encoder_kind=cqt: programs that read one file, and what plays note by note, have no "
+            "constant-Q transform. Keep such a model as a folder."
+        )
     if any("\n" in domain for domain in config.domains):
         raise ValueError("A name of a domain has more than one line.")
     start, parts = 0, []

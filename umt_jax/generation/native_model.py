@@ -3,6 +3,7 @@
 Windows, pieces and samples are those of `jax_model`, but for rounding.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -47,13 +48,20 @@ class NativeModel:
             name: array[list(decoders)] if name.startswith("decoders.") else array
             for name, array in arrays.items()
         }
-        self._encoder = frames.Encoder(config.model, kept)
+        self._encoder_arrays = {
+            name: array for name, array in arrays.items() if name.startswith("encoder.")
+        }
         nested = array_shapes.nested(kept, "decoders")
         library = frames.library()
         self._packed = packing.pack(nested, config.model, type_=weights, library=library)
         packed = self._packed.weights
         packing.prefer_huge_pages(library, packed.ctypes.data, packed.nbytes)
         self._conditions = frames.Conditions(nested)
+
+    @functools.cached_property
+    def _encoder(self) -> frames.Encoder:
+        """Not before it is asked for: for a constant-Q transform there is no C++."""
+        return frames.Encoder(self._config, self._encoder_arrays)
 
     @property
     def latency_samples(self) -> int:

@@ -45,6 +45,8 @@ def nested(arrays: Mapping[str, Any], network: str) -> dict[str, Any]:
 
 
 def _encoder(model: ModelConfig) -> Shapes:
+    if model.encoder_kind == "cqt":
+        return {}
     channels, num_layers = model.encoder_channels, len(model.encoder_dilations)
     return {
         **_affine("first", (3, 1), channels),

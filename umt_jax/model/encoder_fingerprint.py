@@ -16,7 +16,12 @@ _OF_DECODERS = ("decoder_", "residual_", "skip_", "classifier_")
 _OF_RECORDINGS = ("rms_dbfs",)
 """Sizes that affect recordings before they are encoded."""
 
-_LATER = {"encoder_activation": "relu"}
+_LATER = {
+    "encoder_activation": "relu",
+    "encoder_kind": "learned",
+    "cqt_lowest_hz": ModelConfig.cqt_lowest_hz,
+    "cqt_bins_per_octave": ModelConfig.cqt_bins_per_octave,
+}
 """Fields that came when there were fingerprints already, which none has with these values."""
 
 

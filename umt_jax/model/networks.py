@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from umt_jax.config import Config
-from umt_jax.model import array_shapes, classifier, decoder, encoder, layers
+from umt_jax.model import array_shapes, classifier, cqt, decoder, encoder, layers
 from umt_jax.shapes import (
     Array,
     Bool,
@@ -31,7 +31,7 @@ class NetworkParameters(struct.PyTreeNode):
     """All trained arrays.
 
     Attributes:
-        encoder: Shared by all domains.
+        encoder: Shared by all domains; none, {}, where the encoder is a constant-Q transform.
         decoders: The tree of one decoder, every leaf with a leading axis K.
         classifier: From latents to domain logits.
     """
@@ -62,7 +62,7 @@ class Networks:
         codes = jax.ShapeDtypeStruct((1, model.pool_samples), jnp.int32)
         latents = jax.ShapeDtypeStruct((1, 1, model.latent_channels), jnp.float32)
         return NetworkParameters(
-            encoder=layers.init(self._encoder, encoder_key, codes),
+            encoder={} if self._is_cqt else layers.init(self._encoder, encoder_key, codes),
             decoders=jax.vmap(lambda key: layers.init(self._decoder, key, codes, latents))(
                 jax.random.split(decoder_key, len(self.config.domains))
             ),
@@ -73,6 +73,8 @@ class Networks:
         self, parameters: Parameters, codes: Codes, inside: Bool[Array, "*B T"] | None = None
     ) -> Latents:
         """Returns the latents of codes; see `encoder.Encoder` for `inside`."""
+        if self._is_cqt:
+            return cqt.encode(codes, self.config.model, inside)
         return self._encoder.apply({"params": parameters}, codes, inside)
 
     def decode_one(self, parameters: Parameters, codes: Codes, latents: Latents) -> CodeLogits:
@@ -103,6 +105,10 @@ class Networks:
         """Latent frames on either side whose samples a latent frame still sees."""
         model = self.config.model
         return -(-model.encoder_reach_samples // model.pool_samples)
+
+    @property
+    def _is_cqt(self):
+        return self.config.model.encoder_kind == "cqt"
 
     @functools.cached_property
     def _dtype(self):

@@ -100,11 +100,11 @@ class TrainState(struct.PyTreeNode):
 
 
 def trained_parameters(parameters: NetworkParameters, config: Config) -> dict[str, Parameters]:
-    """Returns what the autoencoder's optimizer moves: decoders, and the encoder if not frozen."""
+    """Returns what the autoencoder's optimizer moves: decoders, and the encoder if trained."""
     decoders = parameters.decoders
     if config.train_domains:
         decoders = networks.select(decoders, config.trained_indices)
-    if config.training.freeze_encoder:
+    if not config.trains_encoder:
         return {"decoders": decoders}
     return {"encoder": parameters.encoder, "decoders": decoders}
 

@@ -29,7 +29,8 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Updates the classifier, then the autoencoder against the updated classifier (§3.3).
 
-    With a frozen encoder, updates the decoders alone.
+    With an encoder that is frozen, or a constant-Q transform, updates the decoders alone. The
+    latter hears segments as recorded: their pitch is not modulated, as it has nothing to unlearn.
 
     Args:
         state: State before the step.
@@ -42,10 +43,12 @@ def train_step(
         The next state, and metrics: `reconstruction` in nats per sample, [K]; the rest scalars.
     """
     config = networks.config
+    if config.model.encoder_kind == "cqt":
+        batch = batch.replace(augmented=batch.codes)
     lesson = detuning.make_lesson(
         batch, config, step=state.step, first_segment=devices.first_segment
     )
-    update = _update_decoders if config.training.freeze_encoder else _update_all
+    update = _update_all if config.trains_encoder else _update_decoders
     state, metrics = update(state, lesson, networks, optimizers, devices)
     return state.finish_step(config.training), metrics
 
@@ -159,7 +162,7 @@ def eval_step(
         functools.partial(_segment_losses, networks), decoders, latents, lesson
     )
     metrics: Metrics = {"reconstruction": jnp.mean(segment_losses, axis=-1)}
-    if not networks.config.training.freeze_encoder:
+    if networks.config.trains_encoder:
         domain_logits = networks.classify(parameters.classifier, latents)
         metrics["classifier_accuracy"] = losses.accuracy(domain_logits, domain_labels(batch.codes))
     return devices.mean(metrics)

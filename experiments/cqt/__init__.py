@@ -1,0 +1,1 @@
+"""The other road: a CycleGAN on constant-Q frames, measured beside this project's own model."""
