@@ -62,7 +62,7 @@ def define_flags() -> None:
     path_flags.define("pairs", None, "Folder of <Domain>/<piece>.wav and <piece>.csv.")
     path_flags.define("data_dir", None, "Folder of prepared domains.")
     path_flags.define("audio_dir", None, "Folder of source/, output/ and target/.")
-    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define_output_folder()
     generation_flags.define_sampling()
     flags.DEFINE_list(
         "choose_temperature", [], "Temperatures, of which the best one on --choose_on is taken."

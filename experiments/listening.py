@@ -8,6 +8,7 @@ writes `<Domain>.ogg`, the beginning of the piece as recorded in each domain,
 in the target's domain is the true pair: what a perfect translation would sound like.
 """
 
+import functools
 import pathlib
 import shlex
 import sys
@@ -27,13 +28,13 @@ from umt_jax.shapes import Waveform
 def define_flags() -> None:
     """Declares this command's flags."""
     demo_model.define_flags()
+    generation_flags.define_sampling()
     path_flags.define(
         "pairs", None, "Folder of <Domain>/<piece>.wav (data_prep.render).", required=True
     )
     flags.DEFINE_string("piece", None, "Which piece. Default: the first one by name.")
-    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define_output_folder()
     flags.DEFINE_float("seconds", 10.0, "How much of the piece is played.", lower_bound=0.5)
-    generation_flags.define_sampling()
 
 
 def main() -> None:
@@ -42,6 +43,9 @@ def main() -> None:
     command_line.use_compilation_cache()
     model = translator.load(demo_model.chosen(), step=args.step)
     sampling = generation_flags.sampling(model.config.sampling)
+    translate = functools.partial(
+        model.translate, temperature=sampling.temperature, top_p=sampling.top_p, seed=args.seed
+    )
     files = recordings(pathlib.Path(args.pairs), args.piece, model.domains)
     rate_hz = model.sample_rate_hz
     output = pathlib.Path(args.output)
@@ -52,14 +56,7 @@ def main() -> None:
         write(output / f"{source}.ogg", waveform, rate_hz)
         for target in model.domains:
             if target != source:
-                translation = model.translate(
-                    waveform,
-                    rate_hz,
-                    domain=target,
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    seed=args.seed,
-                )
+                translation = translate(waveform, rate_hz, domain=target)
                 write(output / f"{source}_to_{target}.ogg", translation, rate_hz)
     piece = next(iter(files.values())).stem
     (output / "README.md").write_text(table(piece, model.domains, sys.argv[1:]))

@@ -41,7 +41,7 @@ def define_flags() -> None:
     path_flags.define_list("input", [], "Sound files, and folders of them, separated by commas.")
     flags.DEFINE_list("domain", ["all"], "Domains to translate to, or 'all'.")
     path_flags.define("data_dir", None, "Folder of the prepared domains of this model.")
-    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define_output_folder()
     flags.DEFINE_float("seconds", 6.0, "How much of each sound is drawn.", lower_bound=0.1)
     generation_flags.define_sampling()
     flags.DEFINE_bool("overwrite", False, "Replace pictures that exist.")

@@ -36,7 +36,7 @@ def define_flags() -> None:
     path_flags.define("checkpoint", None, "Folder of a training run.", required=True)
     flags.DEFINE_integer("step", None, "Step of the checkpoint. Default: the best one.")
     path_flags.define("data_dir", None, "Folder of its prepared domains.", required=True)
-    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define_output_folder()
     flags.DEFINE_integer("clips", 8, "Clips of each domain, at most.", lower_bound=2)
     instruments.define_soundfont()
     generation_flags.define_sampling()

@@ -77,7 +77,7 @@ def phrase(piece: str, transpose: int) -> list[midi.Note]:
 
 def define_flags() -> None:
     """Declares this command's flags."""
-    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define_output_folder()
     instruments.define_soundfont()
 
 

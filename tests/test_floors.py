@@ -162,11 +162,7 @@ def plant(root, module, line):
     [
         ("umt_jax.audio.decoding", "from umt_jax import infer", "umt_jax.infer"),
         ("umt_jax.data.planted", "from umt_jax.audio import mu_law", "umt_jax.audio.mu_law"),
-        (
-            "umt_jax.generation.engines.planted",
-            "def f():\n    import umt_jax.studio.session",
-            "umt_jax.studio.session",
-        ),
+        ("umt_jax.generation.engines.scan", "def f():\n import umt_jax.infer", "umt_jax.infer"),
         ("umt_jax.model.layers", "from ..training.losses import f", "umt_jax.training.losses"),
         ("umt_jax.data.planted.deep", "from experiments import train", "experiments.train"),
         ("umt_jax.training.losses", "import umt_jax", "umt_jax"),

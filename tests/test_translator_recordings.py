@@ -88,15 +88,9 @@ def test_no_recordings_give_no_pieces(model):
 
 
 def test_memory_does_not_grow_with_the_length_of_a_recording(model):
-    num_read = 0
-
-    def endless():
-        nonlocal num_read
-        while True:
-            num_read += 1
-            yield np.zeros(WINDOW, np.float32)
-
-    pieces = model.translate_recordings([endless(), endless()], num_streams=2)
+    read = itertools.count()
+    endless = [(np.zeros(WINDOW, np.float32) for _ in read) for _ in range(2)]
+    pieces = model.translate_recordings(endless, num_streams=2)
     for _ in itertools.islice(pieces, 8 * PIECES):
         pass
     tracemalloc.start()
@@ -105,7 +99,7 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(model):
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     # 24 windows of 2 recordings, and one each that is read ahead.
-    assert num_read == 24 * 2 + 2
+    assert next(read) == 24 * 2 + 2
     # All the windows, as float32 of three domains, would take 288 kB without their latents.
     assert peak_bytes < 200_000
 

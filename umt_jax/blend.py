@@ -35,7 +35,7 @@ def define_flags() -> None:
         "input", None, "Sound files or .npz files of latents, separated by commas.", required=True
     )
     flags.DEFINE_list("domain", None, "Domains to play the mixtures, or 'all'.")
-    path_flags.define("output", None, "Folder to write to, made if need be.", required=True)
+    path_flags.define_output_folder()
     flags.DEFINE_enum(
         "schedule",
         "paper",

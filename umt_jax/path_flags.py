@@ -61,6 +61,11 @@ def define(
     )
 
 
+def define_output_folder() -> None:
+    """Declares --output of a command that writes several files."""
+    define("output", None, "Folder to write to, made if need be.", required=True)
+
+
 def define_list(
     name: str,
     default: list[str] | None,

@@ -24,9 +24,13 @@ zero, or a step of 16-bit sound, amounts to. 47 dB below a piece at the level of
 _GATE_BLOCK_S = 0.05
 
 # The defaults of basic-pitch's own command.
-_ONSET_THRESHOLD, _FRAME_THRESHOLD = 0.5, 0.3
-_SHORTEST_NOTE_FRAMES = 11
+_FRAME_THRESHOLD = 0.3
 _OVERLAP_FRAMES = 30
+_OF_NOTES = {
+    **{"onset_thresh": 0.5, "frame_thresh": _FRAME_THRESHOLD, "min_note_len": 11},
+    **{"infer_onsets": True, "min_freq": None, "max_freq": None},
+}
+
 _THREADS = 1  # Networks so small spend more time waiting for a second one than it saves.
 _VOICED = 0.5  # SwiftF0's confidence is calibrated to this.
 # The network reads its input as one by one; its output's names are those of the exported graph.
@@ -74,14 +78,7 @@ def notes(waveform: Waveform, sample_rate_hz: int) -> list[midi.Note]:
     if not output["note"].max(initial=0) > _FRAME_THRESHOLD:
         return []
     events = basic_pitch.note_creation.output_to_notes_polyphonic(
-        output["note"],
-        output["onset"],
-        onset_thresh=_ONSET_THRESHOLD,
-        frame_thresh=_FRAME_THRESHOLD,
-        min_note_len=_SHORTEST_NOTE_FRAMES,
-        infer_onsets=True,
-        max_freq=None,
-        min_freq=None,
+        output["note"], output["onset"], **_OF_NOTES
     )
     found = [
         midi.Note(float(times_s[first]), float(times_s[end]), int(pitch), _velocity(loudness))

@@ -7,7 +7,6 @@ come while the plug-in is active.
 import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -103,12 +102,7 @@ class Instance:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stops and frees the plug-in."""
         self.deactivate()
         self._table_of_it.destroy(self._address)

@@ -51,8 +51,7 @@ class Descriptor(ctypes.Structure):
     _fields_ = [
         ("version", Version),
         *((name, TEXT) for name in ("id", "name", "vendor", "url", "manual_url", "support_url")),
-        ("plugin_version", TEXT),
-        ("description", TEXT),
+        *((name, TEXT) for name in ("plugin_version", "description")),
         ("features", ctypes.POINTER(TEXT)),
     ]
 

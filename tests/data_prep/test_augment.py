@@ -108,12 +108,9 @@ def level_changes_db(make_sound, *, start, length, shift_semitones, part):
     changes_db = []
     for seed in range(24):
         segment = (0.1 * make_sound(np.random.default_rng(seed))).astype(np.float32)
+        place = {"start": start, "length": length}
         shifted = augment.shift_slice(
-            segment,
-            start=start,
-            length=length,
-            shift_semitones=shift_semitones,
-            sample_rate_hz=RATE_HZ,
+            segment, **place, shift_semitones=shift_semitones, sample_rate_hz=RATE_HZ
         )
         before, after = (
             np.mean(np.square(x[start : start + length][part], dtype=np.float64))

@@ -31,12 +31,7 @@ def latents(rng):
 def play(model, latents, weights, temperature=1.0, top_p=1.0, domains=DOMAINS):
     weights = np.broadcast_to(np.asarray(weights, np.float32), (len(latents),))
     pieces = model.morph(
-        latents,
-        domains=domains,
-        weights=weights,
-        temperature=temperature,
-        top_p=top_p,
-        seed=SEED,
+        latents, domains=domains, weights=weights, temperature=temperature, top_p=top_p, seed=SEED
     )
     return np.concatenate(list(pieces))
 

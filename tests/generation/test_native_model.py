@@ -1,6 +1,7 @@
 """The model by the core against the same by JAX."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -56,16 +57,9 @@ def test_windows_are_those_of_jax(rng, config, arrays, num_samples):
 
 def test_the_first_window_comes_with_the_sample_that_the_latency_says(config, arrays):
     model = by_core(config, arrays)
-    num_read = 0
-
-    def endless():
-        nonlocal num_read
-        while True:
-            num_read += 1
-            yield np.zeros(1, np.float32)
-
-    next(model.encode(endless()))
-    assert 0 <= model.latency_samples - num_read < 24  # Those of a hop.
+    read = itertools.count()
+    next(model.encode(np.zeros(1, np.float32) for _ in read))
+    assert 0 <= model.latency_samples - next(read) < 24  # Those of a hop.
 
 
 def test_samples_that_are_not_finite_are_refused(config, arrays):

@@ -94,18 +94,12 @@ def test_a_batch_is_encoded_as_its_waveforms_are_alone(rng, encoder):
 
 
 def test_windows_come_before_the_recording_is_read_to_its_end(encoder):
-    num_read = 0
-
-    def endless():
-        nonlocal num_read
-        while True:
-            num_read += 1
-            yield np.zeros(100, np.float32)
-
-    for latents, num_samples in itertools.islice(encoder.encode(endless()), 30):
+    read = itertools.count()
+    endless = (np.zeros(100, np.float32) for _ in read)
+    for latents, num_samples in itertools.islice(encoder.encode(endless), 30):
         assert (len(latents), num_samples) == (50, WINDOW)
     # As far as the encoder reaches, 20 samples, is read ahead.
-    assert num_read == 30 * WINDOW // 100 + 1
+    assert next(read) == 30 * WINDOW // 100 + 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

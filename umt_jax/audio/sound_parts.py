@@ -18,6 +18,8 @@ from umt_jax.audio import mpeg_frames
 
 _RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _AIFF = (b"AIFF", b"AIFC")
+_RAW_AIFC = tuple(b"NONE sowt in24 in32 fl32 FL32 fl64 FL64".split())
+"""Those of AIFC whose samples are not compressed."""
 _FLAC_STARTS = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")
 
 # Lengths from here on stand for "not known when the header was written", as do round ones.
@@ -191,6 +193,22 @@ def _chunks(data: mmap.mmap, at: int, order: str) -> Iterator[tuple[bytes, int, 
         at += 8 + size + size % 2
 
 
+def _chunks_up_to_sound(
+    data: mmap.mmap, at: int, order: str, *names: bytes
+) -> dict[bytes, tuple[int, int]]:
+    """Returns content's offset and size of chunks of these names, of which the last is the sound's.
+
+    What lies behind the sound is not looked at.
+    """
+    found = {}
+    for name, content, size in _chunks(data, at, order):
+        if name in names:
+            found[name] = content, size
+        if name == names[-1]:
+            break
+    return found
+
+
 def _end_of_chunks(data: mmap.mmap, at: int, order: str, starts: tuple[bytes, ...]) -> int | None:
     """Returns where chunks end that follow a sound: the file's end, or that of another sound.
 
@@ -209,21 +227,18 @@ def _end_of_chunks(data: mmap.mmap, at: int, order: str, starts: tuple[bytes, ..
 
 def _wav(data: mmap.mmap, start: int) -> Iterator[Part]:
     order = ">" if data[start : start + 4] == b"RIFX" else "<"
-    frame_bytes, long_size_at = 1, None
-    for name, at, num_bytes in _chunks(data, start + 12, order):
-        if name == b"fmt " and at + 16 <= len(data):
-            frame_bytes = max(1, struct.unpack(f"{order}H", data[at + 12 : at + 14])[0])
-        elif name == b"ds64":
-            long_size_at = at + 8
-        elif name == b"data":
-            size = num_bytes
-            break
-    else:
+    chunks = _chunks_up_to_sound(data, start + 12, order, b"fmt ", b"ds64", b"data")
+    if b"data" not in chunks:
         yield Part(start, len(data))
         return
-    patch_at, kind = at - 4, f"{order}I"
-    if long_size_at and size == 0xFFFFFFFF:
-        patch_at, kind = long_size_at, "<Q"
+    at, size = chunks[b"data"]
+    frame_bytes, patch_at, kind = 1, at - 4, f"{order}I"
+    format_at, _ = chunks.get(b"fmt ", (len(data), 0))
+    if format_at + 16 <= len(data):
+        (declared,) = struct.unpack(f"{order}H", data[format_at + 12 : format_at + 14])
+        frame_bytes = max(1, declared)
+    if b"ds64" in chunks and size == 0xFFFFFFFF:
+        patch_at, kind = chunks[b"ds64"][0] + 8, "<Q"
         size = struct.unpack(kind, data[patch_at : patch_at + 8].ljust(8, b"\0"))[0]
     starts = (b"RIFF", b"RIFX", b"RF64")
     yield from _chunk_part(data, start, at, size, frame_bytes, order, starts, patch_at, kind)
@@ -272,21 +287,18 @@ def _chunk_part(
 
 
 def _aiff(data: mmap.mmap, start: int) -> Iterator[Part]:
-    frame_bytes, num_frames_at = 1, None
-    for name, at, num_bytes in _chunks(data, start + 12, ">"):
-        if name == b"COMM" and at + 18 <= len(data):
-            channels, _, bits = struct.unpack(">HIH", data[at : at + 8])
-            is_raw = data[start + 8 : start + 12] == b"AIFF" or data[at + 18 : at + 22] in (
-                *(b"NONE", b"sowt", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64"),
-            )
-            frame_bytes = max(1, channels * ((bits + 7) // 8)) if is_raw else 1
-            num_frames_at = at + 2 if is_raw else None
-        elif name == b"SSND":
-            size = num_bytes
-            break
-    else:
+    chunks = _chunks_up_to_sound(data, start + 12, ">", b"COMM", b"SSND")
+    if b"SSND" not in chunks:
         yield Part(start, len(data))
         return
+    at, size = chunks[b"SSND"]
+    frame_bytes, num_frames_at = 1, None
+    format_at, _ = chunks.get(b"COMM", (len(data), 0))
+    if format_at + 18 <= len(data):
+        channels, _, bits = struct.unpack(">HIH", data[format_at : format_at + 8])
+        is_raw = data[start + 8 : start + 12] == b"AIFF"
+        if is_raw or data[format_at + 18 : format_at + 22] in _RAW_AIFC:
+            frame_bytes, num_frames_at = max(1, channels * ((bits + 7) // 8)), format_at + 2
 
     def patches(num_bytes: int) -> tuple[tuple[int, bytes], ...]:
         form = (4, struct.pack(">I", min(len(data) - start - 8, 2**32 - 1)))

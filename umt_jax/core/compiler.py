@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,15 @@ def load(source: Path, *, includes: str = "", version: str = "") -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def typed(core: ctypes.CDLL, signatures: Iterable[Sequence[Any]]) -> ctypes.CDLL:
-    """Gives functions of a library their types, and returns it.
+def functions(source: Path, *signatures: Sequence[Any]) -> ctypes.CDLL:
+    """Returns the library of a source file, whose functions have their types.
 
     Args:
-        core: The library.
-        signatures: Of each function its name without `umt_`, the type of its result, and then those
-            of its arguments.
+        source: As in `load`, which says what is raised.
+        *signatures: Of each function its name without `umt_`, the type of its result, and then
+            those of its arguments.
     """
+    core = load(source)
     for name, result, *arguments in signatures:
         function = getattr(core, f"umt_{name}")  # Which keeps it; core[...] does not.
         function.restype, function.argtypes = result, arguments

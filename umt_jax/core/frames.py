@@ -21,6 +21,8 @@ _ENCODER_ARRAYS = tuple(
     for name in ("first", "layers.dilated", "layers.mix", "latent")
     for part in ("kernel", "bias")
 )
+_POINTER, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_REAL = ctypes.c_float
 _LEVELS = 256  # Mu-law codes: `mu_law.NUM_LEVELS`.
 
 ROWS_AT_ONCE = 32
@@ -33,30 +35,23 @@ _FIRST_INPUTS = {"rounded": (0.0, 0.0), "truncated": (0.0, float(np.float32(128 
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """Returns the compiled functions with their types.
-
-    Raises:
-        OSError: There is no C++ compiler, or it fails.
-    """
-    core = compiler.load(_SOURCE)
-    pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    real = ctypes.c_float
-    signatures = (
-        ("encoder_new", pointer, *[number] * 7, pointer),
-        ("encoder_free", None, pointer),
-        ("recording_new", pointer, pointer),
-        ("recording_free", None, pointer),
-        ("recording_latency", count, pointer),
-        ("recording_push", count, pointer, pointer, count, pointer),
-        ("recording_finish", count, pointer, pointer),
-        ("draw_noise", None, *[number] * 3, *[pointer] * 3, real, number, pointer),
+    """Returns the compiled functions with their types; raises what `compiler.load` raises."""
+    return compiler.functions(
+        _SOURCE,
+        ("encoder_new", _POINTER, *[_NUMBER] * 7, _POINTER),
+        ("encoder_free", None, _POINTER),
+        ("recording_new", _POINTER, _POINTER),
+        ("recording_free", None, _POINTER),
+        ("recording_latency", _COUNT, _POINTER),
+        ("recording_push", _COUNT, _POINTER, _POINTER, _COUNT, _POINTER),
+        ("recording_finish", _COUNT, _POINTER, _POINTER),
+        ("draw_noise", None, *[_NUMBER] * 3, *[_POINTER] * 3, _REAL, _NUMBER, _POINTER),
         (
             "generate_frame",
-            *(None, pointer, number, pointer, count, pointer, count, *[pointer] * 6),
-            *(real, real, number, number, pointer),
+            *(None, _POINTER, _NUMBER, _POINTER, _COUNT, _POINTER, _COUNT, *[_POINTER] * 6),
+            *(_REAL, _REAL, _NUMBER, _NUMBER, _POINTER),
         ),
     )
-    return compiler.typed(core, signatures)
 
 
 class Encoder:

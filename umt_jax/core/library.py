@@ -6,7 +6,6 @@ It is compiled when it is first needed, as `compiler` says.
 import ctypes
 import functools
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -14,6 +13,8 @@ from umt_jax.core import compiler
 from umt_jax.shapes import Float, Waveform
 
 SOURCE = Path(__file__).with_name("umt.cc")
+_POINTER, _COUNT, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_SIZE, _REAL = ctypes.c_size_t, ctypes.c_float
 _FLOATS = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
 _NO_LIMIT = 2**63 - 1  # Bytes of memory.
 _ERROR_BYTES = 500
@@ -21,36 +22,29 @@ _ERROR_BYTES = 500
 
 @functools.cache
 def functions() -> ctypes.CDLL:
-    """Returns the library with the types of all its functions.
-
-    Raises:
-        OSError: There is no C++ compiler, or it fails.
-    """
-    core = compiler.load(SOURCE)
-    pointer, count, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    size, real = ctypes.c_size_t, ctypes.c_float
-    signatures = (
-        ("model_load", pointer, ctypes.c_char_p, size, size, pointer, size),
-        ("model_free", None, pointer),
-        ("model_sample_rate_hz", number, pointer),
-        ("model_num_domains", number, pointer),
-        ("model_domain", ctypes.c_char_p, pointer, number),
-        ("model_temperature", real, pointer),
-        ("model_top_p", real, pointer),
-        ("model_gain", real, pointer, _FLOATS, count),
-        ("stream_new", pointer, pointer),
-        ("stream_free", None, pointer),
-        ("stream_reset", None, pointer),
-        ("stream_set_domain", number, pointer, number),
-        ("stream_set_seed", number, pointer, ctypes.c_uint32),
-        ("stream_set_temperature", number, pointer, real),
-        ("stream_set_top_p", number, pointer, real),
-        ("stream_latency", count, pointer),
-        ("stream_push", count, pointer, _FLOATS, count),
-        ("stream_pull", count, pointer, _FLOATS, count),
-        ("stream_finish", None, pointer),
+    """Returns all functions, with their types; raises what `compiler.load` raises."""
+    return compiler.functions(
+        SOURCE,
+        ("model_load", _POINTER, ctypes.c_char_p, _SIZE, _SIZE, _POINTER, _SIZE),
+        ("model_free", None, _POINTER),
+        ("model_sample_rate_hz", _NUMBER, _POINTER),
+        ("model_num_domains", _NUMBER, _POINTER),
+        ("model_domain", ctypes.c_char_p, _POINTER, _NUMBER),
+        ("model_temperature", _REAL, _POINTER),
+        ("model_top_p", _REAL, _POINTER),
+        ("model_gain", _REAL, _POINTER, _FLOATS, _COUNT),
+        ("stream_new", _POINTER, _POINTER),
+        ("stream_free", None, _POINTER),
+        ("stream_reset", None, _POINTER),
+        ("stream_set_domain", _NUMBER, _POINTER, _NUMBER),
+        ("stream_set_seed", _NUMBER, _POINTER, ctypes.c_uint32),
+        ("stream_set_temperature", _NUMBER, _POINTER, _REAL),
+        ("stream_set_top_p", _NUMBER, _POINTER, _REAL),
+        ("stream_latency", _COUNT, _POINTER),
+        ("stream_push", _COUNT, _POINTER, _FLOATS, _COUNT),
+        ("stream_pull", _COUNT, _POINTER, _FLOATS, _COUNT),
+        ("stream_finish", None, _POINTER),
     )
-    return compiler.typed(core, signatures)
 
 
 def load(file: bytes, most_bytes: int = _NO_LIMIT) -> tuple[int | None, str]:
@@ -97,12 +91,7 @@ class Player:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Frees the model."""
         self.close()
 

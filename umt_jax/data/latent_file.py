@@ -107,12 +107,12 @@ def read(path: str | os.PathLike[str], *, encoder: str, model: ModelConfig) -> L
     """
     with _opened(path) as entries:
         num_samples = _count(entries["num_samples"])
-        source, preset = _text(entries["source"]), _text(entries["preset"])
-        if (made_by := _text(entries["encoder"])) != encoder:
+        texts = {name: _text(entries[name]) for name in ("source", "encoder", "preset")}
+        if texts["encoder"] != encoder:
             raise _OtherEncoderError(
-                f"{path} holds latents of another encoder: its fingerprint is {made_by[:64]}, this "
-                f"checkpoint's is {encoder}. Encode the recording, {reprlib.repr(source)}, with "
-                "this one."
+                f"{path} holds latents of another encoder: its fingerprint is "
+                f"{texts['encoder'][:64]}, this checkpoint's is {encoder}. Encode the recording, "
+                f"{reprlib.repr(texts['source'])}, with this one."
             )
         sizes = model_from_json(json.loads(_text(entries["model"])))
         for name in ("sample_rate_hz", "pool_samples", "latent_channels"):
@@ -128,14 +128,7 @@ def read(path: str | os.PathLike[str], *, encoder: str, model: ModelConfig) -> L
         latents = entry.read()
         if not np.isfinite(latents).all():
             raise ValueError("some latents are not finite numbers")
-    return LatentFile(
-        latents=latents,
-        num_samples=num_samples,
-        source=source,
-        encoder=encoder,
-        preset=preset,
-        model=sizes,
-    )
+    return LatentFile(latents=latents, num_samples=num_samples, model=sizes, **texts)
 
 
 def num_samples(path: str | os.PathLike[str]) -> int:

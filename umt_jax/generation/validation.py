@@ -81,12 +81,12 @@ def checked_recordings(waveforms: Any) -> Float[np.ndarray, "B T"]:
         ValueError: It is a single one, [T], as well.
     """
     samples = checked_waveform(waveforms)
-    if samples.ndim != 2:
-        raise ValueError(
-            f"A waveform of shape {samples.shape} is one recording where several belong. Pass "
-            "[waveform], a list of one."
-        )
-    return samples
+    if samples.ndim == 2:
+        return samples
+    raise ValueError(
+        f"A waveform of shape {samples.shape} is one recording where several belong. Pass "
+        "[waveform], a list of one."
+    )
 
 
 def checked_block(block: Any) -> Float[np.ndarray, "_"]:

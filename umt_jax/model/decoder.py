@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from umt_jax.audio import mu_law
 from umt_jax.config import ModelConfig
@@ -66,18 +65,8 @@ def _gate_backward(halves, grads):
 gate.defvjp(_gate_forward, _gate_backward)
 
 
-class Decoder(nn.Module):
-    """Predicts each code from the codes before it and the latents.
-
-    Attributes:
-        config: Sizes.
-        dtype: Type of the computation; parameters and logits stay float32.
-        remat: What is computed once more for the gradient, as in `TrainingConfig`.
-    """
-
-    config: ModelConfig
-    dtype: DTypeLike = jnp.float32
-    remat: str = "none"
+class Decoder(layers.Network):
+    """Predicts each code from the codes before it and the latents."""
 
     @nn.compact
     def __call__(self, codes: Codes, latents: Latents) -> CodeLogits:

@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from umt_jax.config import ModelConfig
 from umt_jax.model import layers
@@ -34,18 +33,8 @@ class DilatedLayer(nn.Module):
         return x + layers.Conv1x1(channels, name="mix")(h), None
 
 
-class Encoder(nn.Module):
-    """Non-causal dilated convolutions, averaged over runs of `pool_samples` samples.
-
-    Attributes:
-        config: Sizes.
-        dtype: Type of the computation; parameters and latents stay float32.
-        remat: What is computed once more for the gradient, as in `TrainingConfig`.
-    """
-
-    config: ModelConfig
-    dtype: DTypeLike = jnp.float32
-    remat: str = "none"
+class Encoder(layers.Network):
+    """Non-causal dilated convolutions, averaged over runs of `pool_samples` samples."""
 
     @nn.compact
     def __call__(self, codes: Codes, inside: Bool[Array, "*B T"] | None = None) -> Latents:

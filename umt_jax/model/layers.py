@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import flatten_util
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 
 from umt_jax.config import ModelConfig
 from umt_jax.model import channels_first
@@ -89,6 +90,20 @@ instead of 5.6.
 
 Conv = functools.partial(nn.Conv, kernel_init=_uniform_third)
 """A convolution along time that is not dilated."""
+
+
+class Network(nn.Module):
+    """What encoder and decoder are made with.
+
+    Attributes:
+        config: Sizes.
+        dtype: Type of the computation; parameters and what is returned stay float32.
+        remat: What is computed once more for the gradient, as in `TrainingConfig`.
+    """
+
+    config: ModelConfig
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
 
 
 class Conv1x1(nn.Module):

@@ -210,15 +210,15 @@ class _Page:
                 api_visibility="private",
             )
 
-    def run_translation(self, path, domains, temperature, seed):
+    def run_translation(self, *inputs):
         """Shows a translation as it is made."""
         with _errors_as_sentences():
-            yield from self._show(self._translation(path, domains, temperature, seed))
+            yield from self._show(self._translation(*inputs))
 
-    def run_blend(self, first, second, weight, domain, temperature, seed):
+    def run_blend(self, *inputs):
         """Shows a blend as it is made."""
         with _errors_as_sentences():
-            yield from self._show(self._blend(first, second, weight, domain, temperature, seed))
+            yield from self._show(self._blend(*inputs))
 
     def call_translation(self, sound, domains, temperature, seed):
         """Translates a sound file into each of the domains; returns a wav file for each."""
