@@ -10,7 +10,12 @@ anew. Without --checkpoint it measures these alone.
 --pairs holds exact pairs, as `data_prep.render` writes them. --data_dir holds prepared recordings
 without pairs: their test split is translated, and the source stands in for the score. Given beside
 --pairs, it adds the checkpoint's losses on its splits. --audio_dir holds somebody else's outputs:
-source/, output/ and target/, the files of one piece named alike.
+source/, output/ and target/, the files of one piece named alike. Beside --pairs,
+
+    --outputs="CycleGAN=translated/wavenet"
+
+adds the translations of another system to the tables: `<Source>/<piece>.<Target>.wav`, as this
+command and `experiments.cqt_translate` write them. It may be repeated.
 
     --choose_temperature=0.4,0.7,1 --choose_on=other/pairs
 
@@ -62,6 +67,12 @@ def define_flags() -> None:
     path_flags.define("pairs", None, "Folder of <Domain>/<piece>.wav and <piece>.csv.")
     path_flags.define("data_dir", None, "Folder of prepared domains.")
     path_flags.define("audio_dir", None, "Folder of source/, output/ and target/.")
+    flags.DEFINE_multi_string(
+        "outputs",
+        [],
+        "NAME=FOLDER: another system's translations of --pairs, <Source>/<piece>.<Target>.wav, and "
+        "what tables call it. May be repeated.",
+    )
     path_flags.define_output_folder()
     generation_flags.define_sampling()
     flags.DEFINE_list(
@@ -99,6 +110,7 @@ def main() -> None:
     args = flags.FLAGS
     started = time.monotonic()
     _check_flags(args)
+    outputs = _outputs(args.outputs)
     choices = {name: _numbers(name, getattr(args, name)) for name in _CHOOSE_FLAGS}
     check_extra()
     output = pathlib.Path(args.output)
@@ -116,7 +128,7 @@ def main() -> None:
     }
     for name in ("pairs", "audio_dir", "choose_on"):
         values[name] = pathlib.Path(values[name]) if values[name] else None
-    values |= choices
+    values |= choices | {"outputs": outputs}
     options = run.Options(**values)
     evaluation = run.run(options)
     for place in evaluation.left_out:
@@ -126,6 +138,25 @@ def main() -> None:
     command_line.say(
         f"Written: {output / 'report.html'}, with evaluation.json and clips.csv beside it."
     )
+
+
+def _outputs(given: Sequence[str]) -> dict[str, pathlib.Path]:
+    """Returns the folders of other systems by name.
+
+    Raises:
+        ValueError: One has no name, or the name of another row of the tables.
+    """
+    folders: dict[str, pathlib.Path] = {}
+    for entry in given:
+        name, separator, folder = entry.partition("=")
+        if not (name.strip() and separator and folder):
+            raise ValueError(
+                f"--outputs={entry} must be NAME=FOLDER, such as --outputs=CycleGAN=translated."
+            )
+        if name in folders:
+            raise ValueError(f"--outputs names {name} twice. Each system needs its own name.")
+        folders[name] = pathlib.Path(folder).expanduser()
+    return folders
 
 
 def _numbers(name: str, values: Sequence[str]) -> list[float]:
@@ -154,6 +185,8 @@ def _check_flags(args: flags.FlagValues) -> None:
             "Nothing to translate: name --pairs (exact pairs, as data_prep.render writes them), "
             "--data_dir (prepared recordings) or --audio_dir (somebody's outputs)."
         )
+    if args.outputs and not args.pairs:
+        raise ValueError("--outputs are translations of --pairs: name both.")
     chosen = args.choose_temperature or args.choose_top_p
     if bool(chosen) != bool(args.choose_on):
         raise ValueError(

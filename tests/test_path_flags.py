@@ -18,6 +18,7 @@ NO_PATHS = {
     "allowed_hosts",
     "beam_options",
     "beam_runner",
+    "bins_per_octave",
     "choose_temperature",
     "choose_top_p",
     "coordinator_address",
@@ -27,6 +28,7 @@ NO_PATHS = {
     "engine",
     "formats",
     "held_out",
+    "hops",
     "host",
     "instruments",
     "latency",
@@ -35,6 +37,7 @@ NO_PATHS = {
     "microbatches",
     "morph",
     "mu_law",
+    "outputs",  # NAME=PATH, expanded by the command.
     "piece",
     "preset",
     "reader_threads",
@@ -44,6 +47,7 @@ NO_PATHS = {
     "splits",
     "streams",
     "train_domains",
+    "vibrato",
     "weights",
 }
 

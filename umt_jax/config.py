@@ -161,15 +161,13 @@ class ModelConfig:
 
     def _check_cqt(self) -> None:
         """Raises `ValueError` unless every bin's band lies below half the sample rate."""
-        most_hz = self.sample_rate_hz / 2 / (1 + 1 / self.cqt_quality)
-        if self.cqt_lowest_hz > most_hz:
+        most_bins = self.cqt_most_bins
+        if most_bins < 1:
             raise ValueError(
                 f"cqt_lowest_hz={self.cqt_lowest_hz:g} leaves no bin: it must be at most "
-                f"{most_hz:.6g} with sample_rate_hz={self.sample_rate_hz} and "
+                f"{self._cqt_most_hz:.6g} with sample_rate_hz={self.sample_rate_hz} and "
                 f"cqt_bins_per_octave={self.cqt_bins_per_octave}."
             )
-        octaves = math.log2(most_hz / self.cqt_lowest_hz)
-        most_bins = 1 + int(octaves * self.cqt_bins_per_octave)
         if self.latent_channels > most_bins:
             raise ValueError(
                 f"latent_channels={self.latent_channels} bins from "
@@ -206,6 +204,16 @@ class ModelConfig:
         """Q of a constant-Q transform: each bin's frequency divided by its bandwidth."""
         ratio = 2 ** (2 / self.cqt_bins_per_octave)
         return (ratio + 1) / (ratio - 1)
+
+    @property
+    def cqt_most_bins(self) -> int:
+        """How many bins from the lowest have their whole band below half the sample rate."""
+        octaves = math.log2(self._cqt_most_hz / self.cqt_lowest_hz)
+        return max(0, 1 + math.floor(octaves * self.cqt_bins_per_octave))
+
+    @property
+    def _cqt_most_hz(self) -> float:
+        return self.sample_rate_hz / 2 / (1 + 1 / self.cqt_quality)
 
     @property
     def cqt_longest_samples(self) -> float:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,7 @@ class Options:
     pairs: pathlib.Path | None
     data_dir: str | None
     audio_dir: pathlib.Path | None
+    outputs: Mapping[str, pathlib.Path]
     temperature: float | None
     top_p: float | None
     choose_on: pathlib.Path | None

@@ -218,6 +218,59 @@ def read_outputs(
     }
 
 
+def read_translations(
+    folder: pathlib.Path, name: str, music: Music
+) -> dict[tuple[str, str], dict[str, Waveform]]:
+    """Reads a system's translations of pairs, <folder>/<Source>/<piece>.<Target>.wav.
+
+    Args:
+        folder: The folder.
+        name: What the system is called, for errors.
+        music: The pairs.
+
+    Returns:
+        By source and target and by piece, as long as the source, [T]: all pairs of two domains,
+        and each domain as itself if all are there.
+
+    Raises:
+        FileNotFoundError: One of a pair of two domains is missing.
+    """
+    pairs = [(source, target) for source in music.domains for target in music.domains]
+    files = {
+        source: _by_stem(folder / source) if (folder / source).is_dir() else {}
+        for source in music.domains
+    }
+    missing = {
+        (source, target): [
+            f"{source}/{piece}.{target}"
+            for piece in music.recordings[source]
+            if f"{piece}.{target}" not in files[source]
+        ]
+        for source, target in pairs
+    }
+    across = [path for pair, paths in missing.items() for path in paths if pair[0] != pair[1]]
+    if across:
+        raise FileNotFoundError(
+            f"--outputs={name}={folder} must hold every piece of every domain as every other, "
+            f"<Source>/<piece>.<Target>.wav, and lacks {len(across)}: {across[0]}.wav"
+            + (", ..." if across[1:] else ".")
+        )
+    has_own = not any(paths for pair, paths in missing.items() if pair[0] == pair[1])
+    return {
+        (source, target): {
+            piece: fit(
+                sound_files.read(
+                    files[source][f"{piece}.{target}"], sample_rate_hz=music.sample_rate_hz
+                ),
+                len(waveform),
+            )
+            for piece, waveform in music.recordings[source].items()
+        }
+        for source, target in pairs
+        if source != target or has_own
+    }
+
+
 def read_dataset(prepared: dataset.Dataset, *, clip_s: float, max_s: float) -> Music:
     """Reads the test split of prepared domains, at most `max_s` seconds of each.
 

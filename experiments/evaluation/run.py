@@ -114,6 +114,7 @@ def run(options: Options) -> Evaluation:
     """
     config = reading.read_config(options.checkpoint, options.step) if options.checkpoint else None
     whole, outputs = _read(options, config)
+    _check_names(options)
     music = whole.first_clips(QUICK_CLIPS) if options.quick else whole
     to_choose_on = _read_choice(options, config, music)
     soundfonts = (
@@ -154,6 +155,9 @@ def run(options: Options) -> Evaluation:
             sampling = next(iter(choice.headlines))
         translations = translating.translate(model, music, sampling=sampling, seed=options.seed)
         outputs = {pair: {TRANSLATION: by_piece} for pair, by_piece in translations.items()}
+    for name, folder in options.outputs.items():
+        for pair, by_piece in pieces.read_translations(folder, name, music).items():
+            outputs[pair] = {**outputs.get(pair, {}), name: by_piece}
     if soundfonts:
         played = transcribed.outputs(music, translating.across(music), soundfonts[0])
         for pair, by_piece in played.items():
@@ -212,6 +216,16 @@ def _read(
     if config:
         prepared.check(config)
     return pieces.read_dataset(prepared, **lengths), {}
+
+
+def _check_names(options: Options) -> None:
+    """Raises `ValueError` if another system has the name of a row that tables have already."""
+    for name in options.outputs:
+        if name in (TRANSLATION, *decoys.EXPLANATIONS):
+            raise ValueError(
+                f"--outputs={name}={options.outputs[name]} has the name of another row of the "
+                "tables. Choose another."
+            )
 
 
 def _read_choice(options: Options, config: Config | None, music: Music) -> Music | None:

@@ -45,7 +45,8 @@ def _facts(evaluation: Evaluation, options: Options, seconds: float) -> dict[str
         "options": {
             name: str(value) if isinstance(value, pathlib.Path) else value
             for name, value in dataclasses.asdict(options).items()
-        },
+        }
+        | {"outputs": {name: str(folder) for name, folder in options.outputs.items()}},
         "seconds": round(seconds, 1),
         "sample_rate_hz": music.sample_rate_hz,
         "domains": list(music.domains),

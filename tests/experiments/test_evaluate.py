@@ -51,6 +51,16 @@ def test_flags_that_cannot_go_together_are_one_line(tmp_path):
     assert line.startswith("error: --audio_dir holds outputs that were made already")
 
 
+def test_outputs_of_other_systems_are_named_once_and_belong_to_pairs(tmp_path):
+    folder = f"--output={tmp_path}"
+    status, line = command(folder, "--outputs=a=b", "--data_dir=c")
+    assert (status, line) == (1, "error: --outputs are translations of --pairs: name both.")
+    _, line = command(folder, "--pairs=c", "--outputs=translated")
+    assert line.startswith("error: --outputs=translated must be NAME=FOLDER, such as")
+    _, line = command(folder, "--pairs=c", "--outputs=a=b", "--outputs=a=c")
+    assert line == "error: --outputs names a twice. Each system needs its own name."
+
+
 def test_sampling_is_chosen_on_named_pieces_among_named_values(tmp_path):
     folders = (f"--output={tmp_path}", "--checkpoint=a", "--pairs=b")
     status, line = command(*folders, "--choose_temperature=0.4,1")
@@ -98,6 +108,7 @@ def options(pairs_dir, **changes):
 
     return run.Options(
         **{
+            "outputs": {},
             "checkpoint": None,
             "step": None,
             "pairs": pairs_dir,
@@ -116,7 +127,7 @@ def options(pairs_dir, **changes):
             "second_soundfont": "none",
             "resamples": 200,
         }
-        | changes
+        | changes,
     )
 
 
@@ -193,6 +204,31 @@ def test_what_is_written_holds_the_numbers_and_needs_no_network(decoys_alone, pa
     assert page.count("<img") == 2 * 2 + 2
     assert "resamples of clips" in page
     assert "Piano → Cello" in page
+
+
+@pytest.mark.slow
+def test_outputs_of_other_systems_have_rows_of_their_own_beside_the_decoys(pairs_dir, tmp_path):
+    """Here the true pairs, half as loud: what they score is the oracle's."""
+    from experiments.evaluation import decoys, run, writing
+    from umt_jax.audio import sound_files
+
+    for source, target in (("Cello", "Piano"), ("Piano", "Cello")):
+        for path in (pairs_dir / target).iterdir():
+            output = tmp_path / "halves" / source / f"{path.stem}.{target}.wav"
+            output.parent.mkdir(parents=True, exist_ok=True)
+            waveform = 0.5 * sound_files.read(path, sample_rate_hz=8000)
+            sound_files.write(output, waveform, sample_rate_hz=8000)
+    chosen = options(pairs_dir, outputs={"halves": tmp_path / "halves"})
+    evaluation = run.run(chosen)
+    found, oracle = (evaluation.overall[name] for name in ("halves", decoys.ORACLE))
+    for name in ("headline", "content", "timbre", "pitch_accuracy"):
+        assert found[name].mean == pytest.approx(oracle[name].mean, abs=0.03)
+    writing.write(tmp_path / "written", evaluation, chosen, seconds=1.0)
+    facts = json.loads((tmp_path / "written" / "evaluation.json").read_text())
+    assert facts["options"]["outputs"] == {"halves": str(tmp_path / "halves")}
+    assert "halves" in facts["overall"]
+    with pytest.raises(ValueError, match="has the name of another row of the tables"):
+        run.run(options(pairs_dir, outputs={decoys.ORACLE: tmp_path / "halves"}))
 
 
 @pytest.fixture(scope="module")

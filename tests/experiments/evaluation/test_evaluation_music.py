@@ -203,3 +203,41 @@ def test_a_missing_second_sound_font_is_said_with_the_way_to_get_it(monkeypatch,
     with pytest.raises(FileNotFoundError, match="second_soundfont=.*nothing.sf2"):
         fonts.find_second(str(tmp_path / "nothing.sf2"))
     assert fonts.find_second("none") is None
+
+
+def write_translations(folder, music, gain=1.0, pairs=None):
+    """Writes the true pairs, at another level, as a system's translations."""
+    for source in music.domains:
+        for target in music.domains:
+            for piece, waveform in music.recordings[target].items():
+                if pairs is None or (source, target) in pairs:
+                    path = folder / source / f"{piece}.{target}.wav"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    sound_files.write(path, gain * waveform, sample_rate_hz=RATE_HZ)
+
+
+ACROSS = [("Cello", "Piano"), ("Piano", "Cello")]
+
+
+def test_translations_of_another_system_are_read_by_pair_and_as_long_as_the_source(tmp_path):
+    write_pairs(tmp_path / "pairs")
+    music = read_pairs(tmp_path / "pairs")
+    write_translations(tmp_path / "all", music, gain=0.5)
+    found = pieces.read_translations(tmp_path / "all", "half", music.first_clips(1))
+    assert set(found) == {*ACROSS, ("Cello", "Cello"), ("Piano", "Piano")}
+    waveform = found["Cello", "Piano"]["b"]
+    expected = 0.5 * music.recordings["Piano"]["b"][:24_000]
+    np.testing.assert_allclose(waveform, expected, atol=1e-4)
+    write_translations(tmp_path / "across", music, pairs=ACROSS)
+    assert set(pieces.read_translations(tmp_path / "across", "one", music)) == set(ACROSS)
+
+
+def test_a_missing_translation_of_another_system_is_named(tmp_path):
+    write_pairs(tmp_path / "pairs")
+    music = read_pairs(tmp_path / "pairs")
+    write_translations(tmp_path / "out", music, pairs=ACROSS)
+    (tmp_path / "out" / "Piano" / "b.Cello.wav").unlink()
+    with pytest.raises(FileNotFoundError, match=r"and lacks 1: Piano/b\.Cello\.wav\.$"):
+        pieces.read_translations(tmp_path / "out", "one", music)
+    with pytest.raises(FileNotFoundError, match=r"--outputs=one=.*lacks 4: Cello/a\.Piano\.wav, "):
+        pieces.read_translations(tmp_path / "nowhere", "one", music)

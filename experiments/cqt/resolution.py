@@ -1,0 +1,142 @@
+"""What the constant-Q transform and back alone lose of attacks and of pitch.
+
+A recording becomes frames, and sound again by estimated phases; nothing is learned. Both are then
+listened to in the same way, so that what is measured is their difference.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from data_prep import midi
+from umt_jax.config import ModelConfig
+from umt_jax.shapes import Array, Float
+from umt_jax.training import detuning
+
+VIBRATO_HZ, VIBRATO_CENTS = 6.0, 30.0
+"""Of the vibrato that is put on a recording: our choice, a string player's in about size."""
+
+_ENVELOPE_S = 0.002
+_BEFORE_S, _AFTER_S = 0.06, 0.1
+_SAME_NOTE_CENTS = 100
+_LEAST_RISE = 2.0
+"""How many times as loud a sound must get at an onset, for its time to be measured."""
+
+
+def transform(
+    *, sample_rate_hz: int, hop_samples: int, bins_per_octave: int, lowest_hz: float
+) -> ModelConfig:
+    """Returns the transform with as many bins as there is room for below half the sample rate."""
+    one_bin = ModelConfig(
+        encoder_kind="cqt",
+        sample_rate_hz=sample_rate_hz,
+        pool_samples=hop_samples,
+        cqt_bins_per_octave=bins_per_octave,
+        cqt_lowest_hz=lowest_hz,
+        latent_channels=1,
+    )
+    return dataclasses.replace(one_bin, latent_channels=one_bin.cqt_most_bins)
+
+
+def with_vibrato(waveform: Float[Array, "T"], rate_hz: int) -> Float[np.ndarray, "T"]:
+    """Returns a recording read at a rate that goes up and down by `VIBRATO_CENTS`."""
+    times_s = np.arange(len(waveform)) / rate_hz
+    cents = VIBRATO_CENTS * np.sin(2 * np.pi * VIBRATO_HZ * times_s)
+    positions = np.cumsum(2 ** (cents / 1200)) - 1
+    return np.asarray(detuning.read(jnp.asarray(waveform), jnp.asarray(positions), [0])[0])
+
+
+def rises(
+    waveform: Float[Array, "_"], rate_hz: int, onsets_s: Sequence[float]
+) -> Float[np.ndarray, "N 3"]:
+    """Returns when a sound reaches 0.2, 0.5 and 0.8 of its rise at each onset, in seconds.
+
+    The envelope is the root mean square over 2 ms; its rise goes from the least before the loudest
+    point around the onset to that point. NaN where it rises to less than twice the least.
+    """
+    width = max(1, round(_ENVELOPE_S * rate_hz))
+    power = np.convolve(np.square(waveform, dtype=np.float64), np.full(width, 1 / width), "same")
+    envelope = np.sqrt(power)
+    found = np.full((len(onsets_s), 3), np.nan)
+    for times, onset_s in zip(found, onsets_s, strict=True):
+        first = max(0, round((onset_s - _BEFORE_S) * rate_hz))
+        around = envelope[first : round((onset_s + _AFTER_S) * rate_hz)]
+        if not len(around):
+            continue
+        peak = int(around.argmax())
+        least = around[: peak + 1].min()
+        lowest = int(around[: peak + 1].argmin())
+        if around[peak] < max(_LEAST_RISE * least, 1e-3):
+            continue
+        for index, share in enumerate((0.2, 0.5, 0.8)):
+            level = least + share * (around[peak] - least)
+            times[index] = (first + lowest + (around[lowest:] >= level).argmax()) / rate_hz
+    return found
+
+
+def apart(notes: Sequence[midi.Note], *, least_s: float = 0.2) -> list[float]:
+    """Returns the onsets that no other note is near to, in seconds."""
+    onsets = sorted({note.onset_s for note in notes})
+    gaps = np.diff([-np.inf, *onsets, np.inf])
+    return [
+        onset
+        for onset, before, after in zip(onsets, gaps[:-1], gaps[1:], strict=True)
+        if min(before, after) >= least_s
+    ]
+
+
+def lost_in_time(
+    sounds: Sequence[Float[Array, "_"]],
+    trips: Sequence[Float[Array, "_"]],
+    onsets_s: Sequence[Sequence[float]],
+    rate_hz: int,
+) -> tuple[float, float]:
+    """Returns medians of how far onsets move and how much longer attacks take, in milliseconds."""
+    before, after = (
+        np.concatenate(
+            [rises(one, rate_hz, times) for one, times in zip(of, onsets_s, strict=True)]
+        )
+        for of in (sounds, trips)
+    )
+    moved = 1000 * np.abs(after[:, 1] - before[:, 1])
+    longer = 1000 * ((after[:, 2] - after[:, 0]) - (before[:, 2] - before[:, 0]))
+    return float(np.nanmedian(moved)), float(np.nanmedian(longer))
+
+
+def lost_in_pitch(
+    sounds: Sequence[Float[Array, "_"]],
+    trips: Sequence[Float[Array, "_"]],
+    rate_hz: int,
+) -> tuple[float, float]:
+    """Returns how far the pitch moves, median in cents, and the share of its changes that is left.
+
+    The share is the slope of the trips' pitch over that of the sounds, around each note's own
+    pitch: 1 where a vibrato is as deep as it was, 0 where none is left.
+    """
+    from experiments.evaluation import transcription  # What the extra `evaluate` installs.
+
+    moved: list[np.ndarray] = []
+    changes: tuple[list[np.ndarray], list[np.ndarray]] = [], []  # Of the sounds, of the trips.
+    for sound, trip in zip(sounds, trips, strict=True):
+        before, after = (transcription.pitch_track(one, rate_hz) for one in (sound, trip))
+        both = before.voiced & after.voiced
+        cents = [1200 * np.log2(track.pitch_hz) for track in (before, after)]
+        moved.append(np.abs(cents[1] - cents[0])[both])
+        step_s = before.times_s[1] - before.times_s[0]
+        period = round(1 / VIBRATO_HZ / step_s)
+        # Where the trip has another note altogether its pitch says nothing of the vibrato.
+        same_note = both & (np.abs(cents[1] - cents[0]) < _SAME_NOTE_CENTS)
+        steady = _within_notes(cents[0], same_note, period)
+        for of, kept in zip(cents, changes, strict=True):
+            kept.append((of - np.convolve(of, np.full(period, 1 / period), "same"))[steady])
+    wave, other = map(np.concatenate, changes)
+    return float(np.median(np.concatenate(moved))), float(np.sum(wave * other) / np.sum(wave**2))
+
+
+def _within_notes(cents, voiced, period):
+    """Returns where there is one note alone for two periods of the vibrato, [N]."""
+    everywhere = np.convolve(voiced, np.ones(2 * period), "same") >= 2 * period
+    spans = (cents[max(0, i - period) : i + period] for i in range(len(cents)))
+    return everywhere & (np.array([np.ptp(span) for span in spans]) < _SAME_NOTE_CENTS)
