@@ -9,12 +9,13 @@ CPP_HEADERS := $(wildcard umt_jax/core/*.h)
 # Formatted as the rest; compiled by `make plugins` alone, since they need headers from elsewhere.
 CPP_PLUGINS := $(wildcard umt_jax/core/plugins/*.h umt_jax/core/plugins/*.cc) tests/core/engine_threads.cc
 
-.PHONY: help demo torch evaluators test test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format page plugins docs clean
+.PHONY: help demo torch evaluators test test-thorough test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format page plugins docs clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
-	@echo "make test       the tests, but those that want what the next ones install"
-	@echo "make test-slow  all tests, also those marked slow"
+	@echo "make test       the tests of every day; not those that want what the next ones install"
+	@echo "make test-thorough  the tests that make test leaves out for their time"
+	@echo "make test-slow  all tests, also those marked slow, which take an hour and more"
 	@echo "make test-ends  what reads sound, on the oldest and newest Python, PyAV and librosa"
 	@echo "make torch      install PyTorch into .venv"
 	@echo "make test-torch  the same, and the tests of the import of published weights"
@@ -71,6 +72,11 @@ test-evaluate: evaluators
 
 test: .venv/installed
 	$(RUN) pytest --numprocesses=auto --dist=loadfile
+
+# What reads sound is in `make test-ends`, and what needs more packages in the next ones.
+test-thorough: .venv/installed
+	$(RUN) pytest -m "thorough and not slow and not device and not studio" \
+	  --numprocesses=auto --dist=loadfile
 
 # Makes .venv-ends/oldest and .venv-ends/newest for itself.
 test-ends:

@@ -53,6 +53,15 @@ def sizes(*, encoder, latents, pool, decoder, classifier=4, **others):
     )
 
 
+def mostly_thorough(cases, every_day=1):
+    """Returns cases for `parametrize` of which `make test` takes the first few alone."""
+    rest = (
+        pytest.param(*(case if isinstance(case, tuple) else [case]), marks=pytest.mark.thorough)
+        for case in cases[every_day:]
+    )
+    return [*cases[:every_day], *rest]
+
+
 TINY_MODEL = sizes(encoder=(2, 3, 6), latents=5, pool=10, decoder=(2, 4, 7, 9), classifier=8)
 
 

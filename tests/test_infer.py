@@ -8,6 +8,7 @@ import commands
 import numpy as np
 import pytest
 import soundfile
+from conftest import mostly_thorough
 
 import umt_jax
 from umt_jax import infer
@@ -105,6 +106,7 @@ def test_files_that_are_no_sound_are_named_and_the_others_written(
     np.testing.assert_allclose(written, expected, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_pipes_and_dead_links_neither_hold_nor_end_a_translation(tmp_path, music, trained_dir):
     os.mkfifo(music / "pipe.wav")
     (music / "dead.wav").symlink_to(tmp_path / "missing")
@@ -136,6 +138,7 @@ def test_outputs_that_exist_are_left_alone_unless_overwritten(tmp_path, music, t
     assert (output / "disc 1" / "b.Piano.wav").read_text() == "precious"
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_makes_what_is_missing_and_nothing_else(tmp_path, music, model, trained_dir):
     output = tmp_path / "out"
     (output / "disc 1").mkdir(parents=True)
@@ -177,6 +180,7 @@ def test_one_translation_goes_to_the_file_that_output_names(tmp_path, music, tra
         assert not (tmp_path / "one.wav").exists()
 
 
+@pytest.mark.thorough
 def test_saved_latents_translate_as_the_sound_they_come_from(tmp_path, music, trained_dir):
     (music / "text.wav").write_text("not a sound " * 100)
     encoded = command(
@@ -289,62 +293,62 @@ def with_flags(message, *flags, **changes):
     return prepare
 
 
-@pytest.mark.parametrize(
-    "prepare",
-    [
-        unknown_domain,
-        no_domain,
-        missing_checkpoint,
-        missing_input,
-        output_in_a_file,
-        with_flags(
-            "--engine=fast is not known. Use one of auto, scan, native, pallas.", "--engine=fast"
-        ),
-        with_flags(
-            "--top_p=0.0 must lie in (0, 1]: codes are drawn from the likeliest ones, which have "
-            "so much of the probability together; 1 draws from all.",
-            "--top_p=0",
-        ),
-        with_flags("--temperature=-1.0 must be a finite number, 0 or more.", "--temperature=-1"),
-        with_flags("--weights=float16 is not known. Use float32 or bfloat16.", "--weights=float16"),
-        with_flags(
-            "--overwrite makes all outputs again, --resume none that exists. Pass one.",
-            "--overwrite",
-            "--resume",
-        ),
-        with_flags(
-            "--input_rate is for --input=-. Sound files say their rate themselves.",
-            "--input_rate=8000",
-        ),
-        with_flags(
-            "--input=- is standard input, and goes alone. Write a file - as ./-.", inputs="-,a.wav"
-        ),
-        with_flags(
-            "--parallel_segments cuts recordings whose end is known; --input=- has none. Leave it "
-            "out.",
-            "--parallel_segments=2",
-            inputs="-",
-        ),
-        with_flags(
-            "Nothing is asked for. Name --domain and --output to translate, --save_latents to keep "
-            "latents, or all three.",
-            domain=None,
-            output=None,
-        ),
-        with_flags(
-            "--save_latents keeps latents of files; --input=- has no name and no end. Leave one "
-            "out.",
-            "--save_latents=latents",
-            inputs="-",
-        ),
-        with_flags(
-            "--output=- takes one translation, not 2 inputs in 1 domains. Name one --input and "
-            "one --domain.",
-            output="-",
-            domain="Piano",
-        ),
-    ],
-)
+BAD_INPUT = [
+    unknown_domain,
+    no_domain,
+    missing_checkpoint,
+    missing_input,
+    output_in_a_file,
+    with_flags(
+        "--engine=fast is not known. Use one of auto, scan, native, pallas.",
+        "--engine=fast",
+    ),
+    with_flags(
+        "--top_p=0.0 must lie in (0, 1]: codes are drawn from the likeliest ones, which have "
+        "so much of the probability together; 1 draws from all.",
+        "--top_p=0",
+    ),
+    with_flags("--temperature=-1.0 must be a finite number, 0 or more.", "--temperature=-1"),
+    with_flags("--weights=float16 is not known. Use float32 or bfloat16.", "--weights=float16"),
+    with_flags(
+        "--overwrite makes all outputs again, --resume none that exists. Pass one.",
+        "--overwrite",
+        "--resume",
+    ),
+    with_flags(
+        "--input_rate is for --input=-. Sound files say their rate themselves.",
+        "--input_rate=8000",
+    ),
+    with_flags(
+        "--input=- is standard input, and goes alone. Write a file - as ./-.",
+        inputs="-,a.wav",
+    ),
+    with_flags(
+        "--parallel_segments cuts recordings whose end is known; --input=- has none. Leave it out.",
+        "--parallel_segments=2",
+        inputs="-",
+    ),
+    with_flags(
+        "Nothing is asked for. Name --domain and --output to translate, --save_latents to keep "
+        "latents, or all three.",
+        domain=None,
+        output=None,
+    ),
+    with_flags(
+        "--save_latents keeps latents of files; --input=- has no name and no end. Leave one out.",
+        "--save_latents=latents",
+        inputs="-",
+    ),
+    with_flags(
+        "--output=- takes one translation, not 2 inputs in 1 domains. Name one --input and "
+        "one --domain.",
+        output="-",
+        domain="Piano",
+    ),
+]
+
+
+@pytest.mark.parametrize("prepare", mostly_thorough(BAD_INPUT, every_day=3))
 def test_bad_input_is_one_line_and_exit_status_1(tmp_path, music, trained_dir, prepare):
     arguments = {
         "checkpoint": trained_dir,
@@ -359,6 +363,7 @@ def test_bad_input_is_one_line_and_exit_status_1(tmp_path, music, trained_dir, p
     assert finished.stdout == "" and not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_the_command_samples_as_the_model_says_unless_it_is_told_otherwise(
     tmp_path, music, trained_dir
 ):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from conftest import random_parameters
+from conftest import mostly_thorough, random_parameters
 
 from umt_jax.audio import level, pcm, sound_files
 from umt_jax.checkpoints import checkpoint, demo_model, reading
@@ -72,6 +72,7 @@ def test_sound_through_pipes_is_that_through_files_and_comes_before_the_end(trai
     assert speed.startswith("2.6 s of sound in ") and speed.endswith(" times real time.")
 
 
+@pytest.mark.thorough
 def test_sound_at_another_rate_is_resampled_as_it_comes(trained_dir, by_file):
     _, source, expected = by_file
     process = start(trained_dir, "-", "-", "--seed=4", f"--input_rate={2 * RATE_HZ}")
@@ -79,6 +80,7 @@ def test_sound_at_another_rate_is_resampled_as_it_comes(trained_dir, by_file):
     np.testing.assert_array_equal(np.frombuffer(output, "<i2"), expected["double"])
 
 
+@pytest.mark.thorough
 def test_a_pipe_can_be_written_to_a_file_and_a_file_to_a_pipe(tmp_path, trained_dir, by_file):
     folder, source, expected = by_file
     process = start(trained_dir, "-", tmp_path / "out", "--seed=4", domain="Piano,Cello")
@@ -128,6 +130,7 @@ def test_low_latency_gives_the_file_s_samples_a_latent_frame_at_a_time(
     assert speed.startswith("2.6 s of sound in ") and speed.endswith(" times real time.")
 
 
+@pytest.mark.thorough
 def test_low_latency_says_by_how_much_resampling_adds_to_it(trained_dir, by_file_natively):
     source, expected = by_file_natively
     flags = ("--seed=4", f"--input_rate={2 * RATE_HZ}", "--latency=low", "--engine=native")
@@ -182,6 +185,7 @@ def test_a_click_is_heard_as_late_as_is_stated():
     assert emerged["click"][at] - at <= stated
 
 
+@pytest.mark.thorough
 def test_low_latency_keeps_a_level_and_says_how_long_that_takes(tmp_path, levelled):
     folder, source = levelled
     flags = ("--seed=4", "--latency=low", "--engine=native")
@@ -194,33 +198,32 @@ def test_low_latency_keeps_a_level_and_says_how_long_that_takes(tmp_path, levell
     np.testing.assert_array_equal(np.frombuffer(live, "<i2"), followed)
 
 
-@pytest.mark.parametrize(
-    ("flags", "domain", "message"),
-    [
-        (["--latency=fast"], "Piano", "--latency=fast is not known. Use high or low."),
-        (
-            ["--latency=low"],
-            "Piano",
-            "--latency=low plays in C++, not with --engine=scan. Leave one of them out.",
-        ),
-        (
-            ["--latency=low", "--engine=auto", "--weights=bfloat16"],
-            "Piano",
-            "--latency=low keeps weights in float32, not --weights=bfloat16. Leave one of them "
-            "out.",
-        ),
-        (
-            ["--latency=low", "--engine=auto", "--threads=2"],
-            "Piano",
-            "--latency=low plays by one thread, not by --threads=2. Leave one of them out.",
-        ),
-        (
-            ["--latency=low", "--engine=native"],
-            "Piano,Cello",
-            "--latency=low plays one domain, not 2. Name one, or leave it out.",
-        ),
-    ],
-)
+NOT_LOW = [
+    (["--latency=fast"], "Piano", "--latency=fast is not known. Use high or low."),
+    (
+        ["--latency=low"],
+        "Piano",
+        "--latency=low plays in C++, not with --engine=scan. Leave one of them out.",
+    ),
+    (
+        ["--latency=low", "--engine=auto", "--weights=bfloat16"],
+        "Piano",
+        "--latency=low keeps weights in float32, not --weights=bfloat16. Leave one of them out.",
+    ),
+    (
+        ["--latency=low", "--engine=auto", "--threads=2"],
+        "Piano",
+        "--latency=low plays by one thread, not by --threads=2. Leave one of them out.",
+    ),
+    (
+        ["--latency=low", "--engine=native"],
+        "Piano,Cello",
+        "--latency=low plays one domain, not 2. Name one, or leave it out.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("flags", "domain", "message"), mostly_thorough(NOT_LOW))
 def test_what_low_latency_cannot_take_is_one_line(tmp_path, trained_dir, flags, domain, message):
     words = arguments(trained_dir, "-", tmp_path / "out", *flags, domain=domain)
     finished = commands.run(*words)
@@ -228,6 +231,7 @@ def test_what_low_latency_cannot_take_is_one_line(tmp_path, trained_dir, flags, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_low_latency_is_for_what_comes_through_a_pipe(tmp_path, trained_dir, by_file):
     folder, _, _ = by_file
     flags = ("--latency=low", "--engine=native")
@@ -245,7 +249,7 @@ def test_low_latency_is_for_what_comes_through_a_pipe(tmp_path, trained_dir, by_
     )
 
 
-@pytest.mark.parametrize("kind", ["WAV", "FLAC", "AIFF", "CAF"])
+@pytest.mark.parametrize("kind", mostly_thorough(["WAV", "FLAC", "AIFF", "CAF"]))
 def test_a_sound_file_that_is_piped_in_is_read_as_what_it_is(tmp_path, trained_dir, by_file, kind):
     _, source, expected = by_file
     soundfile.write(tmp_path / "a", source, 2 * RATE_HZ, format=kind, subtype="PCM_16")
@@ -288,6 +292,7 @@ def through_files(model, path, output):
     return soundfile.read(output / f"{path.stem}.Piano.wav", dtype="int16")[0]
 
 
+@pytest.mark.thorough
 def test_a_level_is_kept_through_pipes_as_the_documents_say(tmp_path, levelled):
     folder, source = levelled
     live, errors = through_pipe(folder / "levelled", source.tobytes())
@@ -302,6 +307,7 @@ def test_a_level_is_kept_through_pipes_as_the_documents_say(tmp_path, levelled):
     assert not np.array_equal(live, whole)
 
 
+@pytest.mark.thorough
 def test_a_wav_whose_pipe_ends_too_early_is_one_line_that_names_the_input(
     tmp_path, trained_dir, by_file
 ):
@@ -326,6 +332,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(trained_dir, by_file):
     process.stderr.close()
 
 
+@pytest.mark.thorough
 def test_a_pipe_without_samples_is_one_line(tmp_path, trained_dir):
     process = start(trained_dir, "-", tmp_path / "out")
     _, errors = process.communicate(timeout=300)

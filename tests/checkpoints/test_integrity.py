@@ -3,6 +3,7 @@ import os
 import shutil
 
 import pytest
+from conftest import mostly_thorough
 from test_checkpoint import assert_same, make_state, steps_in
 from test_checkpoint import saved as saved  # A fixture: of three steps, 2 and 3 are there.
 
@@ -99,35 +100,35 @@ def test_a_half_written_checkpoint_is_named_and_removed(workdir, caplog):
     assert caplog.messages == [f"Removing {half_written}, half-written by a run that was killed."]
 
 
+DAMAGE = [
+    ("config/metadata", half),
+    ("parameters/_METADATA", gone),
+    ("optimizers/ocdbt.process_0", empty),
+    ("metrics/metrics", empty),
+    ("parameters/manifest.ocdbt", half),
+    ("optimizers/ocdbt.process_0", half),
+    ("optimizers/ocdbt.process_0", gone),
+    ("parameters/_METADATA", replaced(b'"key_type"', b'"key_typd"')),
+    ("parameters/_METADATA", replaced(b'"key": "bias"', b'"key": "bkas"')),
+    ("optimizers/array_metadatas/process_0", replaced(b'"write_shape"', b'"wrhte_shape"')),
+    ("optimizers/array_metadatas/process_0", replaced(b"decoders", b"dekoders")),
+    ("config/metadata", replaced(b'"pool_samples"', b'"pool_sampler"')),
+    ("config/metadata", replaced(b'"float32"', b'"float3r"')),
+    ("config/metadata", replaced(b'"sample_rate_hz": 8000', b'"sample_rate_hz": 8001')),
+    ("metrics/metrics", replaced(b'"reconstruction": 2', b'"reconstruction": 0')),
+    ("dataset/metadata", replaced(b"Cello", b"Cellm")),
+    ("config/sha256", half),
+    ("config/metadata", nested),
+    ("config/metadata", a_pipe),
+    ("config/metadata", endless),
+    ("config/metadata", far_too_large),
+    ("parameters/_METADATA", a_pipe),
+]
+
+
 @orbax_leaves_parts_under_way
 @pytest.mark.usefixtures("garbage")
-@pytest.mark.parametrize(
-    ("file", "harm"),
-    [
-        ("config/metadata", half),
-        ("metrics/metrics", empty),
-        ("parameters/_METADATA", gone),
-        ("parameters/manifest.ocdbt", half),
-        ("optimizers/ocdbt.process_0", half),
-        ("optimizers/ocdbt.process_0", empty),
-        ("optimizers/ocdbt.process_0", gone),
-        ("parameters/_METADATA", replaced(b'"key_type"', b'"key_typd"')),
-        ("parameters/_METADATA", replaced(b'"key": "bias"', b'"key": "bkas"')),
-        ("optimizers/array_metadatas/process_0", replaced(b'"write_shape"', b'"wrhte_shape"')),
-        ("optimizers/array_metadatas/process_0", replaced(b"decoders", b"dekoders")),
-        ("config/metadata", replaced(b'"pool_samples"', b'"pool_sampler"')),
-        ("config/metadata", replaced(b'"float32"', b'"float3r"')),
-        ("config/metadata", replaced(b'"sample_rate_hz": 8000', b'"sample_rate_hz": 8001')),
-        ("metrics/metrics", replaced(b'"reconstruction": 2', b'"reconstruction": 0')),
-        ("dataset/metadata", replaced(b"Cello", b"Cellm")),
-        ("config/sha256", half),
-        ("config/metadata", nested),
-        ("config/metadata", a_pipe),
-        ("config/metadata", endless),
-        ("config/metadata", far_too_large),
-        ("parameters/_METADATA", a_pipe),
-    ],
-)
+@pytest.mark.parametrize(("file", "harm"), mostly_thorough(DAMAGE, every_day=3))
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     workdir, run_config, caplog, file, harm
 ):

@@ -120,6 +120,7 @@ def level_changes_db(make_sound, *, start, length, shift_semitones, part):
     return np.array(changes_db)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shift_semitones", [-0.5, 0.5])
 @pytest.mark.parametrize("start, length", [(4000, 6000), (8000, 8000)])
 @pytest.mark.parametrize("kind", SOUNDS)

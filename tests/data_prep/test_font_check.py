@@ -6,6 +6,9 @@ import pytest
 
 from data_prep import font_check, instruments, render
 
+# Above all for the half minute in which librosa's YIN is compiled.
+pytestmark = pytest.mark.thorough
+
 RATE_HZ = instruments.SYNTHESIS_RATE_HZ
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "reference" / "sound_fonts.md"
 

@@ -266,6 +266,7 @@ def run_render(*args):
     return commands.run("data_prep.render", *args)
 
 
+@pytest.mark.thorough
 def test_the_command_writes_exact_pairs_and_the_same_bytes_twice(tmp_path):
     scores_dir = tmp_path / "scores"
     scores_dir.mkdir()
@@ -307,6 +308,7 @@ def notes_at(*pitches):
     ]
 
 
+@pytest.mark.thorough
 def test_false_keys_are_found_among_those_that_a_domain_is_asked_for(soundfont):
     recordings = {
         "music/Saxophone/a": notes_at(62, 64),
@@ -363,6 +365,7 @@ def scores_with_64(tmp_path):
     return [f"--scores_dir={folder}", "--excerpt_s=8", "--instruments=Saxophone,Oboe"]
 
 
+@pytest.mark.thorough
 def test_notes_that_an_instrument_plays_falsely_are_refused_in_one_line(tmp_path, scores_with_64):
     result = run_render(f"--output={tmp_path / 'music'}", *scores_with_64)
     assert result.returncode == 1 and not (tmp_path / "music").exists()
@@ -373,6 +376,7 @@ def test_notes_that_an_instrument_plays_falsely_are_refused_in_one_line(tmp_path
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "answer, done, pitches",
     [

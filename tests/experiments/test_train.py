@@ -160,6 +160,7 @@ def test_a_run_records_all_it_promises(trained_dir, run_config):
         assert line[f"{kind}/reconstruction"] == pytest.approx(np.log(256), abs=0.3)
 
 
+@pytest.mark.thorough
 def test_a_run_that_died_goes_on_as_if_it_never_had(
     tmp_path, monkeypatch, trained_dir, prepared_dir, run_config
 ):
@@ -236,6 +237,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_had(
     assert untimed([numbers]) == untimed([expected])
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_within_rounding_on_another_number_of_devices(
     monkeypatch, stopped_dir, trained_dir, prepared_dir, run_config
 ):

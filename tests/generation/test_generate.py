@@ -6,7 +6,7 @@ import numpy as np
 import published_code
 import pytest
 import reference
-from conftest import TINY_MODEL, random_parameters
+from conftest import TINY_MODEL, mostly_thorough, random_parameters
 
 from umt_jax.config import Config, TrainingConfig
 from umt_jax.generation import generate
@@ -19,14 +19,15 @@ NUM_FRAMES = 6
 # Blocks of several samples, which some dilations reach beyond and others do not, and of one.
 ENGINES = {
     "scan": scan.ScanEngine(block_samples=5),
-    "scan_unblocked": scan.ScanEngine(block_samples=1),
-    "pallas": pallas.PallasEngine(interpret=True, block_samples=5),
     "native": native.NativeEngine(block_samples=5),
+    "scan_unblocked": scan.ScanEngine(block_samples=1),
     "native_unblocked": native.NativeEngine(block_samples=1),
+    "pallas": pallas.PallasEngine(interpret=True, block_samples=5),
 }
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+# Of the others `make test` compares codes and caches, and no more.
+@pytest.fixture(scope="module", params=mostly_thorough([*ENGINES], every_day=2))
 def engine(request):
     return ENGINES[request.param]
 
@@ -139,6 +140,7 @@ def test_greedy_codes_are_those_of_the_published_generator(engine):
     assert len(np.unique(expected)) > 10
 
 
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
 def test_all_engines_give_the_codes_and_the_cache_of_scan(engine, weights, scan_weights, latents):
     expected_caches, expected = _generate(ENGINES["scan_unblocked"], scan_weights, latents)
     caches, codes = _generate(engine, weights, latents)
@@ -204,7 +206,7 @@ def test_the_smallest_nucleus_is_the_likeliest_code(engine, weights, latents, to
     np.testing.assert_array_equal(codes, greedy)
 
 
-@pytest.mark.parametrize("chunks, top_p", [((1, 5), None), ((2, 2, 2), None), ((3, 3), 0.7)])
+@pytest.mark.parametrize("chunks, top_p", [((1, 5), None), ((1, 1, 3, 1), None), ((3, 3), 0.7)])
 def test_chunks_give_the_codes_of_the_whole(engine, weights, latents, chunks, top_p):
     _, whole = _generate(engine, weights, latents, top_p=top_p)
     caches, parts, start = None, [], 0
@@ -235,10 +237,18 @@ def test_a_restarted_stream_begins_anew_and_leaves_the_others_alone(engine, weig
     np.testing.assert_array_equal(codes[:, 1], whole[:, 1, 10:])
 
 
-def test_sampled_codes_follow_the_models_distribution(scan_weights, tiny_networks, tiny_parameters):
+def test_sampled_codes_follow_the_models_distribution(tiny_networks, tiny_parameters):
     # The first code of many streams, which differ in their keys alone.
     latents = np.ones((4000, 1, TINY_MODEL.latent_channels), np.float32)
-    _, codes = _generate(ENGINES["scan"], scan_weights, latents, temperature=0.5)
+    decoders = networks.select(tiny_parameters.decoders, [0])
+    _, codes = _generate(
+        ENGINES["scan"],
+        generate.pack(decoders, TINY_MODEL, ENGINES["scan"]),
+        latents,
+        caches=_caches(1, 4000),
+        keys=_keys(1, 4000),
+        temperature=0.5,
+    )
     logits = tiny_networks.decode_one(
         networks.select(tiny_parameters.decoders, 0), np.zeros((1, 10), np.int32), latents[:1]
     )
@@ -248,8 +258,9 @@ def test_sampled_codes_follow_the_models_distribution(scan_weights, tiny_network
     assert 0.5 * np.abs(drawn - expected).sum() < 0.12
 
 
-@pytest.mark.parametrize("block_samples", [1, 5])
-@pytest.mark.parametrize("taps", [3, 4])
+@pytest.mark.parametrize(
+    ("taps", "block_samples"), mostly_thorough([(3, 5), (3, 1), (4, 5), (4, 1)])
+)
 def test_decoders_with_more_taps_generate_the_likeliest_codes_of_the_teacher_forced_pass(
     latents, taps, block_samples
 ):

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import TINY_MODEL, random_parameters
+from conftest import TINY_MODEL, mostly_thorough, random_parameters
 
 from umt_jax.config import SamplingConfig
 from umt_jax.core import packing
@@ -21,7 +21,7 @@ SIZES = [
 ]
 
 
-@pytest.fixture(params=SIZES, ids=["tiny", "truncated", "preactivation", "wide"])
+@pytest.fixture(params=mostly_thorough(SIZES), ids=["tiny", "truncated", "preactivation", "wide"])
 def config(request, tiny_config):
     model = dataclasses.replace(TINY_MODEL, sample_rate_hz=1000, **request.param)
     training = dataclasses.replace(tiny_config.training, segment_samples=420)

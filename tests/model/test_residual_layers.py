@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from conftest import mostly_thorough
 from flax import linen as nn
 
 from umt_jax.config import ModelConfig
@@ -121,10 +122,12 @@ def assert_close(tree, expected):
 
 @pytest.mark.parametrize(
     ("preactivation", "activation", "remat"),
-    [
-        *((before, "relu", remat) for before in (False, True) for remat in REMAT),
-        (False, "tanh", "none"),
-    ],
+    mostly_thorough(
+        [
+            *((before, "relu", remat) for before in (False, True) for remat in REMAT),
+            (False, "tanh", "none"),
+        ]
+    ),
 )
 def test_the_encoders_layers_have_values_and_gradients_of_the_plain_form(
     rng, encoder_layers, preactivation, activation, remat
@@ -152,7 +155,7 @@ def test_the_encoders_layers_have_values_and_gradients_of_the_plain_form(
     assert_close(result, expected)
 
 
-@pytest.mark.parametrize("remat", ["none", "layer", "block"])
+@pytest.mark.parametrize("remat", mostly_thorough(["none", "layer", "block"]))
 def test_the_decoders_layers_have_values_and_gradients_of_the_plain_form(
     rng, decoder_layers, remat
 ):
@@ -196,6 +199,7 @@ def test_an_encoder_layer_equals_its_definition(rng, encoder_layers, dilation, p
     np.testing.assert_allclose(y.T, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_each_remat_keeps_less_for_the_gradient_than_the_one_before():
     dilations = tuple(2**layer for layer in range(8)) * 8
     shapes = {"dilated": (2, 4, 8), "condition": (3, 8), "residual": (4, 4), "skip": (4, 5)}

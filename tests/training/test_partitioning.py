@@ -127,6 +127,7 @@ def test_gradients_moments_and_metrics_are_those_of_one_device(name, num_devices
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", partitioning.NAMES)
 def test_all_that_goes_beyond_the_paper_is_the_same_on_many_devices_and_in_microbatches(name):
     layout = (1, 4) if name == "pmap" else (2, 2)

@@ -109,6 +109,7 @@ def assert_equal(workdir, expected_dir, step, config):
     )
 
 
+@pytest.mark.thorough
 def test_two_processes_train_as_one_does(tmp_path, trained_dir, prepared_dir, run_config):
     said = train(tmp_path, prepared_dir, run_config, 8)
     assert_close(tmp_path, trained_dir, 8, run_config)

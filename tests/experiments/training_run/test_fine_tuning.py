@@ -228,6 +228,7 @@ def test_the_command_goes_on_with_a_subset_and_needs_no_sizes(
     assert not np.array_equal(before.encoder["latent"]["kernel"], after.encoder["latent"]["kernel"])
 
 
+@pytest.mark.thorough
 def test_the_command_adds_a_domain(tmp_path, trained_dir, flute_dir, run_config):
     base, workdir = tmp_path / "exported", tmp_path / "run"
     sampling = SamplingConfig(temperature=0.5)

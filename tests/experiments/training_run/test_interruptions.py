@@ -122,6 +122,7 @@ def standard_promotion():
         yield
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_killed_and_stopped_is_the_run_never_stopped(tmp_path, start, config):
     workdir, never_stopped = tmp_path / "run", tmp_path / "never_stopped"
     # Of two that are started in one folder at once, one trains there.

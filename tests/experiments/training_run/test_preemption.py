@@ -47,6 +47,7 @@ with preemption.StopRequest():
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
@@ -78,6 +79,7 @@ with preemption.StopRequest() as stop:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
