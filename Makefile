@@ -7,7 +7,8 @@ RUN := $(BIN)/python -m
 CPP := umt_jax/generation/engines/native.cc umt_jax/core/umt.cc umt_jax/core/frames.cc tests/core/audio_path.cc
 CPP_HEADERS := $(wildcard umt_jax/core/*.h)
 # Formatted as the rest; compiled by `make plugins` alone, since they need headers from elsewhere.
-CPP_PLUGINS := $(wildcard umt_jax/core/plugins/*.h umt_jax/core/plugins/*.cc) tests/core/engine_threads.cc
+CPP_PLUGINS := $(wildcard umt_jax/core/plugins/*.h umt_jax/core/plugins/*.cc) umt_jax/core/umt_rate.cc \
+  tests/core/engine_threads.cc tests/core/there_and_back.cc
 
 .PHONY: help demo torch evaluators test test-thorough test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format page plugins docs clean
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import core_library
 import numpy as np
+import plugin_build
 import pytest
 from conftest import random_parameters
 from tones import glide
@@ -204,21 +205,26 @@ def test_codes_are_those_of_every_16_bit_amplitude(core, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux's seccomp, and glibc's malloc")
-def test_the_audio_path_neither_allocates_nor_calls_the_system(shipped, tmp_path):
+@pytest.mark.parametrize("rate_hz", [None, 44_100])
+def test_the_audio_path_neither_allocates_nor_calls_the_system(shipped, tmp_path, rate_hz):
     """A process that the kernel kills at any call but read, write and exit."""
     program, source = tmp_path / "audio_path", Path(__file__).with_name("audio_path.cc")
     root = Path(compiler.__file__).parents[2]
-    subprocess.run(
-        ["g++", "-std=c++17", "-O1", "-march=native", "-w", f"-I{root}", source]
-        + [library.SOURCE, "-o", program],
-        check=True,
-    )
+    command = ["g++", "-std=c++17", "-O1", "-march=native", "-w", f"-I{root}", source]
+    command += [library.SOURCE, "-o", program]
+    if rate_hz:
+        plugin_build.skip_without("speex/speex_resampler.h")
+        rate = library.SOURCE.with_name("umt_rate.cc")
+        command += [rate, f"-DRATE_HZ={rate_hz}", "-lspeexdsp"]
+    subprocess.run(command, check=True)
     finished = subprocess.run([program, shipped[0]], capture_output=True, text=True, check=False)
-    assert (finished.returncode, finished.stdout) == (0, "16000 samples, 0 allocations\n")
+    count, _, allocations = finished.stdout.partition(" samples, ")
+    assert (finished.returncode, allocations) == (0, "0 allocations\n"), finished.stderr
+    assert int(count) == 16_000 if rate_hz is None else abs(int(count) - 16_000) < 16
     # That the traps are set: with a call, or an allocation, inside.
     finished = subprocess.run([program, shipped[0], "open"], capture_output=True, check=False)
     assert finished.returncode == -9
     finished = subprocess.run(
         [program, shipped[0], "allocate"], capture_output=True, text=True, check=False
     )
-    assert finished.stdout == "16000 samples, 1 allocations\n"
+    assert finished.stdout == f"{count} samples, 1 allocations\n"

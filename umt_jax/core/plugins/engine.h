@@ -17,9 +17,9 @@
 #include <thread>
 #include <vector>
 
-#include "umt_jax/core/plugins/resampler.h"
 #include "umt_jax/core/plugins/ring.h"
 #include "umt_jax/core/umt.h"
+#include "umt_jax/core/umt_rate.h"
 
 namespace umt {
 
@@ -78,19 +78,14 @@ class Engine {
     sem_init(&has_come_, 0, 0);
     if (!player_->stream) return;
     umt_stream_reset(player_->stream);
-    const int model_hz = umt_model_sample_rate_hz(player_->model);
-    in_ = std::make_unique<Resampler>(rate_hz_, model_hz);
-    out_ = std::make_unique<Resampler>(model_hz, rate_hz_);
-    if (!in_->Works() || !out_->Works()) {
+    rated_.reset(umt_rated_new(player_->model, player_->stream, rate_hz_));
+    if (!rated_) {
       player_->error = "The rate of the host cannot be converted to that of the model.";
       return;
     }
-    const double own = (double)umt_stream_latency(player_->stream) / model_hz;
-    // A resampler gives a sample for each that comes, of the sound so much earlier.
-    const double resampling = in_->Delay() + out_->Delay();
-    silence_ = (int64_t)std::ceil((own + kSlackSeconds) * rate_hz_) + most_block +
-               2 * (rate_hz_ / model_hz + 1);
-    latency_ = silence_ + std::llround(resampling * rate_hz_);
+    silence_ =
+        umt_rated_latency(rated_.get()) + (int64_t)std::ceil(kSlackSeconds * rate_hz_) + most_block;
+    latency_ = silence_ + std::llround(umt_rated_delay_s(rated_.get()) * rate_hz_);
     dry_.resize((size_t)latency_);
     worker_ = std::thread([this] { Work(); });
   }
@@ -195,7 +190,7 @@ class Engine {
   }
 
   void Work() {
-    std::vector<float> block((size_t)kBlock), at_model, at_host;
+    float block[kBlock];
     int domain = -1;
     float temperature = -1;
     int64_t num_taken = 0, last_reset = 0;
@@ -208,13 +203,12 @@ class Engine {
       const int64_t reset_at = reset_at_.load(std::memory_order_acquire);
       if (reset_at > last_reset && num_taken >= reset_at) {
         // As many samples come as were pushed: what follows is as late as before.
-        umt_stream_finish(player_->stream);
-        Pull(at_host);
-        umt_stream_reset(player_->stream);
+        umt_rated_restart(rated_.get());
+        Pull();
         last_reset = reset_at;
       }
       const int64_t most = num_taken < reset_at ? std::min(reset_at - num_taken, kBlock) : kBlock;
-      const int64_t count = heard_.Read(block.data(), most);
+      const int64_t count = heard_.Read(block, most);
       num_taken += count;
       if (count == 0) {
         sem_wait(&has_come_);
@@ -229,29 +223,28 @@ class Engine {
       }
       domain = wanted_domain;
       temperature = wanted_temperature;
-      at_model.clear();
-      in_->Process(block.data(), count, at_model);
-      for (int64_t taken = 0; taken < (int64_t)at_model.size();) {
-        taken += umt_stream_push(player_->stream, at_model.data() + taken,
-                                 (int64_t)at_model.size() - taken);
-        Pull(at_host);
+      for (int64_t pushed = 0; pushed < count;) {
+        pushed += umt_rated_push(rated_.get(), block + pushed, count - pushed);
+        Pull();
       }
     }
   }
 
-  // Hands on all that the stream can generate; `at_host` is room for it.
-  void Pull(std::vector<float>& at_host) {
+  // Hands on all that the stream can generate.
+  void Pull() {
     float generated[kBlock];
-    for (int64_t made; (made = umt_stream_pull(player_->stream, generated, kBlock)) > 0;) {
-      at_host.clear();
-      out_->Process(generated, made, at_host);
-      played_.Write(at_host.data(), (int64_t)at_host.size());
+    for (int64_t made; (made = umt_rated_pull(rated_.get(), generated, kBlock)) > 0;) {
+      played_.Write(generated, made);
     }
   }
 
+  struct Free {
+    void operator()(umt_rated* rated) const { umt_rated_free(rated); }
+  };
+
   const int rate_hz_;
   std::shared_ptr<Player> player_;
-  std::unique_ptr<Resampler> in_, out_;
+  std::unique_ptr<umt_rated, Free> rated_;
   Ring heard_, played_;
   sem_t has_come_;
   std::atomic<bool> is_ending_{false};

@@ -1,13 +1,12 @@
 // Between the rate of a host and that of a model.
 
-#ifndef UMT_JAX_CORE_PLUGINS_RESAMPLER_H_
-#define UMT_JAX_CORE_PLUGINS_RESAMPLER_H_
+#ifndef UMT_JAX_CORE_RESAMPLER_H_
+#define UMT_JAX_CORE_RESAMPLER_H_
 
 #include <speex/speex_resampler.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 namespace umt {
 
@@ -32,23 +31,18 @@ class Resampler {
   double Delay() const {
     return state_ ? (double)speex_resampler_get_input_latency(state_) / from_hz_ : 0;
   }
+  // The most that `count` samples give.
+  int64_t Most(int64_t count) const { return (int64_t)((double)count * to_hz_ / from_hz_) + 16; }
 
-  // Appends to `out` what `count` samples give.
-  void Process(const float* samples, int64_t count, std::vector<float>& out) {
+  // Writes what `count` samples give, and returns how many: `out` has room for the most.
+  int64_t Process(const float* samples, int64_t count, float* out) {
     if (!state_) {
-      out.insert(out.end(), samples, samples + count);
-      return;
+      std::copy(samples, samples + count, out);
+      return count;
     }
-    while (count > 0) {
-      spx_uint32_t taken = (spx_uint32_t)std::min<int64_t>(count, 1 << 16);
-      spx_uint32_t given = (spx_uint32_t)((double)taken * to_hz_ / from_hz_ + 16);
-      const size_t size = out.size();
-      out.resize(size + given);
-      speex_resampler_process_float(state_, 0, samples, &taken, out.data() + size, &given);
-      out.resize(size + given);
-      samples += taken;
-      count -= taken;
-    }
+    spx_uint32_t taken = (spx_uint32_t)count, given = (spx_uint32_t)Most(count);
+    speex_resampler_process_float(state_, 0, samples, &taken, out, &given);
+    return given;
   }
 
  private:
@@ -58,4 +52,4 @@ class Resampler {
 
 }  // namespace umt
 
-#endif  // UMT_JAX_CORE_PLUGINS_RESAMPLER_H_
+#endif  // UMT_JAX_CORE_RESAMPLER_H_
