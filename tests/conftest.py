@@ -30,7 +30,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-def sizes(*, encoder, latents, pool, decoder, classifier=4, **others):
+def sizes(*, latents, pool, decoder, encoder=(1, 1, 4), classifier=4, **others):
     """Returns sizes of a model.
 
     Args:

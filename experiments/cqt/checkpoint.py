@@ -4,6 +4,7 @@
 float16. Runs of `experiments.train` have other files, and neither is taken for the other.
 """
 
+import dataclasses
 import functools
 import json
 from typing import Any
@@ -104,7 +105,7 @@ def _write(workdir: str, config: GanConfig, state: dict[str, Any]) -> None:
     folder = storage.path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     with storage.whole_file(folder / SETTINGS) as unfinished:
-        unfinished.write_text(json.dumps(config.to_json(), indent=1) + "\n")
+        unfinished.write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
     with storage.whole_file(folder / STATE) as unfinished:
         unfinished.write_bytes(serialization.msgpack_serialize(state))
 

@@ -8,7 +8,6 @@ for a few core-hours, as is everything else: the form of the losses, layers, res
 """
 
 import dataclasses
-import json
 from typing import Any
 
 from umt_jax.config import ModelConfig, domain_name
@@ -124,13 +123,9 @@ class GanConfig:
                 f"cqt_bins_per_octave={self.model.cqt_bins_per_octave}."
             )
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain lists, dicts, strings and numbers."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
     @classmethod
     def from_json(cls, fields: Any) -> "GanConfig":
-        """Inverse of `to_json`.
+        """Returns what `dataclasses.asdict` wrote as JSON.
 
         Raises:
             ValueError: A field is missing, unknown, or has a value that is not allowed.

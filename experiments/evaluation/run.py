@@ -173,6 +173,8 @@ def run(options: Options) -> Evaluation:
     overall, by_pair = summarise(results)
     own, by_domain = summarise(own_results, normalise=False) if own_results else ({}, {})
     return Evaluation(
+        config=config,
+        step=step,
         music=music,
         outputs=outputs,
         decoys=measured.decoys(pairs[0], next(iter(music.recordings[pairs[0][0]]))),
@@ -183,8 +185,6 @@ def run(options: Options) -> Evaluation:
         own=own,
         resampled=summary.resampled(results),
         less_sure=math.sqrt(whole.num_clips / music.num_clips),
-        config=config,
-        step=step,
         sampling=sampling,
         choice=choice,
         splits=splits,

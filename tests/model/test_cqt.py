@@ -8,28 +8,18 @@ import librosa
 import numpy as np
 import optax
 import pytest
+from conftest import sizes
 
 from umt_jax import translator
 from umt_jax.audio import mu_law
 from umt_jax.checkpoints import checkpoint, model_file, reading
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import Config, TrainingConfig
 from umt_jax.data.dataset import Batch
 from umt_jax.model import array_shapes, cqt, networks
 from umt_jax.training import train_state, train_step
 
-MODEL = ModelConfig(
-    encoder_kind="cqt",
-    sample_rate_hz=1000,
-    cqt_lowest_hz=60.0,
-    cqt_bins_per_octave=6,
-    latent_channels=15,
-    pool_samples=20,
-    decoder_blocks=1,
-    decoder_layers=3,
-    residual_channels=8,
-    skip_channels=8,
-    classifier_channels=4,
-)
+CQT = {"encoder_kind": "cqt", "cqt_lowest_hz": 60.0, "cqt_bins_per_octave": 6}
+MODEL = sizes(latents=15, pool=20, decoder=(1, 3, 8, 8), sample_rate_hz=1000, **CQT)
 CONFIG = Config(
     domains=("Cello", "Piano"),
     model=MODEL,

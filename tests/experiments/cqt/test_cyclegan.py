@@ -14,24 +14,13 @@ from umt_jax.config import ModelConfig
 from umt_jax.model import cqt
 
 TRAINING = GanSettings(
-    segment_samples=720,
-    domain_batch=2,
-    generator_channels=4,
-    generator_blocks=1,
-    discriminator_channels=4,
-    decay_steps=100,
-    identity_steps=10,
+    **{"segment_samples": 720, "domain_batch": 2, "decay_steps": 100, "identity_steps": 10},
+    **{"generator_channels": 4, "generator_blocks": 1, "discriminator_channels": 4},
 )
+CQT = {"encoder_kind": "cqt", "cqt_lowest_hz": 60.0, "cqt_bins_per_octave": 6}
 CONFIG = GanConfig(
     domains=("Cello", "Piano"),
-    model=ModelConfig(
-        encoder_kind="cqt",
-        sample_rate_hz=1000,
-        cqt_lowest_hz=60.0,
-        cqt_bins_per_octave=6,
-        latent_channels=14,
-        pool_samples=20,
-    ),
+    model=ModelConfig(sample_rate_hz=1000, latent_channels=14, pool_samples=20, **CQT),
     training=TRAINING,
 )
 

@@ -8,27 +8,16 @@ import commands
 import jax
 import pytest
 import soundfile
-from conftest import write_tone
+from conftest import sizes, write_tone
 from test_checkpoint import save
 
 from experiments.cqt import checkpoint, step
 from experiments.cqt.settings import GanConfig, GanSettings
 from umt_jax.checkpoints import demo_model
-from umt_jax.config import Config, ModelConfig, TrainingConfig
+from umt_jax.config import Config, TrainingConfig
 
-MODEL = ModelConfig(
-    encoder_kind="cqt",
-    sample_rate_hz=4000,
-    cqt_lowest_hz=130.0,
-    cqt_bins_per_octave=12,
-    latent_channels=40,
-    pool_samples=40,
-    decoder_blocks=1,
-    decoder_layers=2,
-    residual_channels=4,
-    skip_channels=4,
-    classifier_channels=4,
-)
+CQT = {"encoder_kind": "cqt", "cqt_lowest_hz": 130.0, "cqt_bins_per_octave": 12}
+MODEL = sizes(latents=40, pool=40, decoder=(1, 2, 4, 4), sample_rate_hz=4000, **CQT)
 DOMAINS = ("Cello", "Piano")
 
 
