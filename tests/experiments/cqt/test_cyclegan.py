@@ -102,6 +102,7 @@ def test_the_generators_loss_is_the_sum_of_its_parts_and_identity_fades(rng, fre
         assert metrics["identity"] > 0
 
 
+@pytest.mark.thorough
 def test_each_logit_of_a_discriminator_has_seen_the_whole_spectrum(rng):
     network = networks.Discriminator(TRAINING)
     frames = _frames(rng, 40, 1)
@@ -138,6 +139,7 @@ def test_frames_of_training_are_those_of_the_middle_of_segments(rng):
     np.testing.assert_allclose(frames, whole[..., margin:-margin, :], atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_one_batch_can_be_overfitted(fresh):
     """One domain is the other, 1.5 louder everywhere: generators learn to add and subtract it."""
     rng = np.random.default_rng(3)
@@ -155,6 +157,7 @@ def test_one_batch_can_be_overfitted(fresh):
     assert 0.6 < min(changes) < max(changes) < 1.4
 
 
+@pytest.mark.thorough
 def test_players_move_by_their_own_losses_alone(rng, fresh, update):
     """With no discriminator to learn, its arrays stay; likewise the generators'."""
     codes = _codes(rng)
