@@ -135,6 +135,7 @@ def test_the_command_builds_a_dataset_that_tfds_reads(music, tmp_path):
     assert len(metadata["left_out"]) == 7
 
 
+@pytest.mark.thorough
 def test_pipes_and_dead_links_do_not_stop_a_build_and_linked_folders_are_read(tmp_path):
     folder = tmp_path / "music" / "Piano"
     write_tone(folder / "a.wav", seconds=4.0)
@@ -162,6 +163,7 @@ def test_the_same_folder_gives_the_same_bytes_with_any_number_of_workers(music, 
     assert sum(path.endswith("json") for path in first) == 6
 
 
+@pytest.mark.thorough
 def test_building_again_builds_what_changed_alone(music, tmp_path):
     data = tmp_path / "data"
     assert run_build(music, data) == ["Piano", "Solo_Cello"]
@@ -192,6 +194,7 @@ def test_a_level_that_an_earlier_version_recorded_is_known():
     assert not staging.is_up_to_date(earlier, [], RECIPE)
 
 
+@pytest.mark.thorough
 def test_other_settings_are_an_error_unless_overwritten(music, tmp_path):
     data = tmp_path / "data"
     run_build(music, data)
@@ -210,6 +213,7 @@ def test_other_settings_are_an_error_unless_overwritten(music, tmp_path):
         run_build(tmp_path / "more", data, overwrite=True)
 
 
+@pytest.mark.thorough
 def test_datasets_of_another_pitch_modulation_are_never_up_to_date(music, tmp_path):
     data = tmp_path / "data"
     run_build(music, data)
@@ -228,6 +232,7 @@ def test_datasets_of_another_pitch_modulation_are_never_up_to_date(music, tmp_pa
     assert content(data) == before
 
 
+@pytest.mark.thorough
 def test_a_rebuild_that_fails_leaves_the_older_dataset(music, tmp_path, monkeypatch):
     data = tmp_path / "data"
     run_build(music, data)
@@ -319,6 +324,7 @@ def test_bad_folders_are_refused_and_leave_nothing(tmp_path, prepare):
     assert not (tmp_path / "data").exists() or not os.listdir(tmp_path / "data")
 
 
+@pytest.mark.thorough
 def test_two_builds_of_one_folder_do_not_mix(music, tmp_path):
     with staging.staging(epath.Path(tmp_path / "data")):
         with pytest.raises(OSError, match="Another build is writing to"):
@@ -362,6 +368,7 @@ def running(pid):
     return os.path.exists(f"/proc/{pid}") and ") Z" not in open_text(f"/proc/{pid}/stat")
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="reads Linux's /proc")
 @pytest.mark.parametrize(
     "sent", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT]

@@ -187,6 +187,7 @@ def test_a_step_trains_decoders_alone_on_segments_as_they_were_recorded(rng, sta
     assert max(jax.tree.leaves(moved)) > 1e-4
 
 
+@pytest.mark.thorough
 def test_one_batch_can_be_overfitted(rng, standard_promotion):
     """Sines of random pitch: the decoders find in the frames what comes next."""
     training = dataclasses.replace(CONFIG.training, learning_rate=1e-2)
