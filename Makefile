@@ -10,7 +10,7 @@ CPP_HEADERS := $(wildcard umt_jax/core/*.h)
 CPP_PLUGINS := $(wildcard umt_jax/core/plugins/*.h umt_jax/core/plugins/*.cc) umt_jax/core/umt_rate.cc \
   tests/core/engine_threads.cc tests/core/there_and_back.cc
 
-.PHONY: help demo torch evaluators test test-thorough test-ends test-slow test-torch test-beam test-evaluate test-studio lint lint-cpp format page plugins docs clean
+.PHONY: help demo torch evaluators test test-thorough test-ends test-slow test-torch test-beam test-evaluate test-studio test-plugins lint lint-cpp format page plugins docs clean
 
 help:
 	@echo "make demo       render, build, train, translate; then open demo/report.html"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-torch  the same, and the tests of the import of published weights"
 	@echo "make test-beam  install Apache Beam into .venv, and its tests"
 	@echo "make test-studio  install Gradio and chromium, and the tests of the studio"
+	@echo "make test-plugins  install the headers and hosts of LV2 and CLAP, and the tests of the plug-ins"
 	@echo "make evaluators install what experiments.evaluate needs into .venv"
 	@echo "make test-evaluate  the same, and its tests"
 	@echo "make lint       ruff and mypy; clang-format, and the C++ compilers' warnings"
@@ -102,6 +103,19 @@ test-studio: .venv/installed
 	  echo "error: the tests of the studio need /usr/bin/chromium, and apt-get could not install it."; \
 	  echo "Install the package chromium (Debian, as root: apt-get install chromium)."; exit 1; }
 	$(RUN) pytest -m studio tests/studio
+
+# Headers and a host come from Debian, as chromium does; `make test` skips these tests without them.
+# With Ardour installed, `make test-slow` tests a session of it, too.
+PLUGIN_PACKAGES := libspeexdsp-dev lv2-dev dpf-source lilv-utils
+PLUGIN_FILES := /usr/include/speex/speex_resampler.h /usr/include/lv2/core/lv2.h \
+  /usr/share/dpf/distrho/src/clap/plugin.h /usr/bin/lv2apply
+test-plugins: .venv/installed
+	@ls $(PLUGIN_FILES) > /dev/null 2>&1 || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PLUGIN_PACKAGES); } || { \
+	  echo "error: the tests of the plug-ins need $(PLUGIN_PACKAGES), and apt-get could not install them."; \
+	  exit 1; }
+	$(RUN) pytest -m "not slow and not device" tests/core/test_core.py tests/core/test_rate.py tests/core/test_lv2.py \
+	  tests/core/test_clap.py
 
 lint: .venv/installed
 	$(RUN) ruff check .
