@@ -75,7 +75,7 @@ test-evaluate: evaluators
 test: .venv/installed
 	$(RUN) pytest --numprocesses=auto --dist=loadfile
 
-# What reads sound is in `make test-ends`, and what needs more packages in the next ones.
+# Beside what the next ones run, all that `make test` leaves out.
 test-thorough: .venv/installed
 	$(RUN) pytest -m "thorough and not slow and not device and not studio" \
 	  --numprocesses=auto --dist=loadfile

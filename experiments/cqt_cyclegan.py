@@ -196,8 +196,9 @@ def _first_difference(before: GanConfig, now: GanConfig) -> str:
     """Returns a field that differs, as a flag with both values."""
     flat = []
     for config in (before, now):
-        fields = config.to_json()
-        flat.append({"domains": fields["domains"], **fields["model"], **fields["training"]})
+        fields = dataclasses.asdict(config)
+        domains = ",".join(config.domains)
+        flat.append({"domains": domains, **fields["model"], **fields["training"]})
     name = next(name for name in flat[0] if flat[0][name] != flat[1][name])
     return f"{name}={flat[0][name]}, not {flat[1][name]}"
 
