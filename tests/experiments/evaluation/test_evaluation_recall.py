@@ -3,6 +3,9 @@ import os
 import numpy as np
 import pytest
 
+pytest.importorskip("mir_eval")
+pytest.importorskip("swift_f0")
+
 from experiments.evaluation import content, musicnn, recall, transcription
 
 RATE_HZ = 16_000
