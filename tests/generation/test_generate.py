@@ -82,7 +82,7 @@ def test_cached_logits_equal_the_teacher_forced_pass(
     )
     frame = jax.jit(
         lambda caches, conditioning, noise: engine.generate_frame(
-            weights.packed, caches, conditioning, noise, TINY_MODEL
+            weights.packed, caches, generate.Frame(conditioning, noise), TINY_MODEL
         )
     )
     caches = _caches(3, 2)

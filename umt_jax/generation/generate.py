@@ -13,7 +13,7 @@ All take and return the same cache, so a stream may continue with another engine
 """
 
 import functools
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,20 @@ class Conditioning(struct.PyTreeNode):
     head: Leaf
 
 
+class Frame(NamedTuple):
+    """What the codes of a latent frame are drawn from, beside the past and the decoders.
+
+    Attributes:
+        conditioning: This latent frame's, with leading axes [K, B].
+        noise: What is added to each sample's logits, [T, K, B, Q].
+        nucleus: Codes outside it are not chosen; None for all codes.
+    """
+
+    conditioning: Conditioning
+    noise: Float[Array, "T K B Q"]
+    nucleus: Nucleus | None = None
+
+
 @runtime_checkable
 class Engine(Protocol):
     """A way of computing `generate`. Hashable: it is part of what is compiled."""
@@ -64,23 +78,15 @@ class Engine(Protocol):
         """Returns K stacked decoders in the form that `generate_frame` reads, leaves [K, ...]."""
 
     def generate_frame(
-        self,
-        packed: PyTree,
-        caches: Cache,
-        conditioning: Conditioning,
-        noise: Float[Array, "T K B Q"],
-        config: ModelConfig,
-        nucleus: Nucleus | None = None,
+        self, packed: PyTree, caches: Cache, frame: Frame, config: ModelConfig
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
         """Chooses the T codes of a latent frame: each the argmax of its logits plus noise.
 
         Args:
             packed: From `pack`.
             caches: The streams' past, every leaf with a leading axis K.
-            conditioning: This latent frame's, with leading axes [K, B].
-            noise: What is added to each sample's logits.
+            frame: The latent frame.
             config: Sizes.
-            nucleus: Codes outside it are not chosen; None for all codes.
 
         Returns:
             The caches after the last sample but for `sample_index`, and the codes.
@@ -174,9 +180,8 @@ def generate(
     def generate_frame(caches, conditioning):
         noise = gumbel_noise(keys, caches.sample_index, config.pool_samples)
         # Equals sampling from softmax(logits / temperature), and is defined at 0.
-        caches, codes = engine.generate_frame(
-            weights.packed, caches, conditioning, temperature * noise, config, nucleus
-        )
+        frame = Frame(conditioning, temperature * noise, nucleus)
+        caches, codes = engine.generate_frame(weights.packed, caches, frame, config)
         index = caches.sample_index + jnp.uint32(config.pool_samples)
         return caches.replace(sample_index=index), codes
 

@@ -16,10 +16,10 @@ import numpy as np
 from umt_jax.config import ModelConfig
 from umt_jax.core import compiler, frames, packing
 from umt_jax.generation import generate
-from umt_jax.generation.generate import Cache, Conditioning
+from umt_jax.generation.generate import Cache, Frame
 from umt_jax.generation.sampling import Nucleus
 from umt_jax.processes import cores
-from umt_jax.shapes import Array, Float, Parameters, UInt8
+from umt_jax.shapes import Array, Parameters, UInt8
 
 _SOURCE = Path(__file__).with_suffix(".cc")
 _TARGET = "umt_generate_frame"
@@ -72,15 +72,10 @@ class NativeEngine:
         return packed
 
     def generate_frame(
-        self,
-        packed: packing.Packed,
-        caches: Cache,
-        conditioning: Conditioning,
-        noise: Float[Array, "T K B Q"],
-        config: ModelConfig,
-        nucleus: Nucleus | None = None,
+        self, packed: packing.Packed, caches: Cache, frame: Frame, config: ModelConfig
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
         """Advances all streams by one latent frame; see `generate.Engine`."""
+        conditioning, noise, nucleus = frame
         layout = packing.layout_of(library())
         num_samples, _, num_streams, _ = noise.shape
         block = self.block_samples or max(1, frames.ROWS_AT_ONCE // num_streams)

@@ -23,10 +23,10 @@ from jax.experimental.pallas import tpu as pltpu
 from umt_jax.audio import mu_law
 from umt_jax.config import ModelConfig
 from umt_jax.generation import generate, pieces, sampling
-from umt_jax.generation.generate import Cache, Conditioning
+from umt_jax.generation.generate import Cache, Frame
 from umt_jax.generation.sampling import Nucleus
 from umt_jax.model import layers
-from umt_jax.shapes import Array, Float, Leaf, Parameters, UInt8
+from umt_jax.shapes import Array, Leaf, Parameters, UInt8
 
 VMEM_BYTES = 96 * 2**20
 """What the kernel's arrays may take of the 128 MiB that v5e and v6e have; the rest is left to the
@@ -84,15 +84,10 @@ class PallasEngine:
         return jax.jit(jax.vmap(lambda decoder: _pack_one(decoder, config, dtype)))(decoders)
 
     def generate_frame(
-        self,
-        packed: PackedDecoder,
-        caches: Cache,
-        conditioning: Conditioning,
-        noise: Float[Array, "T K B Q"],
-        config: ModelConfig,
-        nucleus: Nucleus | None = None,
+        self, packed: PackedDecoder, caches: Cache, frame: Frame, config: ModelConfig
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
         """See `generate.Engine`; raises `ValueError` if so many streams do not fit VMEM."""
+        conditioning, noise, nucleus = frame
         num_samples, num_domains, num_streams, _ = noise.shape
         limit = min(self.block_samples, num_samples)
         block = pieces.largest_divisor(num_samples, limit)

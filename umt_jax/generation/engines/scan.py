@@ -10,8 +10,7 @@ from flax import struct
 
 from umt_jax.config import ModelConfig
 from umt_jax.generation import generate, pieces, sampling
-from umt_jax.generation.generate import Cache, Conditioning
-from umt_jax.generation.sampling import Nucleus
+from umt_jax.generation.generate import Cache, Conditioning, Frame
 from umt_jax.model import layers
 from umt_jax.shapes import Array, CodeLogits, Float, Leaf, Parameters, PyTree, UInt8
 
@@ -83,15 +82,10 @@ class ScanEngine:
         return jax.jit(jax.vmap(lambda decoder: _pack_one(decoder, config)))(decoders)
 
     def generate_frame(
-        self,
-        packed: PackedDecoder,
-        caches: Cache,
-        conditioning: Conditioning,
-        noise: Float[Array, "T K B Q"],
-        config: ModelConfig,
-        nucleus: Nucleus | None = None,
+        self, packed: PackedDecoder, caches: Cache, frame: Frame, config: ModelConfig
     ) -> tuple[Cache, UInt8[Array, "T K B"]]:
         """Advances all streams by one latent frame; see `generate.Engine`."""
+        conditioning, noise, nucleus = frame
         num_samples, num_domains, num_streams, _ = noise.shape
         block = self.block_samples or _block_samples(num_streams)
         block = pieces.largest_divisor(num_samples, block)
