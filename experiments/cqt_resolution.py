@@ -18,8 +18,9 @@ import tqdm
 from absl import flags
 from matplotlib.figure import Figure
 
-from experiments import evaluate
+from data_prep import midi
 from experiments.cqt import resolution, sound
+from experiments.evaluation import pieces
 from umt_jax import command_line, path_flags, storage
 from umt_jax.config import ModelConfig
 from umt_jax.model import cqt
@@ -76,11 +77,7 @@ def define_flags() -> None:
 def main() -> None:
     """Measures as the flags say."""
     args = flags.FLAGS
-    evaluate.check_extra()
     hops, bins = _numbers("hops"), _numbers("bins_per_octave")
-    # Here, since it imports what the extra installs.
-    from experiments.evaluation import pieces
-
     folder = pathlib.Path(args.pairs)
     rate_hz = pieces.file_rate_hz(folder)
     music = pieces.read_pairs(
@@ -99,9 +96,7 @@ def main() -> None:
         ]
         for domain, by_piece in music.recordings.items()
     }
-    onsets_s = [
-        resolution.apart(music.notes[piece]) for piece in music.recordings[music.domains[0]]
-    ]
+    notes = [music.notes[piece] for piece in music.recordings[music.domains[0]]]
     transforms = [
         resolution.transform(
             sample_rate_hz=rate_hz,
@@ -115,14 +110,14 @@ def main() -> None:
     rows = [
         row
         for config in tqdm.tqdm(transforms, desc="Transforming", unit="transform")
-        for row in _measure(played, onsets_s, config, args.vibrato)
+        for row in _measure(played, notes, config, args.vibrato)
     ]
     _write(pathlib.Path(args.output), rows)
 
 
 def _measure(
     played: Mapping[str, Sequence[Float[Array, "_"]]],
-    onsets_s: Sequence[Sequence[float]],
+    notes: Sequence[Sequence[midi.Note]],
     config: ModelConfig,
     vibrato: Sequence[str],
 ) -> Iterator[Row]:
@@ -137,11 +132,12 @@ def _measure(
         for of_domain in whole.values()
         for waveform in of_domain
     ]
+    onsets_s = [resolution.apart(of_piece) for of_piece in notes]
     trips = iter(sound.griffin_lim(frames, config))
     for domain, sounds in whole.items():
         back = [next(trips) for _ in sounds]
         onset_ms, attack_ms = resolution.lost_in_time(sounds, back, onsets_s, rate_hz)
-        pitch_cents, vibrato_left = resolution.lost_in_pitch(sounds, back, rate_hz)
+        pitch_cents, vibrato_left = resolution.lost_in_pitch(sounds, back, notes, rate_hz)
         yield Row(
             domain=domain,
             hop_ms=1000 * pool / rate_hz,

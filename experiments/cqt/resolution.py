@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.signal
 
 from data_prep import midi
 from umt_jax.config import ModelConfig
@@ -20,7 +21,11 @@ VIBRATO_HZ, VIBRATO_CENTS = 6.0, 30.0
 
 _ENVELOPE_S = 0.002
 _BEFORE_S, _AFTER_S = 0.06, 0.1
-_SAME_NOTE_CENTS = 100
+_ATTACK_S, _RELEASE_S = 0.08, 0.03
+_LEAST_PITCH_S = 0.08
+"""Of a note, without its beginning and end, for its pitch to be measured."""
+
+_HALF_BAND_HZ = 40.0
 _LEAST_RISE = 2.0
 """How many times as loud a sound must get at an onset, for its time to be measured."""
 
@@ -108,35 +113,51 @@ def lost_in_time(
 def lost_in_pitch(
     sounds: Sequence[Float[Array, "_"]],
     trips: Sequence[Float[Array, "_"]],
+    notes: Sequence[Sequence[midi.Note]],
     rate_hz: int,
 ) -> tuple[float, float]:
-    """Returns how far the pitch moves, median in cents, and the share of its changes that is left.
+    """Returns how far notes' pitch moves, median in cents, and the share of a vibrato that is left.
 
-    The share is the slope of the trips' pitch over that of the sounds, around each note's own
-    pitch: 1 where a vibrato is as deep as it was, 0 where none is left.
+    The share is 1 where the vibrato is as deep as it was, and in time with it, and 0 where none is
+    left. NaN where no note is long enough.
+
+    Args:
+        sounds: Recordings of single lines, which have a vibrato of `VIBRATO_HZ` or none.
+        trips: What came back of each.
+        notes: What each plays.
+        rate_hz: Of all of them.
     """
-    from experiments.evaluation import transcription  # What the extra `evaluate` installs.
+    moved: list[float] = []
+    vibratos: list[list[complex]] = []
+    for sound, trip, of_sound in zip(sounds, trips, notes, strict=True):
+        for note in of_sound:
+            first, end = (
+                round((time_s + margin_s) * rate_hz)
+                for time_s, margin_s in ((note.onset_s, _ATTACK_S), (note.offset_s, -_RELEASE_S))
+            )
+            if end - first < _LEAST_PITCH_S * rate_hz or end > len(trip):
+                continue
+            cents = [pitch_cents(one, note.pitch, rate_hz)[first:end] for one in (sound, trip)]
+            moved.append(abs(float(np.median(cents[1]) - np.median(cents[0]))))
+            if end - first >= 2 / VIBRATO_HZ * rate_hz:
+                wave = np.exp(-2j * np.pi * VIBRATO_HZ * np.arange(first, end) / rate_hz)
+                vibratos.append([np.mean((of - of.mean()) * wave) for of in cents])
+    before, after = np.array(vibratos).reshape(-1, 2).T
+    left = (
+        np.sum(after * before.conj()).real / np.sum(np.abs(before) ** 2) if len(before) else np.nan
+    )
+    return float(np.median(moved)) if moved else float("nan"), float(left)
 
-    moved: list[np.ndarray] = []
-    changes: tuple[list[np.ndarray], list[np.ndarray]] = [], []  # Of the sounds, of the trips.
-    for sound, trip in zip(sounds, trips, strict=True):
-        before, after = (transcription.pitch_track(one, rate_hz) for one in (sound, trip))
-        both = before.voiced & after.voiced
-        cents = [1200 * np.log2(track.pitch_hz) for track in (before, after)]
-        moved.append(np.abs(cents[1] - cents[0])[both])
-        step_s = before.times_s[1] - before.times_s[0]
-        period = round(1 / VIBRATO_HZ / step_s)
-        # Where the trip has another note altogether its pitch says nothing of the vibrato.
-        same_note = both & (np.abs(cents[1] - cents[0]) < _SAME_NOTE_CENTS)
-        steady = _within_notes(cents[0], same_note, period)
-        for of, kept in zip(cents, changes, strict=True):
-            kept.append((of - np.convolve(of, np.full(period, 1 / period), "same"))[steady])
-    wave, other = map(np.concatenate, changes)
-    return float(np.median(np.concatenate(moved))), float(np.sum(wave * other) / np.sum(wave**2))
 
+def pitch_cents(waveform: Float[Array, "T"], key: int, rate_hz: int) -> Float[np.ndarray, "T"]:
+    """Returns how far a sound's first partial is above a key at each moment, in cents.
 
-def _within_notes(cents, voiced, period):
-    """Returns where there is one note alone for two periods of the vibrato, [N]."""
-    everywhere = np.convolve(voiced, np.ones(2 * period), "same") >= 2 * period
-    spans = (cents[max(0, i - period) : i + period] for i in range(len(cents)))
-    return everywhere & (np.array([np.ptp(span) for span in spans]) < _SAME_NOTE_CENTS)
+    That is how fast the phase advances in a band around the key's frequency, 40 Hz to either side.
+    """
+    frequency_hz = 440 * 2 ** ((key - 69) / 12)
+    turning = np.exp(-2j * np.pi * frequency_hz * np.arange(len(waveform)) / rate_hz)
+    window = np.hanning(2 + round(2 * rate_hz / _HALF_BAND_HZ))
+    band = scipy.signal.fftconvolve(np.asarray(waveform) * turning, window, mode="same")
+    advance_hz = np.angle(band[1:] * band[:-1].conj()) * rate_hz / (2 * np.pi)
+    share = np.maximum(1 + np.append(advance_hz, 0) / frequency_hz, 0.5)
+    return 1200 * np.log2(share)
