@@ -17,7 +17,7 @@ from umt_jax.shapes import Array, Float
 from umt_jax.training import detuning
 
 VIBRATO_HZ, VIBRATO_CENTS = 6.0, 30.0
-"""Of the vibrato that is put on a recording: our choice, a string player's in about size."""
+"""Of the vibrato that is put on a recording; our choice."""
 
 _ENVELOPE_S = 0.002
 _BEFORE_S, _AFTER_S = 0.06, 0.1
