@@ -192,9 +192,15 @@ def draw(rows: Sequence[Row]) -> Figure:
                     markersize=3,
                     label=f"{bins} bins an octave",
                 )
-            axes.set(title=f"{domain}", ylabel=label)
-            axes.set_ylim(bottom=0)
+            axes.set(title=domain, ylabel=label)
             axes.spines[["top", "right"]].set_visible(False)
+            # A domain without a vibrato has nothing there.
+            drawn = [getattr(row, name) for row in rows if row.domain == domain]
+            axes.set_visible(not np.isnan(drawn).all())
+    for axes, name in zip(table[0], PANELS, strict=True):
+        everything = [getattr(row, name) for row in rows]
+        # Shared by the column, and of all of it.
+        axes.set_ylim(1.1 * min(0, np.nanmin(everything)), 1.1 * np.nanmax(everything))
     for axes in table[-1]:
         axes.set_xlabel("Hop (ms)")
     table[0, 0].legend(frameon=False, fontsize="small")

@@ -49,6 +49,10 @@ def test_the_figure_has_a_row_for_each_domain_and_a_line_for_each_number_of_bins
     ]
     axes = np.reshape(cqt_resolution.draw(rows).axes[:8], (2, 4))
     assert [of_domain[0].get_title() for of_domain in axes] == ["Piano", "Cello"]
+    # One scale for both, in which nothing is cut off.
+    for of_domain in axes:
+        low, high = of_domain[0].get_ylim()
+        assert low <= 0 < 49 < high < 60
     twelve, twenty_four = axes[1, 0].lines
     np.testing.assert_array_equal(twelve.get_xydata(), [[8, 20], [25, 37]])
     np.testing.assert_array_equal(twenty_four.get_xydata(), [[8, 32], [25, 49]])
