@@ -128,6 +128,15 @@ def test_threads_change_no_sample(rng, config, arrays):
     np.testing.assert_array_equal(one, three)
 
 
+def test_latents_of_64_bits_sound_as_those_of_32(rng, config, arrays):
+    latents = rng.normal(size=(2, 5, config.model.latent_channels)).astype(np.float32)
+    expected, found = (
+        whole(waveforms_of(by_core(config, arrays), given, {}), given)
+        for given in (latents, latents.astype(np.float64))
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_seed_of_more_than_32_bits_is_refused(config, arrays):
     generator = waveforms_of(by_core(config, arrays), np.zeros((1, 1, 1)), {})
     with pytest.raises(ValueError, match=r"seed=4294967296 must lie in 0\.\.4294967295"):
