@@ -210,6 +210,7 @@ class Decoders:
         """Returns the codes of each stream's next latent frame."""
         K, B, T = self.num_domains, self.num_streams, self._config.pool_samples
         config, packed, temperature = self._config, self._packed, self._sampling.temperature
+        latents = np.ascontiguousarray(latents, np.float32)  # As what is made of them is read.
         gates, head = self._conditions.project(latents, self._decoders)
         noise = packing.aligned((T, K, B, _LEVELS), np.dtype(np.float32))
         if temperature:

@@ -168,7 +168,7 @@ class NativeStreams:
         piece = pieces.piece_frames(self.config)
         for start in range(0, latents.shape[1], piece):
             codes = [
-                self._core.generate(np.ascontiguousarray(latents[:, frame], np.float32))
+                self._core.generate(latents[:, frame])
                 for frame in range(start, min(start + piece, latents.shape[1]))
             ]
             yield mu_law.decode(np.concatenate(codes, axis=-1), self.config.mu_law)
