@@ -4,7 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
-CPP := umt_jax/generation/engines/native.cc umt_jax/core/umt.cc umt_jax/core/frames.cc tests/core/audio_path.cc
+CPP := umt_jax/generation/engines/native.cc umt_jax/model/native_layers.cc umt_jax/core/umt.cc \
+  umt_jax/core/frames.cc tests/core/audio_path.cc tests/core/stacks.cc
 CPP_HEADERS := $(wildcard umt_jax/core/*.h)
 # Formatted as the rest; compiled by `make plugins` alone, since they need headers from elsewhere.
 CPP_PLUGINS := $(wildcard umt_jax/core/plugins/*.h umt_jax/core/plugins/*.cc) umt_jax/core/umt_rate.cc \

@@ -27,7 +27,7 @@ from umt_jax.checkpoints import checkpoint, integrity, reading
 from umt_jax.config import Config
 from umt_jax.data import dataset
 from umt_jax.model import networks
-from umt_jax.training import partitioning, sharding, train_state, train_step
+from umt_jax.training import engines, partitioning, sharding, train_state, train_step
 
 
 def main() -> None:
@@ -125,7 +125,11 @@ def run(
     """
     prepared.check(config)
     mesh = make_mesh(config, layout)
-    nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
+    nets = networks.Networks(
+        config,
+        unroll_domains=mesh.shape["domain"] == 1,
+        native_threads=engines.native_threads(layout.engine, config, mesh, layout.partitioning),
+    )
     optimizers = train_state.make_optimizers(config.training)
     initial_state.check_config(config, workdir)
     with contextlib.ExitStack() as stack:

@@ -23,12 +23,15 @@ from umt_jax.data import dataset
 from umt_jax.model import networks
 from umt_jax.training import train_state, train_step
 
+# Those named `native` compute by one thread of C++, the others by XLA.
 VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {},
     "remat=layer": {"remat": "layer"},
     "remat=block": {"remat": "block"},
     "microbatches=4": {"microbatches": 4},
     "bfloat16": {"compute_dtype": "bfloat16"},
+    "native": {},
+    "native, bfloat16": {"compute_dtype": "bfloat16"},
     # As experiments/configs/demo_detuned.flags.
     "detuned past": {
         "past_detune_semitones": 4.0,
@@ -172,7 +175,8 @@ def _step(
     command_line.keep_freed_memory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     command_line.use_compilation_cache()
-    state, nets, optimizers = initial_state(_config(preset, shape, name))
+    config = _config(preset, shape, name)
+    state, nets, optimizers = initial_state(config, native_threads=int(name.startswith("native")))
     costs["ready"] = time.perf_counter()
     codes = _codes(shape)
     batch = dataset.Batch(codes=codes, augmented=codes)
@@ -203,9 +207,11 @@ def _codes(shape: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(0).integers(256, size=(1, *shape)).astype(np.uint8)
 
 
-def initial_state(config: Config) -> tuple[Any, networks.Networks, train_state.Optimizers]:
+def initial_state(
+    config: Config, *, native_threads: int = 0
+) -> tuple[Any, networks.Networks, train_state.Optimizers]:
     """Returns the state before the first step, and what steps need."""
-    nets = networks.Networks(config)
+    nets = networks.Networks(config, native_threads=native_threads)
     optimizers = train_state.make_optimizers(config.training)
     state = train_state.create(nets.init(jax.random.key(0)), optimizers, config)
     return jax.block_until_ready(state), nets, optimizers

@@ -13,7 +13,7 @@ from experiments import configs
 from umt_jax import config_flags, path_flags
 from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig, domain_name
 from umt_jax.data import dataset
-from umt_jax.training import partitioning
+from umt_jax.training import engines, partitioning
 
 OF_DATA = ("sample_rate_hz", "mu_law", "rms_dbfs")
 """Fields of the model that have no flag, since the prepared segments decide them."""
@@ -59,6 +59,14 @@ PARTITIONING = flags.DEFINE_enum(
     partitioning.NAMES,
     "How devices share a step: jit lets the compiler split it, pmap runs it once on each device, "
     "which then has all decoders. The numbers are the same.",
+)
+ENGINE = flags.DEFINE_enum(
+    "engine",
+    "auto",
+    engines.NAMES,
+    "What computes encoder and decoders in training: xla everywhere; native, in C++, on CPUs with "
+    "a C++ compiler, in bfloat16 where --compute_dtype asks for it and the processor multiplies "
+    "it, otherwise in float32; auto takes native where it can.",
 )
 MESH = flags.DEFINE_string(
     "mesh",
@@ -155,10 +163,12 @@ class Layout:
     Attributes:
         partitioning: One of `partitioning.NAMES`.
         mesh: Devices along (domain, data); None for the best.
+        engine: One of `engines.NAMES`.
     """
 
     partitioning: str = "jit"
     mesh: tuple[int, int] | None = None
+    engine: str = "auto"
 
 
 BEST_LAYOUT = Layout()
@@ -177,7 +187,8 @@ def layout_from_flags() -> Layout:
             "decoders split in two, segments of each in four."
         )
     domain_axis, _, data_axis = mesh.partition("x")
-    return Layout(PARTITIONING.value, (int(domain_axis), int(data_axis)) if mesh else None)
+    split = (int(domain_axis), int(data_axis)) if mesh else None
+    return Layout(PARTITIONING.value, split, ENGINE.value)
 
 
 def schedule_from_flags(newest_step: int | None) -> Schedule:

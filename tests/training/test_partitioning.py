@@ -67,14 +67,15 @@ EVERYTHING = {
 """All that a step can do beyond the paper."""
 
 
-def train(name, num_domains, devices, layout=None, **changed):
+def train(name, num_domains, devices, layout=None, native_threads=0, **changed):
     """Returns the state and the metrics after two steps, and the metrics of an evaluation."""
     config, parameters, batches = small(num_domains)
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, **changed))
     if changed:
         parameters = random_parameters(networks.Networks(config))
     mesh = sharding.make_mesh(num_domains, 8, devices, layout=layout)
-    nets = networks.Networks(config, unroll_domains=mesh.shape["domain"] == 1)
+    unroll_domains = mesh.shape["domain"] == 1
+    nets = networks.Networks(config, unroll_domains, native_threads)
     optimizer = gradient_descent_with_moments()
     optimizers = train_state.Optimizers(optimizer, optimizer)
     state = train_state.create(parameters, optimizers, config)
@@ -125,6 +126,23 @@ def test_gradients_moments_and_metrics_are_those_of_one_device(name, num_devices
             assert leaf.addressable_shards[0].data.shape == shape
     for tree in (state.parameters.encoder, moments["encoder"], state.parameters.classifier):
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("name", "num_devices", "changed"),
+    [
+        ("jit", 1, {}),
+        ("pmap", 4, {}),
+        pytest.param("pmap", 2, {"microbatches": 2, **EVERYTHING}, marks=pytest.mark.thorough),
+        pytest.param("jit", 1, {"microbatches": 4, **EVERYTHING}, marks=pytest.mark.thorough),
+    ],
+)
+def test_layers_in_cpp_train_as_those_of_xla(name, num_devices, changed):
+    layout = (1, num_devices)
+    trained = train(name, 3, jax.devices()[:num_devices], layout, native_threads=2, **changed)
+    others = {field: value for field, value in changed.items() if field != "microbatches"}
+    expected = train("jit", 3, jax.devices()[:1], **others) if changed else on_one_device(3)
+    assert_same(trained, jax.device_get(expected), tolerance=2e-4 if changed else 1e-5)
 
 
 @pytest.mark.thorough

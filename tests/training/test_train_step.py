@@ -11,6 +11,7 @@ from experiments.speed import presets
 from umt_jax.config import Config, TrainingConfig
 from umt_jax.data.dataset import Batch
 from umt_jax.model import networks
+from umt_jax.model.decoder import cross_entropy
 from umt_jax.training import detuning, losses, train_state, train_step
 
 
@@ -65,7 +66,7 @@ def _plain_loop(parameters, batches, nets, optimizers):
             confusion = -losses.classification(
                 nets.classify(classifier, latents), np.full(len(latents), k)
             )
-            reconstruction = jnp.mean(losses.reconstruction(logits, batch.codes[k]))
+            reconstruction = jnp.mean(cross_entropy(logits, batch.codes[k]))
             return reconstruction + config.confusion_weight * confusion
 
         grads = [
@@ -241,7 +242,7 @@ def test_eval_step_scores_untouched_segments(rng, tiny_config, tiny_networks, ti
         latents = tiny_networks.encode(tiny_parameters.encoder, batch.codes[k])
         decoder = networks.select(tiny_parameters.decoders, k)
         logits = tiny_networks.decode_one(decoder, batch.codes[k], latents)
-        expected = np.mean(losses.reconstruction(logits, batch.codes[k]))
+        expected = np.mean(cross_entropy(logits, batch.codes[k]))
         np.testing.assert_allclose(metrics["reconstruction"][k], expected, rtol=1e-5)
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from umt_jax.config import ModelConfig
-from umt_jax.model import layers
+from umt_jax.model import layers, native_layers
 from umt_jax.shapes import Array, Bool, Codes, Latents, Leaf, Stream
 
 
@@ -53,16 +53,22 @@ class Encoder(layers.Network):
         waveform = layers.scale(codes)
         if inside is not None:
             waveform = jnp.where(inside, waveform, 0)
-        first = layers.Conv(config.encoder_channels, 3, dtype=self.dtype, name="first")
-        h = layers.in_sequence(
-            DilatedLayer,
-            config,
-            jnp.moveaxis(first(waveform[..., None]), -1, 0),
-            inside,
-            dilations=config.encoder_dilations,
-            remat=self.remat,
-        )
-        h = jnp.moveaxis(h, 0, -1).astype(jnp.float32)
+        is_native = self.native_threads > 0 and inside is None
+        dtype = jnp.float32 if is_native else self.dtype
+        h = layers.Conv(config.encoder_channels, 3, dtype=dtype, name="first")(waveform[..., None])
+        if is_native:
+            parameters = self.variables["params"]["layers"]
+            h = native_layers.dilated(h, parameters, config, **self._native_options)
+        else:
+            h = layers.in_sequence(
+                DilatedLayer,
+                config,
+                jnp.moveaxis(h, -1, 0),
+                inside,
+                dilations=config.encoder_dilations,
+                remat=self.remat,
+            )
+            h = jnp.moveaxis(h, 0, -1).astype(jnp.float32)
         # The average commutes with the 1x1 convolution, which so runs at the rate of the frames.
         frames = layers.pool(h, config.pool_samples)
         return layers.Dense(config.latent_channels, name="latent")(frames)

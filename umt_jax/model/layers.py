@@ -99,11 +99,18 @@ class Network(nn.Module):
         config: Sizes.
         dtype: Type of the computation; parameters and what is returned stay float32.
         remat: What is computed once more for the gradient, as in `TrainingConfig`.
+        native_threads: Threads by which `native_layers` computes it; 0 has XLA compute it, which
+            alone makes parameters.
     """
 
     config: ModelConfig
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
+    native_threads: int = 0
+
+    @property
+    def _native_options(self):
+        return {"dtype": self.dtype, "threads": self.native_threads}
 
 
 class Conv1x1(nn.Module):

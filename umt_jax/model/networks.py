@@ -49,10 +49,14 @@ class Networks:
         config: Sizes, domains, and the type of activations.
         unroll_domains: Runs the K decoders one after another instead of under `vmap`, in the memory
             of one; only possible where no mesh axis splits the domains.
+        native_threads: Threads by which `native_layers` computes encoder and decoders, for training
+            on CPUs; 0 has XLA compute them. Only possible where the domains are unrolled, and the
+            compiler splits no batch over devices.
     """
 
     config: Config
     unroll_domains: bool = True
+    native_threads: int = 0
 
     @functools.partial(jax.jit, static_argnames="self")
     def init(self, key: Key[Array, ""]) -> NetworkParameters:
@@ -61,9 +65,10 @@ class Networks:
         model = self.config.model
         codes = jax.ShapeDtypeStruct((1, model.pool_samples), jnp.int32)
         latents = jax.ShapeDtypeStruct((1, 1, model.latent_channels), jnp.float32)
+        by_xla = functools.partial(layers.Network.clone, native_threads=0)
         return NetworkParameters(
-            encoder={} if self._is_cqt else layers.init(self._encoder, encoder_key, codes),
-            decoders=jax.vmap(lambda key: layers.init(self._decoder, key, codes, latents))(
+            encoder={} if self._is_cqt else layers.init(by_xla(self._encoder), encoder_key, codes),
+            decoders=jax.vmap(lambda key: layers.init(by_xla(self._decoder), key, codes, latents))(
                 jax.random.split(decoder_key, len(self.config.domains))
             ),
             classifier=layers.init(self._classifier, classifier_key, latents),
@@ -80,6 +85,12 @@ class Networks:
     def decode_one(self, parameters: Parameters, codes: Codes, latents: Latents) -> CodeLogits:
         """Returns one decoder's logits of each code given those before it, [*B, T, Q]."""
         return self._decoder.apply({"params": parameters}, codes, latents)
+
+    def code_losses(
+        self, parameters: Parameters, codes: Codes, latents: Latents, targets: Codes
+    ) -> Float[Array, "*B T"]:
+        """Returns what each of the targets costs by one decoder, in nats."""
+        return self._decoder.apply({"params": parameters}, codes, latents, targets)
 
     def decode(
         self,
@@ -116,11 +127,13 @@ class Networks:
 
     @functools.cached_property
     def _encoder(self):
-        return encoder.Encoder(self.config.model, self._dtype, self.config.training.remat)
+        remat = self.config.training.remat
+        return encoder.Encoder(self.config.model, self._dtype, remat, self.native_threads)
 
     @functools.cached_property
     def _decoder(self):
-        return decoder.Decoder(self.config.model, self._dtype, self.config.training.remat)
+        remat = self.config.training.remat
+        return decoder.Decoder(self.config.model, self._dtype, remat, self.native_threads)
 
     @functools.cached_property
     def _classifier(self):

@@ -1,22 +1,16 @@
 """Reconstruction and classification losses, in nats (§3.2)."""
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from umt_jax.shapes import Array, Bool, Codes, Float, Integer, Latents
+from umt_jax.shapes import Array, Bool, Float, Integer, Latents
 
 
 def reconstruction(
-    code_logits: Float[Array, "*B T Q"], codes: Codes, counted: Bool[Array, "*B T"] | None = None
+    nats: Float[Array, "*B T"], counted: Bool[Array, "*B T"] | None = None
 ) -> Float[Array, "*B"]:
     """Returns each segment's cross-entropy in nats per audio sample, over those that count."""
-    # Picked by comparing, which is fused with the sum. The gradient of indexing is a scatter, which
-    # XLA:CPU works out when it compiles, for seconds where batches are large.
-    is_code = jax.nn.one_hot(codes, code_logits.shape[-1], dtype=bool)
-    chosen = jnp.sum(jnp.where(is_code, code_logits, 0), axis=-1)
-    nats = jax.nn.logsumexp(code_logits, axis=-1) - chosen
     return jnp.mean(nats, axis=-1, where=counted)
 
 

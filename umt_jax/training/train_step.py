@@ -172,8 +172,8 @@ def _segment_losses(networks, decoder, latents, lesson) -> Float[Array, "B"]:
     """Returns one domain's reconstruction losses, in nats per sample."""
     if lesson.frames is not None:
         latents = jnp.take_along_axis(latents, lesson.frames[..., None], axis=-2)
-    code_logits = networks.decode_one(decoder, lesson.past, latents)
-    return losses.reconstruction(code_logits, lesson.targets, lesson.counted)
+    nats = networks.code_losses(decoder, lesson.past, latents, lesson.targets)
+    return losses.reconstruction(nats, lesson.counted)
 
 
 def domain_labels(codes: Integer[Array, "K B T"]) -> Integer[Array, "K B"]:
