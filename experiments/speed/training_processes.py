@@ -31,7 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "microbatches=4": {"microbatches": 4},
     "bfloat16": {"compute_dtype": "bfloat16"},
     "native": {},
-    "native, bfloat16": {"compute_dtype": "bfloat16"},
+    "native bfloat16": {"compute_dtype": "bfloat16"},
     # As experiments/configs/demo_detuned.flags.
     "detuned past": {
         "past_detune_semitones": 4.0,

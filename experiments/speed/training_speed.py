@@ -29,7 +29,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_multi_enum(
         "variant",
-        ["float32", "remat=layer", "remat=block", "native", "native, bfloat16"],
+        ["float32", "remat=layer", "remat=block", "native", "native bfloat16"],
         list(VARIANTS),
         "What to train with.",
     )
