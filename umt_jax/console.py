@@ -11,6 +11,7 @@ MODULES = {
     "umt-blend": "umt_jax.blend",
     "umt-build": "data_prep.build",
     "umt-cqt-cyclegan": "experiments.cqt_cyclegan",
+    "umt-cqt-decoder": "experiments.cqt_decoder",
     "umt-cqt-resolution": "experiments.cqt_resolution",
     "umt-cqt-translate": "experiments.cqt_translate",
     "umt-evaluate": "experiments.evaluate",

@@ -251,10 +251,38 @@ def export(
     if reading.has_checkpoint(output):
         raise FileExistsError(f"output={output} holds a run already. Name another folder.")
     config, parameters, step, loss = to_share(workdir, step, sampling=sampling)
-    metrics = {reading.METRIC: loss, _UNLOGGED: []}
     dataset = reading.read_dataset(workdir, step)
     if not recordings:
         dataset = {name: _without_recordings(domain) for name, domain in dataset.items()}
+    write_parameters(output, config, parameters, _without_paths(dataset), step=step, loss=loss)
+    return step, loss
+
+
+def write_parameters(
+    output: str,
+    config: Config,
+    parameters: NetworkParameters,
+    dataset: dict[str, Any],
+    *,
+    step: int,
+    loss: float,
+) -> None:
+    """Writes a checkpoint without optimizers, which loads as any other.
+
+    Args:
+        output: Folder to make.
+        config: Of the model.
+        parameters: Its arrays, in any type.
+        dataset: Description of what it was trained on.
+        step: Of the checkpoint.
+        loss: Of it in validation, in nats per sample.
+
+    Raises:
+        FileExistsError: The output holds a run already.
+    """
+    if reading.has_checkpoint(output):
+        raise FileExistsError(f"output={output} holds a run already. Name another folder.")
+    metrics = {reading.METRIC: loss, _UNLOGGED: []}
     folder = reading.folder_of(output)
     remove_half_written(folder)
     remove_empty(folder)
@@ -265,9 +293,9 @@ def export(
         manager.save(
             step,
             args=ocp.args.Composite(
-                parameters=ocp.args.StandardSave(parameters),
+                parameters=ocp.args.StandardSave(jax.tree.map(np.asarray, parameters)),
                 config=ocp.args.JsonSave(config.to_json()),
-                dataset=ocp.args.JsonSave(_without_paths(dataset)),
+                dataset=ocp.args.JsonSave(dataset),
             ),
             metrics=metrics,
         )
@@ -275,7 +303,6 @@ def export(
         # That it is there is what counts; Orbax writes the path of its folder into it.
         if (committed := folder / str(step) / part / reading.COMMITTED).exists():
             committed.write_text("Committed.\n")
-    return step, loss
 
 
 def to_share(
