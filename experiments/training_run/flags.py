@@ -50,7 +50,8 @@ CPU_DEVICES = flags.DEFINE_integer(
     "cpu_devices",
     1,
     "Where there is no accelerator: devices that the CPU stands for, which share each step. One "
-    "for each core makes small models faster; they must share --domain_batch evenly (--mesh).",
+    "for each core makes small models faster where --engine=xla; they must share --domain_batch "
+    "evenly (--mesh).",
     lower_bound=1,
 )
 PARTITIONING = flags.DEFINE_enum(
