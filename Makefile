@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 CPP := umt_jax/generation/engines/native.cc umt_jax/model/native_layers.cc umt_jax/core/umt.cc \
-  umt_jax/core/frames.cc tests/core/audio_path.cc tests/core/stacks.cc
+  umt_jax/core/frames.cc tests/core/audio_path.cc tests/core/stacks.cc tests/core/int8_product.cc
 CPP_HEADERS := $(wildcard umt_jax/core/*.h)
 # Formatted as the rest; compiled by `make plugins` alone, since they need headers from elsewhere.
 CPP_PLUGINS := $(wildcard umt_jax/core/plugins/*.h umt_jax/core/plugins/*.cc) umt_jax/core/umt_rate.cc \
@@ -129,7 +129,8 @@ lint: .venv/installed
 lint-cpp: .venv/installed
 	@headers=$$($(BIN)/python -c 'import jax; print(jax.ffi.include_dir())') || exit 1; checked=; \
 	targets=native; case $$(uname -m) in x86_64) \
-	  targets='native x86-64 x86-64-v3 x86-64-v4,-mavx512bf16';; esac; \
+	  targets='native x86-64 x86-64-v3 x86-64-v3,-mavxvnni x86-64-v4'; \
+  targets="$$targets x86-64-v4,-mavx512bf16,-mavx512vnni";; esac; \
 	for compiler in g++ clang++; do \
 	  command -v $$compiler > /dev/null || continue; checked="$$checked $$compiler"; \
 	  for target in $$targets; do \

@@ -309,7 +309,9 @@ BAD_INPUT = [
         "--top_p=0",
     ),
     with_flags("--temperature=-1.0 must be a finite number, 0 or more.", "--temperature=-1"),
-    with_flags("--weights=float16 is not known. Use float32 or bfloat16.", "--weights=float16"),
+    with_flags(
+        "--weights=float16 is not known. Use float32, bfloat16 or int8.", "--weights=float16"
+    ),
     with_flags(
         "--overwrite makes all outputs again, --resume none that exists. Pass one.",
         "--overwrite",

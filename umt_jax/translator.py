@@ -41,7 +41,7 @@ def load(
         domains: Which decoders to keep in memory; None for all.
         step: Which checkpoint; None for the one with the best validation loss.
         engine: What generates: `auto`, `scan` or `native`; see `generation.engines.choose`.
-        weights: Type in which the engine keeps them, `float32` or `bfloat16`.
+        weights: Type in which the engine keeps them, `float32`, `bfloat16` or `int8`.
         threads: Threads by which `native` generates; None for as many as are the fastest.
 
     Raises:

@@ -1,8 +1,8 @@
 """What the faster ways of generating change, measured on a trained model and a recording.
 
-Two of them are approximations: `--weights=bfloat16`, whose effect is a distance between
-distributions of the next code, and `--parallel_segments`, whose effect is heard at the seams, if
-anywhere.
+Some of them are approximations: `--weights=bfloat16` and `--weights=int8`, whose effect is a
+distance between distributions of the next code, and `--parallel_segments`, whose effect is heard at
+the seams, if anywhere.
 """
 
 import functools
@@ -23,6 +23,9 @@ from umt_jax.config import ModelConfig
 from umt_jax.generation import generate, pieces, segments
 from umt_jax.model import layers, networks
 from umt_jax.shapes import Array, CodeLogits, Codes, Float, Latents, Parameters, Waveform
+
+ROUNDED = ("bfloat16", "int8")
+"""Types of weights that are compared with float32."""
 
 _AT_A_SEAM = 2
 """Frames of the spectrogram, on either side of a seam, in which it would be heard."""
@@ -60,9 +63,9 @@ def report() -> str:
     lines = [
         f"Of {Path(args.input).name}, {len(waveform) / rate_hz:.1f} s, by {args.checkpoint}.",
         "",
-        "Next-code distributions of weights, and of what they are multiplied with, in bfloat16 and "
-        "in float32, given the recording's own codes: total variation over its samples, and how "
-        "often the likeliest code is another.",
+        "Next-code distributions of weights, and of what they are multiplied with, in fewer bits "
+        "and in float32, given the recording's own codes: total variation over its samples, and "
+        "how often the likeliest code is another.",
         "",
         _rounding_table(rounding_distances(args.checkpoint, translator, waveform)),
         "",
@@ -81,17 +84,18 @@ def report() -> str:
     return "\n".join(["## Approximations", "", *lines])
 
 
-def _rounding_table(distances: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    heads = ("domain", "mean", "99th percentile", "largest", "other likeliest code")
+def _rounding_table(distances: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> str:
+    heads = ("weights", "domain", "mean", "99th percentile", "largest", "other likeliest code")
     rows = [
         (
+            weights,
             domain,
             f"{distance.mean():.5f}",
             f"{np.percentile(distance, 99):.5f}",
             f"{distance.max():.5f}",
             f"{is_other.mean():.2%}",
         )
-        for domain, (distance, is_other) in distances.items()
+        for (weights, domain), (distance, is_other) in distances.items()
     ]
     return text_tables.markdown(heads, rows)
 
@@ -147,8 +151,8 @@ def seam_ranks(
 
 def rounding_distances(
     workdir: str, translator: umt_jax.Translator, waveform: Waveform
-) -> dict[str, tuple[Float[np.ndarray, "T"], np.ndarray]]:
-    """Returns, for each domain, the total variation and whether the likeliest code is another."""
+) -> dict[tuple[str, str], tuple[Float[np.ndarray, "T"], np.ndarray]]:
+    """Returns the total variation and whether the likeliest code is another, by type and domain."""
     config = translator.config
     nets, decoders = networks.Networks(config), checkpoint.restore_parameters(workdir).decoders
     waveform = waveform[: len(waveform) // config.model.pool_samples * config.model.pool_samples]
@@ -158,9 +162,10 @@ def rounding_distances(
     for index, domain in enumerate(config.domains):
         decoder = networks.select(decoders, index)
         exact = np.asarray(networks.decode_one(nets, decoder, codes, latents))
-        rounded = np.asarray(rounded_logits(decoder, codes, latents, config.model))
-        is_other = exact.argmax(axis=-1) != rounded.argmax(axis=-1)
-        distances[domain] = total_variation(exact, rounded), is_other
+        for weights in ROUNDED:
+            rounded = np.asarray(rounded_logits(decoder, codes, latents, config.model, weights))
+            is_other = exact.argmax(axis=-1) != rounded.argmax(axis=-1)
+            distances[weights, domain] = total_variation(exact, rounded), is_other
     return distances
 
 
@@ -170,12 +175,12 @@ def rounded_logits(
     codes: Codes,
     latents: Latents,
     config: ModelConfig,
-    dtype: DTypeLike = jnp.bfloat16,
+    dtype: DTypeLike,
 ) -> CodeLogits:
     """Returns the logits of each code given those before it, [T, Q], with rounded products.
 
-    As `native` computes them with `--weights=bfloat16` where the processor multiplies bfloat16:
-    kernels are rounded, and what they are multiplied with. Elsewhere it rounds kernels only.
+    As `native` computes them with weights of that type: kernels are rounded, and what they are
+    multiplied with. Where the processor does not multiply bfloat16 it rounds to that kernels only.
     """
     kernels = generate.round_kernels(decoder, dtype)
     conditioning = jax.tree.map(
@@ -183,8 +188,7 @@ def rounded_logits(
         generate.condition(decoder, latents, config),
     )
 
-    def rounded(x):
-        return x.astype(dtype).astype(x.dtype)
+    rounded = functools.partial(generate.rounded_to, dtype=dtype, axis=-1)
 
     scaled = layers.scale(codes)[:, None]
     lags = range(config.decoder_taps, 0, -1)
@@ -201,7 +205,10 @@ def rounded_logits(
         skips += layers.affine(gated, **layer["skip"])
         x += layers.affine(gated, **layer["residual"])
     head = rounded(jax.nn.relu(skips)) @ kernels["head"]["kernel"]
-    return layers.affine(rounded(jax.nn.relu(head + conditioning.head)), **kernels["logits"])
+    head = jax.nn.relu(head + conditioning.head)
+    if jnp.dtype(dtype) != jnp.int8:  # Which leaves the last product in float32.
+        head = rounded(head)
+    return layers.affine(head, **kernels["logits"])
 
 
 def measure_seams(

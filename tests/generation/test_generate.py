@@ -25,11 +25,22 @@ ENGINES = {
     "pallas": pallas.PallasEngine(interpret=True, block_samples=5),
 }
 
+# Their codes are others, but the same however they are asked for.
+ROUNDED = {
+    "native_bfloat16": native.NativeEngine("bfloat16", block_samples=5),
+    "native_int8": native.NativeEngine("int8", block_samples=5),
+}
+and_rounded = pytest.mark.parametrize(
+    "engine",
+    mostly_thorough([*list(ENGINES)[:2], *ROUNDED, *list(ENGINES)[2:]], every_day=4),
+    indirect=True,
+)
+
 
 # Of the others `make test` compares codes and caches, and no more.
 @pytest.fixture(scope="module", params=mostly_thorough([*ENGINES], every_day=2))
 def engine(request):
-    return ENGINES[request.param]
+    return (ENGINES | ROUNDED)[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -193,12 +204,14 @@ def test_every_code_is_the_draw_from_the_nucleus_of_the_teacher_forced_pass(
     assert num_outside > 0.2 * codes.size
 
 
+@and_rounded
 def test_a_nucleus_of_all_probability_gives_the_codes_of_no_nucleus(engine, weights, latents):
     np.testing.assert_array_equal(
         _generate(engine, weights, latents, top_p=1.0)[1], _generate(engine, weights, latents)[1]
     )
 
 
+@and_rounded
 @pytest.mark.parametrize("top_p", [1e-3, 1e-30])
 def test_the_smallest_nucleus_is_the_likeliest_code(engine, weights, latents, top_p):
     _, greedy = _generate(engine, weights, latents, temperature=0.0)
@@ -206,6 +219,7 @@ def test_the_smallest_nucleus_is_the_likeliest_code(engine, weights, latents, to
     np.testing.assert_array_equal(codes, greedy)
 
 
+@and_rounded
 @pytest.mark.parametrize(
     "chunks, top_p", mostly_thorough([((1, 5), None), ((1, 1, 3, 1), None), ((3, 3), 0.7)])
 )
@@ -221,6 +235,7 @@ def test_chunks_give_the_codes_of_the_whole(engine, weights, latents, chunks, to
     np.testing.assert_array_equal(np.concatenate(parts, axis=-1), whole)
 
 
+@and_rounded
 @pytest.mark.parametrize("top_p", mostly_thorough([None, 0.7]))
 def test_a_stream_in_a_batch_gives_the_codes_it_gives_alone(engine, weights, latents, top_p):
     _, batch = _generate(engine, weights, latents, top_p=top_p)
@@ -228,6 +243,7 @@ def test_a_stream_in_a_batch_gives_the_codes_it_gives_alone(engine, weights, lat
     np.testing.assert_array_equal(batch[:, 1:], alone)
 
 
+@and_rounded
 def test_a_restarted_stream_begins_anew_and_leaves_the_others_alone(engine, weights, latents):
     _, whole = _generate(engine, weights, latents)
     # A number of frames after which no ring stands at its beginning.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "umt_jax/core/decoder.h"
+#include "umt_jax/core/int8.h"
 #include "umt_jax/core/threads.h"
 
 namespace umt {
@@ -88,7 +89,7 @@ bool Generate(Sizes sizes, int threads, double alone_s, const Weight* weights, i
 }
 
 // Types in which weights are kept, in the order of `packing.TYPES`.
-enum WeightType { kFloat32, kBfloat16 };
+enum WeightType { kFloat32, kBfloat16, kInt8 };
 
 // A latent frame of K decoders of B streams each. Sizes of arrays are those of `Work`, after K.
 struct Frame {
@@ -131,10 +132,13 @@ void GenerateFrame(const Frame& f, int threads, int most_threads) {
 // Generates it by so many threads; by as many as are measured to be the fastest, up to
 // `most_threads`, where that is 0.
 inline void GenerateFrame(const Frame& frame, int threads, int most_threads) {
-  if (frame.type == kFloat32) {
-    GenerateFrame<Float>(frame, threads, most_threads);
-  } else {
-    GenerateFrame<Bfloat16>(frame, threads, most_threads);
+  switch (frame.type) {
+    case kFloat32:
+      return GenerateFrame<Float>(frame, threads, most_threads);
+    case kBfloat16:
+      return GenerateFrame<Bfloat16>(frame, threads, most_threads);
+    case kInt8:
+      return GenerateFrame<MostlyInt8>(frame, threads, most_threads);
   }
 }
 

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "umt_jax/core/int8.h"
 #include "umt_jax/core/matrix.h"
 
 // Asks the system to keep memory in huge pages: the weights are read from end to end for every
@@ -33,5 +34,7 @@ extern "C" void umt_prefer_huge_pages(void* memory, uint64_t bytes) {
 extern "C" int umt_register_columns() { return umt::kWidth; }
 extern "C" int umt_panel_columns() { return umt::kPanel; }
 extern "C" int umt_bfloat16_depth() { return umt::Bfloat16::kDepth; }
+// Products of 8-bit numbers that one instruction adds.
+extern "C" int umt_int8_products() { return umt::kAddsFour ? 4 : 1; }
 
 #endif  // UMT_JAX_CORE_PACKING_H_

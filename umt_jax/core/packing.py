@@ -10,13 +10,15 @@ import numpy as np
 from umt_jax.config import ModelConfig
 from umt_jax.shapes import Array, Leaf
 
-TYPES = ("float32", "bfloat16")
+TYPES = ("float32", "bfloat16", "int8")
 """Types in which weights can be kept, in the order of `WeightType` in `generate.h`."""
 
 Arrays = dict[str, Any]
 """Arrays of one network by name: nested dictionaries."""
 
 _CACHE_LINE = 64  # Bytes.
+_INT8_DEPTH = 4  # `Int8::kDepth`.
+_INT8_MOVED = 128  # `kMoved` where inputs are moved.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,7 @@ def pack(decoders: Arrays, config: ModelConfig, *, type_: str, library: ctypes.C
     """
     layout, dtype = layout_of(library), _dtype(type_)
     packed = [
-        _pack_one(_part(decoders, index), config, layout, dtype)
+        _pack_one(_part(decoders, index), config, layout, type_)
         for index in range(len(decoders["logits"]["bias"]))
     ]
     weights = aligned((len(packed), len(packed[0][0])), dtype)
@@ -96,6 +98,27 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + num_bytes].view(dtype).reshape(shape)
 
 
+def panels(kernel: Array, layout: Layout, type_: str) -> np.ndarray:
+    """Lays a matrix, [rows, columns] in whole panels, out in one of `TYPES`, as one vector."""
+    return _PANELS[type_](kernel, layout)
+
+
+def to_int8(array: Array, axis: int) -> tuple[Any, Any]:
+    """Rounds to whole numbers from -127 to 127, with a scale for all that lie along an axis.
+
+    Args:
+        array: Weights or what they are multiplied with, of NumPy or JAX.
+        axis: Along which the largest is 127.
+
+    Returns:
+        Whole numbers, int8, and the scales that give the array back, with length 1 along the axis.
+    """
+    xp = array.__array_namespace__()
+    largest = xp.max(xp.abs(array), axis=axis, keepdims=True)
+    scale = xp.where(largest > 0, largest, np.float32(1)) / np.float32(127)
+    return xp.round(array / scale).astype(np.int8), scale
+
+
 def gate_columns(array: Array, layout: Layout) -> Any:
     """Puts the sigmoid's and the tanh's columns of the same channels into the same panel."""
     xp = array.__array_namespace__()
@@ -114,11 +137,11 @@ def pad_columns(array: Array, layout: Layout) -> Any:
 
 
 def _dtype(type_: str) -> np.dtype:
-    if type_ == "float32":
-        return np.dtype(np.float32)
-    import ml_dtypes  # NumPy itself has no such types.
+    if type_ != "bfloat16":
+        return np.dtype(type_)
+    import ml_dtypes  # NumPy itself has no such type.
 
-    return np.dtype(getattr(ml_dtypes, type_))
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def _part(arrays: Arrays, index: int) -> Arrays:
@@ -129,12 +152,12 @@ def _part(arrays: Arrays, index: int) -> Arrays:
     }
 
 
-def _pack_one(decoder, config, layout, dtype):
+def _pack_one(decoder, config, layout, type_):
     channels = config.residual_channels
     weights, biases = [], []
 
     def add(kernel):
-        weights.append(_panels(kernel, layout, dtype))
+        weights.append(panels(kernel, layout, type_))
 
     def beside(residual, skip):
         """Returns what is summed into the residual stream and the skip sum, beside each other."""
@@ -155,22 +178,44 @@ def _pack_one(decoder, config, layout, dtype):
         # The skips' biases are there from the beginning.
         biases.append(beside(layer["residual"]["bias"], no_skip))
     add(pad_columns(decoder["head"]["kernel"], layout))
-    add(decoder["logits"]["kernel"])
+    # In 8 bits, the logits' kernel would change what is drawn more than all others: `MostlyInt8`.
+    last = panels(decoder["logits"]["kernel"], layout, "float32" if type_ == "int8" else type_)
+    weights.append(last.view(weights[0].dtype))
     biases.append(decoder["logits"]["bias"])
     return np.concatenate(weights), np.concatenate(biases)
 
 
-def _panels(kernel, layout, dtype):
-    """Returns a matrix cut into panels of columns, each stored row by row, as one vector."""
-    panel, is_bfloat16 = layout.panel, dtype.itemsize == 2
-    together = layout.depth if is_bfloat16 else 1
-    kernel = np.pad(kernel, [(0, -len(kernel) % together), (0, 0)])
-    depth, columns = kernel.shape
-    panels = np.swapaxes(kernel.reshape(depth, columns // panel, panel), 0, 1).astype(dtype)
-    if together > 1:
-        # Of two rows that are multiplied at once, so that each 32-bit word holds one of either.
-        panels = np.swapaxes(panels.reshape(-1, together, panel), 1, 2)
-    elif is_bfloat16:
-        # Two registers' columns alternate, so that each 32-bit word holds one of either.
-        panels = np.swapaxes(panels.reshape(-1, 2, layout.width), 1, 2)
-    return panels.reshape(-1)
+def _cut(kernel, layout, depth=1):
+    """Returns a matrix cut into panels of columns, [panels, rows, columns]; rows are filled up."""
+    kernel = np.pad(kernel, [(0, -len(kernel) % depth), (0, 0)])
+    return np.swapaxes(kernel.reshape(len(kernel), -1, layout.panel), 0, 1)
+
+
+def _together(rows, depth):
+    """Puts those numbers of a column beside each other that are multiplied at once."""
+    num_panels, _, columns = rows.shape
+    return np.swapaxes(rows.reshape(num_panels, -1, depth, columns), 2, 3)
+
+
+def _float32_panels(kernel, layout):
+    return _cut(kernel, layout).reshape(-1)
+
+
+def _bfloat16_panels(kernel, layout):
+    rows = _cut(kernel, layout, layout.depth).astype(_dtype("bfloat16"))
+    if layout.depth > 1:
+        return _together(rows, layout.depth).reshape(-1)
+    # Two registers' columns alternate, so that each 32-bit word holds one of either.
+    return np.swapaxes(rows.reshape(-1, 2, layout.width), 1, 2).reshape(-1)
+
+
+def _int8_panels(kernel, layout):
+    whole, scale = to_int8(kernel, axis=0)
+    moved = -_INT8_MOVED * whole.sum(axis=0, keepdims=True, dtype=np.int32)
+    words = _together(_cut(whole, layout, _INT8_DEPTH), _INT8_DEPTH)
+    rows = [words.reshape(*words.shape[:2], -1)]
+    rows += [_cut(row, layout).view(np.int8) for row in (scale, moved)]
+    return np.concatenate(rows, axis=1).reshape(-1)
+
+
+_PANELS = dict(zip(TYPES, (_float32_panels, _bfloat16_panels, _int8_panels), strict=True))

@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 
 from umt_jax.audio import mu_law
 from umt_jax.config import ModelConfig
+from umt_jax.core import packing
 from umt_jax.generation.sampling import Nucleus
 from umt_jax.model import layers
 from umt_jax.shapes import Array, Float, Integer, Key, Latents, Leaf, Parameters, PyTree, UInt8
@@ -217,16 +218,26 @@ def round_kernels(decoders: Parameters, dtype: DTypeLike) -> Parameters:
     """Returns decoders as an engine computes them that keeps its weights in `dtype`.
 
     That are the kernels of what happens at every sample: not the conditioning, the first
-    convolution or any bias.
+    convolution or any bias. In int8 every output channel has its own scale, and the logits' kernel
+    stays as it is.
     """
+    exact = {"first", "condition"} | ({"logits"} if jnp.dtype(dtype) == jnp.int8 else set())
 
     def rounded(path, leaf):
         names = {key.key for key in path}
-        if "kernel" not in names or names & {"first", "condition"}:
+        if "kernel" not in names or names & exact:
             return leaf
-        return jnp.asarray(leaf, dtype).astype(leaf.dtype)
+        return rounded_to(leaf, dtype, axis=-2)
 
     return jax.tree_util.tree_map_with_path(rounded, decoders)
+
+
+def rounded_to(array: Array, dtype: DTypeLike, *, axis: int) -> Array:
+    """Returns float32 numbers as they are in `dtype`; in int8 those along an axis share a scale."""
+    if jnp.dtype(dtype) == jnp.int8:
+        whole, scale = packing.to_int8(jnp.asarray(array), axis)
+        return whole.astype(scale.dtype) * scale
+    return jnp.asarray(array, dtype).astype(array.dtype)
 
 
 def rings(config: ModelConfig) -> tuple[int, ...]:

@@ -63,10 +63,11 @@ def test_the_rounded_pass_without_rounding_is_the_teacher_forced_one(
     np.testing.assert_allclose(logits, exact, atol=1e-5)
 
 
-def test_the_rounded_pass_scores_highest_what_the_engine_chooses(rng, tiny_parameters):
-    if native.library().umt_bfloat16_depth() == 1:
+@pytest.mark.parametrize("type_", approximations.ROUNDED)
+def test_the_rounded_pass_scores_highest_what_the_engine_chooses(rng, tiny_parameters, type_):
+    if type_ == "bfloat16" and native.library().umt_bfloat16_depth() == 1:
         pytest.skip("This processor does not multiply bfloat16.")
-    engine = native.NativeEngine("bfloat16")
+    engine = native.NativeEngine(type_)
     weights = generate.pack(tiny_parameters.decoders, TINY_MODEL, engine)
     cache = generate.init_cache(TINY_MODEL, 1)
     latents = rng.normal(size=(12, TINY_MODEL.latent_channels)).astype(np.float32)
@@ -81,7 +82,7 @@ def test_the_rounded_pass_scores_highest_what_the_engine_chooses(rng, tiny_param
     )
     decoder = networks.select(tiny_parameters.decoders, 1)
     codes = np.asarray(codes[1, 0])
-    logits = approximations.rounded_logits(decoder, codes, latents, TINY_MODEL)
+    logits = approximations.rounded_logits(decoder, codes, latents, TINY_MODEL, type_)
     np.testing.assert_array_equal(np.argmax(logits, axis=-1), codes)
 
 
@@ -91,7 +92,9 @@ def test_a_trained_model_is_measured_and_seams_of_one_without_a_long_past_change
     translator = umt_jax.load(str(trained_dir))
     waveform = sound_files.read(recording, sample_rate_hz=RATE_HZ)
     distances = approximations.rounding_distances(str(trained_dir), translator, waveform)
-    assert list(distances) == list(translator.domains)
+    assert list(distances) == [
+        (weights, domain) for domain in translator.domains for weights in approximations.ROUNDED
+    ]
     for distance, is_other in distances.values():
         assert 0 < distance.mean() < 0.05
         assert is_other.mean() < 0.5

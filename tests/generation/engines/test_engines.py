@@ -10,7 +10,7 @@ from umt_jax.generation.engines import choose, native, scan
 
 def test_a_cpu_with_a_compiler_generates_natively():
     assert choose.choose() == choose.choose("native") == native.NativeEngine()
-    assert choose.choose(weights="bfloat16") == native.NativeEngine("bfloat16")
+    assert choose.choose(weights="int8") == native.NativeEngine("int8")
     assert choose.choose("scan") == choose.choose(taps=3) == scan.ScanEngine()
 
 
@@ -40,9 +40,10 @@ def test_a_compiler_that_fails_is_named_with_its_reason(monkeypatch, tmp_path):
     ("flags", "message"),
     [
         ({"name": "cuda"}, "engine=cuda is not known. Use one of auto, scan, native, pallas"),
-        ({"weights": "int8"}, "weights=int8 is not known. Use float32 or bfloat16"),
+        ({"weights": "int4"}, "weights=int4 is not known. Use float32, bfloat16 or int8"),
         ({"name": "pallas"}, "engine=pallas needs a tpu; this is a cpu. Use auto"),
-        ({"name": "scan", "weights": "bfloat16"}, "weights=bfloat16 needs engine=native"),
+        ({"name": "scan", "weights": "bfloat16"}, r"bfloat16 needs engine=native \(.*\) or pal"),
+        ({"name": "scan", "weights": "int8"}, r"int8 needs engine=native \(.*\); this is scan"),
     ],
 )
 def test_engines_that_are_not_there_are_named_with_those_that_are(flags, message):
@@ -80,11 +81,12 @@ def test_the_native_engine_takes_any_number_of_streams(
     np.testing.assert_array_equal(codes, expected[:, :num_streams])
 
 
+@pytest.mark.parametrize("type_", ["bfloat16", "int8"])
 def test_streams_of_rounded_products_give_together_the_codes_that_each_gives_alone(
-    tiny_parameters, sixteen_streams
+    tiny_parameters, sixteen_streams, type_
 ):
     latents, keys, _ = sixteen_streams
-    engine = native.NativeEngine("bfloat16")
+    engine = native.NativeEngine(type_)
     weights = generate.pack(tiny_parameters.decoders, TINY_MODEL, engine)
     together = _generate(weights, latents, keys, engine)
     alone = [_generate(weights, latents[i : i + 1], keys[:, i : i + 1], engine) for i in range(4)]

@@ -95,3 +95,5 @@ def test_pallas_is_chosen_on_tpus_alone(monkeypatch):
         choose.choose("pallas")
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert choose.choose("pallas", "bfloat16") == pallas.PallasEngine("bfloat16")
+    with pytest.raises(ValueError, match="int8 needs engine=native .*; this is pallas, which has"):
+        choose.choose("pallas", "int8")

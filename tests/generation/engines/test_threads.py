@@ -52,6 +52,8 @@ def _generate(decoders, engine, num_streams, temperature, num_domains=3):
         ("float32", 1, 4, 1),
         ("bfloat16", 0, 4, 3),
         ("float32", 1, 5, 2),
+        ("int8", 1, 1, 1),
+        ("int8", 0, 5, 2),
     ],
 )
 def test_any_number_of_threads_gives_the_samples_of_one(

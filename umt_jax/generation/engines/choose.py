@@ -17,6 +17,7 @@ from umt_jax.processes import cores
 
 NAMES = ("auto", "scan", "native", "pallas")
 WEIGHT_TYPES = packing.TYPES
+_OF_PALLAS = ("float32", "bfloat16")
 
 _OF_ACCELERATORS = ("jax_plugins", "libtpu")
 """Packages by which JAX finds accelerators; others name themselves as entry points."""
@@ -58,7 +59,7 @@ def engine_name(
         name: `scan` runs everywhere. `native` is for CPUs and needs a C++ compiler. `auto` takes
             `native` where it can run, else `scan`.
             `pallas` is for TPUs and only taken when asked for, since it has not run on one yet.
-        weights: Type in which `native` and `pallas` keep the weights.
+        weights: Type in which `native` and `pallas` keep the weights; int8 is `native`'s alone.
         taps: Of the decoders' convolutions; with more than two `auto` takes `scan`, which alone
             plays them.
         threads: Threads by which `native` generates, at most the cores that this process may use;
@@ -72,7 +73,8 @@ def engine_name(
     if name not in NAMES:
         raise ValueError(f"engine={name} is not known. Use one of {', '.join(NAMES)}.")
     if weights not in WEIGHT_TYPES:
-        raise ValueError(f"weights={weights} is not known. Use {' or '.join(WEIGHT_TYPES)}.")
+        *others, last = WEIGHT_TYPES
+        raise ValueError(f"weights={weights} is not known. Use {', '.join(others)} or {last}.")
     if threads is not None and not 1 <= threads <= cores.usable():
         raise ValueError(
             f"threads={threads} is not allowed: this process may use {cores.usable()} core(s). Use "
@@ -83,8 +85,9 @@ def engine_name(
     if name == "scan":
         if weights != "float32":
             raise ValueError(
-                f"weights={weights} needs engine=native (a CPU with a C++ compiler) or "
-                "pallas; this is scan, which has float32 alone."
+                f"weights={weights} needs engine=native (a CPU with a C++ compiler)"
+                f"{' or pallas' if weights in _OF_PALLAS else ''}; this is scan, which has "
+                "float32 alone."
             )
         if threads is not None:
             raise ValueError(
@@ -99,6 +102,11 @@ def engine_name(
         frames.library()
     elif threads is not None:
         raise ValueError(f"threads={threads} is for engine=native; this is {name}.")
+    elif weights not in _OF_PALLAS:
+        raise ValueError(
+            f"weights={weights} needs engine=native (a CPU with a C++ compiler); this is {name}, "
+            f"which has {' and '.join(_OF_PALLAS)}."
+        )
     return name
 
 

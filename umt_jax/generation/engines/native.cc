@@ -32,13 +32,23 @@ ffi::Error GenerateFrame(int64_t blocks, int64_t layers, int64_t skips, int64_t 
   if (inputs->typed_data() != inputs_in.typed_data()) {
     std::memcpy(inputs->typed_data(), inputs_in.typed_data(), inputs_in.size_bytes());
   }
-  const bool is_float = weights.element_type() == ffi::F32;
-  if (!is_float && weights.element_type() != ffi::BF16) {
-    return ffi::Error::InvalidArgument("weights must be float32 or bfloat16");
+  umt::WeightType type;
+  switch (weights.element_type()) {
+    case ffi::F32:
+      type = umt::kFloat32;
+      break;
+    case ffi::BF16:
+      type = umt::kBfloat16;
+      break;
+    case ffi::S8:
+      type = umt::kInt8;
+      break;
+    default:
+      return ffi::Error::InvalidArgument("weights must be float32, bfloat16 or int8");
   }
   const float* numbers = temperature_and_top_p.typed_data();
   umt::GenerateFrame({sizes,
-                      is_float ? umt::kFloat32 : umt::kBfloat16,
+                      type,
                       weights.untyped_data(),
                       (int64_t)weights.size_bytes() / sizes.domains,
                       biases.typed_data(),

@@ -44,9 +44,10 @@ class NativeEngine:
     """C++ on the CPU.
 
     Attributes:
-        weights: Type in which matrices are kept, `float32` or `bfloat16`; sums are float32. With
-            bfloat16, where the processor multiplies it, what they are multiplied with is rounded
-            for the product too, whatever the number of streams.
+        weights: Type in which matrices are kept, `float32`, `bfloat16` or `int8`; sums are float32.
+            With bfloat16, where the processor multiplies it, what they are multiplied with is
+            rounded for the product too, whatever the number of streams. With int8 it always is,
+            by a scale for each stream and product; every column of a matrix has its own as well.
         block_samples: Up to so many samples, and as many as the dilation allows, share one product
             for a layer's past tap. None decides by the number of streams, of which many fill a
             product by themselves.
