@@ -22,6 +22,7 @@ ENGINES = {
     "scan": ("scan", "float32"),
     "native": ("native", "float32"),
     "native bfloat16": ("native", "bfloat16"),
+    "native int8": ("native", "int8"),
 }
 _TORCH_SECONDS = 1.0
 
@@ -53,7 +54,8 @@ def report() -> str:
             f"Matrix product: {rate:.0f} GFLOP/s. Of the floor: of the samples/s at which the "
             "machine can read all weights at its rate for so many bytes, those of a past tap once "
             "in as many samples as its dilation, or multiply them at that of a large product "
-            "(twice that in bfloat16, where the processor multiplies it), whichever takes longer.",
+            "(twice that in bfloat16, where the processor multiplies it, and four times in int8, "
+            "where one instruction adds four products), whichever takes longer.",
             first_sound.table(first_sounds),
         ]
     )
@@ -146,12 +148,17 @@ def step_weights(config: ModelConfig) -> tuple[int, float]:
 def _floor(config: ModelConfig, num_streams: int, engine: str) -> float:
     """Returns the samples/s at which weights can be read, and multiplied."""
     multiplied, read = step_weights(config)
-    num_bytes, rate = round(read * 4), machine.matrix_rate()
-    if "bfloat16" in engine:
-        # So many products are one instruction, which takes as long as one of float32.
-        num_bytes, rate = num_bytes // 2, rate * native.library().umt_bfloat16_depth()
+    _, weights = ENGINES[engine.partition(",")[0]]
+    # So many products are one instruction, which takes as long as one of float32.
+    products = {
+        "float32": 1,
+        "bfloat16": native.library().umt_bfloat16_depth(),
+        "int8": native.library().umt_int8_products(),
+    }[weights]
+    in_float32 = config.skip_channels * 256 if weights == "int8" else 0  # The logits' weights.
+    num_bytes = round((read - in_float32) * jnp.dtype(weights).itemsize + 4 * in_float32)
     reading = num_bytes / machine.read_bandwidth(num_bytes)
-    multiplying = num_streams * 2 * multiplied / rate
+    multiplying = num_streams * 2 * multiplied / (machine.matrix_rate() * products)
     return num_streams / max(reading, multiplying)
 
 

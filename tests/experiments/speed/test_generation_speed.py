@@ -74,4 +74,5 @@ def test_native_has_a_row_for_each_number_of_threads(monkeypatch):
     threads = [engine.threads for name, engine in engines.items() if name.startswith("native, ")]
     assert threads == [1, 2, 4, 6]
     assert engines["native bfloat16, 4 threads"] == native.NativeEngine("bfloat16", threads=4)
+    assert engines["native int8, 6 threads"] == native.NativeEngine("int8", threads=6)
     assert list(generation_speed.engines_by_threads(1)) == list(generation_speed.ENGINES)
