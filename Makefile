@@ -130,7 +130,7 @@ lint-cpp: .venv/installed
 	@headers=$$($(BIN)/python -c 'import jax; print(jax.ffi.include_dir())') || exit 1; checked=; \
 	targets=native; case $$(uname -m) in x86_64) \
 	  targets='native x86-64 x86-64-v3 x86-64-v3,-mavxvnni x86-64-v4'; \
-  targets="$$targets x86-64-v4,-mavx512bf16,-mavx512vnni";; esac; \
+	  targets="$$targets x86-64-v4,-mavx512bf16,-mavx512vnni";; esac; \
 	for compiler in g++ clang++; do \
 	  command -v $$compiler > /dev/null || continue; checked="$$checked $$compiler"; \
 	  for target in $$targets; do \
