@@ -18,22 +18,27 @@ namespace umt {
 // Where all threads of a team wait for the last. They do so actively, since what they wait for
 // comes within microseconds; one whose core was given to another process is waited for by leaving
 // the core to others as well.
+//
+// Each counts its arrivals in a cache line of its own, which the others read: a line has to travel
+// between cores once, where a shared count travels to each that arrives, and its result back.
 class Barrier {
  public:
-  explicit Barrier(int count) : count_(count) {}
+  explicit Barrier(int members) : arrivals_(members) {}
 
-  void Wait() {
-    const unsigned round = round_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-      arrived_.store(0, std::memory_order_relaxed);
-      round_.store(round + 1, std::memory_order_release);
-      return;
-    }
-    for (int pauses = 0; round_.load(std::memory_order_acquire) == round; ++pauses) {
-      if (pauses < kMostPauses) {
-        Pause();
-      } else {
-        std::this_thread::yield();
+  void Wait(int member) {
+    const unsigned mine = arrivals_[member].count.load(std::memory_order_relaxed) + 1;
+    arrivals_[member].count.store(mine, std::memory_order_release);
+    for (const Arrivals& others : arrivals_) {
+      // Another may have arrived at the next wait already, but not at the one after.
+      auto is_missing = [&] {
+        return (int)(others.count.load(std::memory_order_acquire) - mine) < 0;
+      };
+      for (int pauses = 0; is_missing(); ++pauses) {
+        if (pauses < kMostPauses) {
+          Pause();
+        } else {
+          std::this_thread::yield();
+        }
       }
     }
   }
@@ -49,9 +54,11 @@ class Barrier {
 #endif
   }
 
-  const int count_;
-  alignas(kCacheLine) std::atomic<int> arrived_{0};
-  alignas(kCacheLine) std::atomic<unsigned> round_{0};
+  struct alignas(kCacheLine) Arrivals {
+    std::atomic<unsigned> count{0};
+  };
+
+  std::vector<Arrivals> arrivals_;
 };
 
 // What the threads of a team share.
@@ -71,7 +78,7 @@ struct Member {
   Range Share(int count) const {
     return {count * index / team->members, count * (index + 1) / team->members};
   }
-  void Wait() const { team->barrier.Wait(); }
+  void Wait() const { team->barrier.Wait(index); }
 };
 
 inline double Seconds() {
