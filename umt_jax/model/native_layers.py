@@ -11,12 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 from jax.typing import DTypeLike
 
 from umt_jax.config import ModelConfig
-from umt_jax.core import compiler
+from umt_jax.core import ffi
 from umt_jax.shapes import Array, Codes, Features, Float, Latents, Parameters
 
 MOST_TAPS = 8
@@ -40,12 +39,7 @@ def library() -> ctypes.CDLL:
     Raises:
         OSError: There is no compiler, or it fails.
     """
-    loaded = compiler.load(
-        _SOURCE, includes=jax.ffi.include_dir(), version=f"jaxlib {jaxlib.__version__}"
-    )
-    for target in _TARGETS:
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(loaded[target]), platform="cpu")
-    return loaded
+    return ffi.library(_SOURCE, _TARGETS)
 
 
 def kept_dtype(compute_dtype: DTypeLike) -> np.dtype:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 
 from umt_jax.config import ModelConfig
-from umt_jax.core import compiler, frames, packing
+from umt_jax.core import ffi, frames, packing
 from umt_jax.generation import generate
 from umt_jax.generation.generate import Cache, Frame
 from umt_jax.generation.sampling import Nucleus
@@ -32,11 +31,7 @@ def library() -> ctypes.CDLL:
     Raises:
         OSError: There is no compiler, or it fails.
     """
-    loaded = compiler.load(
-        _SOURCE, includes=jax.ffi.include_dir(), version=f"jaxlib {jaxlib.__version__}"
-    )
-    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(loaded[_TARGET]), platform="cpu")
-    return loaded
+    return ffi.library(_SOURCE, (_TARGET,))
 
 
 @dataclasses.dataclass(frozen=True)
