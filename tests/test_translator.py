@@ -119,6 +119,18 @@ def test_code_logits_are_those_of_the_decoder(rng, model, config, tiny_parameter
     assert logits.shape == (2, 60, 256)
 
 
+def test_a_model_trained_in_bfloat16_is_played_in_float32(rng, model, config, tiny_parameters):
+    training = dataclasses.replace(config.training, compute_dtype="bfloat16")
+    rounded = dataclasses.replace(config, training=training)
+    codes = rng.integers(256, size=(1, 60)).astype(np.uint8)
+    latents = rng.normal(size=(1, 6, MODEL.latent_channels)).astype(np.float32)
+    both = [
+        played.code_logits(codes, latents, domain="Flute")
+        for played in (model, translator.Translator(rounded, tiny_parameters))
+    ]
+    np.testing.assert_array_equal(*both)
+
+
 def test_the_classifier_scores_every_domain_whatever_decoders_are_kept(
     model, config, tiny_parameters, latents
 ):

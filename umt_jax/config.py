@@ -276,8 +276,8 @@ class TrainingConfig:
         past_noise: Most of the noise on the past that decoders read in training, as a share of
             full scale in mu-law; each segment has a strength of its own, from a thirtieth of it up.
             0.03 is a good value, 0 for none.
-        compute_dtype: Type of activations, float32 or bfloat16; parameters, logits and losses stay
-            float32.
+        compute_dtype: Type of activations in training, float32 or bfloat16; parameters, logits and
+            losses stay float32.
         remat: What the backward pass computes once more instead of keeping it. `none`: nothing.
             `layer`: all but the inputs of layers. `block`: all but the inputs of blocks of layers,
             and of the layers of one block at a time.

@@ -141,6 +141,6 @@ def _by_flag(config: Config) -> dict[str, Any]:
     fields = config.to_json()
     names = {name: ",".join(fields[name]) for name in ("domains", "train_domains")}
     # These decide memory and time; the numbers are the same but for rounding.
-    for field in ("remat", "microbatches"):
+    for field in ("remat", "microbatches", "compute_dtype"):
         del fields["training"][field]
     return {**names, **fields["model"], **fields["training"]}

@@ -1,5 +1,6 @@
 """A model's encoder and decoders by JAX, wherever it runs."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import jax
@@ -30,7 +31,10 @@ class JaxModel:
             decoders: Which of the model's are kept.
             engine: What generates, for `streams`.
         """
-        self._config, self._networks, self._engine = config, networks.Networks(config), engine
+        # In whatever type it was trained: engines agree, and most of them play in float32.
+        training = dataclasses.replace(config.training, compute_dtype="float32")
+        self._config, self._engine = config, engine
+        self._networks = networks.Networks(dataclasses.replace(config, training=training))
         parameters = networks.from_arrays(arrays)
         # Chosen by NumPy: on a device every shape would be a program of its own to compile.
         self._decoders = jax.device_put(networks.select(parameters.decoders, decoders))
