@@ -27,7 +27,7 @@ from umt_jax.checkpoints import checkpoint, integrity, reading
 from umt_jax.config import Config
 from umt_jax.data import dataset
 from umt_jax.model import networks
-from umt_jax.training import engines, partitioning, sharding, train_state, train_step
+from umt_jax.training import partitioning, sharding, step_engines, train_state, train_step
 
 
 def main() -> None:
@@ -128,7 +128,9 @@ def run(
     nets = networks.Networks(
         config,
         unroll_domains=mesh.shape["domain"] == 1,
-        native_threads=engines.native_threads(layout.engine, config, mesh, layout.partitioning),
+        native_threads=step_engines.native_threads(
+            layout.engine, config, mesh, layout.partitioning
+        ),
     )
     optimizers = train_state.make_optimizers(config.training)
     initial_state.check_config(config, workdir)

@@ -13,7 +13,7 @@ from experiments import configs
 from umt_jax import config_flags, path_flags
 from umt_jax.config import Config, ModelConfig, SamplingConfig, TrainingConfig, domain_name
 from umt_jax.data import dataset
-from umt_jax.training import engines, partitioning
+from umt_jax.training import partitioning, step_engines
 
 OF_DATA = ("sample_rate_hz", "mu_law", "rms_dbfs")
 """Fields of the model that have no flag, since the prepared segments decide them."""
@@ -64,7 +64,7 @@ PARTITIONING = flags.DEFINE_enum(
 ENGINE = flags.DEFINE_enum(
     "engine",
     "auto",
-    engines.NAMES,
+    step_engines.NAMES,
     "What computes encoder and decoders in training: xla everywhere; native, in C++, on CPUs with "
     "a C++ compiler, in bfloat16 where --compute_dtype asks for it and the processor multiplies "
     "it, otherwise in float32; auto takes native where it can.",
@@ -164,7 +164,7 @@ class Layout:
     Attributes:
         partitioning: One of `partitioning.NAMES`.
         mesh: Devices along (domain, data); None for the best.
-        engine: One of `engines.NAMES`.
+        engine: One of `step_engines.NAMES`.
     """
 
     partitioning: str = "jit"

@@ -8,7 +8,7 @@ import pytest
 
 from umt_jax.model import native_layers
 from umt_jax.processes import cores
-from umt_jax.training import engines, sharding
+from umt_jax.training import sharding, step_engines
 
 
 def threads(name, config, num_devices=1, partitioning="jit", **training):
@@ -16,7 +16,7 @@ def threads(name, config, num_devices=1, partitioning="jit", **training):
     mesh = sharding.make_mesh(1, config.training.domain_batch, devices, layout=(1, num_devices))
     training = dataclasses.replace(config.training, **training)
     config = dataclasses.replace(config, training=training)
-    return engines.native_threads(name, config, mesh, partitioning)
+    return step_engines.native_threads(name, config, mesh, partitioning)
 
 
 def test_cores_are_shared_out_among_devices(tiny_config, monkeypatch):
@@ -63,7 +63,7 @@ def test_without_a_compiler_it_says_what_to_install(tiny_config, monkeypatch, ca
 
 
 def test_accelerators_train_by_xla_without_a_word(tiny_config, monkeypatch, caplog):
-    monkeypatch.setattr(engines, "jax", types.SimpleNamespace(default_backend=lambda: "gpu"))
+    monkeypatch.setattr(step_engines, "jax", types.SimpleNamespace(default_backend=lambda: "gpu"))
     assert threads("auto", tiny_config) == 0
     assert not caplog.text
     with pytest.raises(ValueError, match="it needs a cpu, and this is a gpu"):
