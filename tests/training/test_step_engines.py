@@ -11,6 +11,11 @@ from umt_jax.processes import cores
 from umt_jax.training import sharding, step_engines
 
 
+@pytest.fixture(autouse=True)
+def all_is_heard(caplog):
+    caplog.set_level("INFO", logger="absl")
+
+
 def threads(name, config, num_devices=1, partitioning="jit", **training):
     devices = jax.devices()[:num_devices]
     mesh = sharding.make_mesh(1, config.training.domain_batch, devices, layout=(1, num_devices))
