@@ -11,6 +11,7 @@ decoders that make a tone, and takes minutes where fresh ones take hours:
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from absl import flags
 
 from experiments.cqt import settings
 from umt_jax import command_line, config_flags, path_flags
+from umt_jax.audio import mu_law
 from umt_jax.checkpoints import checkpoint, demo_model, reading
 from umt_jax.config import Config, ModelConfig, TrainingConfig
 from umt_jax.data import dataset
@@ -47,6 +49,7 @@ def define_flags() -> None:
 def main() -> None:
     """Makes the decoders as the flags say."""
     args = flags.FLAGS
+    checkpoint.check_is_free(args.output)
     workdir = demo_model.chosen()
     config, parameters = reading.read_config(workdir), checkpoint.restore_parameters(workdir)
     domains = tuple(args.domains) or config.domains
@@ -58,6 +61,7 @@ def main() -> None:
     transform: dict[str, Any] = {name: args[name].value for name in _OF_TRANSFORM}
     model = dataclasses.replace(config.model, encoder_kind="cqt", **transform)
     data = dataset.Dataset(args.data_dir, domains)
+    data.check(config)
     frames, latents = pairs(data, config, parameters.encoder, model)
     kernel, bias, explained = latents_of_frames(frames, latents)
     training = dataclasses.replace(config.training, init_from="", confusion_weight=0.0)
@@ -70,7 +74,7 @@ def main() -> None:
         fresh.replace(decoders=reading_frames(decoders, kernel, bias)),
         data.description,
         step=0,
-        loss=float(np.log(256)),
+        loss=math.log(mu_law.NUM_LEVELS),  # Of a guess: these were not validated.
     )
     command_line.say(
         f"The map explains {explained:.0%} of the latents' variance in other frames.",

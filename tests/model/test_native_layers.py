@@ -76,7 +76,7 @@ def test_losses_and_gradients_are_those_of_xla(changes, num_samples, rng):
 
 @pytest.mark.parametrize(("changes", "num_samples"), mostly_thorough(CASES))
 def test_bfloat16_costs_about_what_it_does_in_xla(changes, num_samples, rng):
-    if not native_layers.library().umt_multiplies_bfloat16():
+    if native_layers.library().umt_bfloat16_depth() == 1:
         pytest.skip("this processor does not multiply bfloat16")
     nets, _, parameters = networks_of(changes)
     rounded, native, _ = networks_of(changes, compute_dtype="bfloat16")
@@ -96,12 +96,12 @@ def test_bfloat16_costs_about_what_it_does_in_xla(changes, num_samples, rng):
 def test_processors_without_bfloat16_compute_in_float32(monkeypatch):
     assert native_layers.kept_dtype(jnp.float32) == jnp.float32
     library = native_layers.library()
-    expected = jnp.bfloat16 if library.umt_multiplies_bfloat16() else jnp.float32
+    expected = jnp.bfloat16 if library.umt_bfloat16_depth() > 1 else jnp.float32
     assert native_layers.kept_dtype(jnp.bfloat16) == expected
 
     class Other:
-        def umt_multiplies_bfloat16(self):
-            return 0
+        def umt_bfloat16_depth(self):
+            return 1
 
     monkeypatch.setattr(native_layers, "library", Other)
     assert native_layers.kept_dtype(jnp.bfloat16) == jnp.float32

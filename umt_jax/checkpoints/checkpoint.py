@@ -248,8 +248,7 @@ def export(
         FileNotFoundError: There is no such checkpoint.
         ValueError: It cannot be read, or float16 cannot hold a weight of it.
     """
-    if reading.has_checkpoint(output):
-        raise FileExistsError(f"output={output} holds a run already. Name another folder.")
+    check_is_free(output)
     config, parameters, step, loss = to_share(workdir, step, sampling=sampling)
     dataset = reading.read_dataset(workdir, step)
     if not recordings:
@@ -280,8 +279,7 @@ def write_parameters(
     Raises:
         FileExistsError: The output holds a run already.
     """
-    if reading.has_checkpoint(output):
-        raise FileExistsError(f"output={output} holds a run already. Name another folder.")
+    check_is_free(output)
     metrics = {reading.METRIC: loss, _UNLOGGED: []}
     folder = reading.folder_of(output)
     remove_half_written(folder)
@@ -303,6 +301,12 @@ def write_parameters(
         # That it is there is what counts; Orbax writes the path of its folder into it.
         if (committed := folder / str(step) / part / reading.COMMITTED).exists():
             committed.write_text("Committed.\n")
+
+
+def check_is_free(output: str) -> None:
+    """Raises `FileExistsError` if a folder holds a run, before the work that is to be put there."""
+    if reading.has_checkpoint(output):
+        raise FileExistsError(f"output={output} holds a run already. Name another folder.")
 
 
 def to_share(

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "umt_jax/core/mu_law.h"
@@ -20,8 +19,6 @@ namespace umt {
 
 struct HeadShape {
   int64_t items, samples, frames, skips, threads;
-
-  int64_t Threads() const { return std::max<int64_t>(1, std::min(threads, items)); }
 };
 
 // Float32.
@@ -75,7 +72,7 @@ class CodeLosses {
         }
       }
     };
-    InParts(s_.items, s_.Threads(), run);
+    InParts(s_.items, NumParts(s_.items, s_.threads), run);
   }
 
   // Adds to the gradients, given those of `nats` and what `Forward` kept.
@@ -85,7 +82,7 @@ class CodeLosses {
     const auto head_transposed = TransposedRightSide<Number>(head_, weights_.head);
     const auto logits_transposed = TransposedRightSide<Number>(logits_, weights_.logits);
     const std::vector<float> bias(weights_.logits_bias, weights_.logits_bias + kLevels);
-    std::vector<Sums> of_threads(s_.Threads());
+    std::vector<Sums> of_threads(NumParts(s_.items, s_.threads));
     auto run = [&](int64_t begin, int64_t end, int64_t thread) {
       Sums& sums = of_threads[thread] = Sums(width_);
       std::vector<float> scores(kBlockSamples * kLevels), x(kBlockSamples * width_);
@@ -127,7 +124,7 @@ class CodeLosses {
                   all.frames + b * s_.frames * s_.skips);
       }
     };
-    InParts(s_.items, s_.Threads(), run);
+    InParts(s_.items, NumParts(s_.items, s_.threads), run);
     for (const Sums& sums : of_threads) {
       AddUnpadded(head_, sums.head.data(), all.head);
       AddUnpadded(logits_, sums.logits.data(), all.logits);
@@ -159,8 +156,7 @@ class CodeLosses {
 
   void WriteRelu(const float* x, int64_t rows, Stored* target) const {
     for (int64_t i = 0; i < rows * width_; i += kWidth) {
-      const Vector features = Load(x + i);
-      Number::Write(target + i, features > Vector{} ? features : Vector{});
+      Number::Write(target + i, Relu(Load(x + i)));
     }
   }
 

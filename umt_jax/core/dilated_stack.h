@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "umt_jax/core/stacks.h"
@@ -17,8 +16,6 @@ struct DilatedShape {
   int64_t items, samples, layers, channels, threads;
   const int32_t* dilations;
   bool preactivation, tanh;
-
-  int64_t Threads() const { return std::max<int64_t>(1, std::min(threads, items)); }
 };
 
 // Of all layers, float32.
@@ -70,7 +67,7 @@ class DilatedStack {
             float* sums = stream.data() + first * c_;
             Stored* activations = hidden + Place(b, l) + first * c_;
             RepeatRow(dilated_bias[l], rows, h.data());
-            AddProduct<Number>(rows, taps.Read(in, s_.samples, c_, first, rows, Offsets(l)),
+            AddProduct<Number>(rows, taps.Read(in, s_.samples, c_, first, rows, Offsets(l, 1)),
                                c_ / Number::kDepth, dilated[l].data(), c_, h.data(), c_);
             for (int64_t i = 0; i < rows * c_; i += kWidth) {
               const Vector features = Load(&h[i]);
@@ -84,7 +81,7 @@ class DilatedStack {
         StoreRows(stream.data(), s_.samples, s_.channels, c_, y + b * s_.samples * s_.channels);
       }
     };
-    InParts(s_.items, s_.Threads(), run);
+    InParts(s_.items, NumParts(s_.items, s_.threads), run);
   }
 
   // Adds to the gradients, given those of `y` and what `Forward` kept.
@@ -96,14 +93,14 @@ class DilatedStack {
           TransposedRightSide<Number>(dilated_, weights_.dilated + l * dilated_.Size()));
       mix.push_back(TransposedRightSide<Number>(mix_, weights_.mix + l * mix_.Size()));
     }
-    std::vector<Sums> of_threads(s_.Threads());
+    std::vector<Sums> of_threads(NumParts(s_.items, s_.threads));
     auto run = [&](int64_t begin, int64_t end, int64_t thread) {
       of_threads[thread] = Sums(s_.layers, c_);
       for (int64_t b = begin; b < end; ++b) {
         BackwardItem(b, y_grads, inputs, hidden, dilated, mix, grads, of_threads[thread]);
       }
     };
-    InParts(s_.items, s_.Threads(), run);
+    InParts(s_.items, NumParts(s_.items, s_.threads), run);
     for (const Sums& sums : of_threads) Unpad(sums, grads);
   }
 
@@ -119,8 +116,6 @@ class DilatedStack {
     std::vector<float> dilated, mix, dilated_bias, mix_bias;
   };
 
-  static Vector Relu(Vector x) { return x > Vector{} ? x : Vector{}; }
-
   // Constant beyond the limit within float32's rounding.
   static Vector Tanh(Vector x) {
     const Vector y = Exp(2.f * Clamp(x, 10.f));
@@ -130,7 +125,10 @@ class DilatedStack {
   // Where an item's layer begins in arrays [B, L, T, C].
   int64_t Place(int64_t b, int64_t l) const { return (b * s_.layers + l) * s_.samples * c_; }
 
-  std::vector<int64_t> Offsets(int64_t l) const { return {-s_.dilations[l], 0, s_.dilations[l]}; }
+  // Of the samples that each tap reads, for a sign of 1; of those that read a sample by it, for -1.
+  std::vector<int64_t> Offsets(int64_t l, int64_t sign) const {
+    return {-sign * s_.dilations[l], 0, sign * s_.dilations[l]};
+  }
 
   std::vector<float> PaddedBias(const float* biases, int64_t l) const {
     std::vector<float> padded(c_);
@@ -172,18 +170,17 @@ class DilatedStack {
       }
       for (int64_t first = 0; first < s_.samples; first += kBlockSamples) {
         const int64_t rows = std::min(kBlockSamples, s_.samples - first);
-        taps.Read(in, s_.samples, c_, first, rows, Offsets(l));
+        taps.Read(in, s_.samples, c_, first, rows, Offsets(l, 1));
         taps.LayOutAll(left_panels.data());
         LayOut<Number>(&h[first * c_], c_, rows, c_, right_panels.data());
         taps.AddOuter(left_panels.data(), right_panels.data(), c_, &sums.dilated[l * 3 * c_ * c_]);
-        std::vector<int64_t> offsets = Offsets(l);
-        std::reverse(offsets.begin(), offsets.end());
         float* target = stream.data() + first * c_;
         if (s_.preactivation) {
           std::fill_n(out.begin(), rows * c_, 0.f);
           target = out.data();
         }
-        AddProduct<Number>(rows, later_taps.Read(h.data(), s_.samples, c_, first, rows, offsets),
+        AddProduct<Number>(rows,
+                           later_taps.Read(h.data(), s_.samples, c_, first, rows, Offsets(l, -1)),
                            steps, dilated[l].data(), c_, target, c_);
         if (!s_.preactivation) continue;
         for (int64_t i = 0; i < rows * c_; i += kWidth) {

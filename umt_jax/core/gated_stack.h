@@ -21,7 +21,6 @@ struct GatedShape {
   const int32_t* dilations;
 
   int64_t Pool() const { return samples / frames; }
-  int64_t Threads() const { return std::max<int64_t>(1, std::min(threads, items)); }
 };
 
 // Arrays of a decoder's layers, float32. `Index`es of leading axes come in the order given.
@@ -77,7 +76,7 @@ class GatedStack {
             if (l) Fill(bias, weights_.residual_bias + (l - 1) * s_.channels);
             StoreInput(bias, l > 0, first, rows, sums.data(), in);
             LoadCondition(condition, l, b, first, rows, h.data());
-            AddProduct<Number>(rows, taps.Read(in, s_.samples, c_, first, rows, Delays(l)),
+            AddProduct<Number>(rows, taps.Read(in, s_.samples, c_, first, rows, Offsets(l, 1)),
                                c_ / Number::kDepth, dilated[l].data(), 2 * c_, h.data(), 2 * c_);
             Gate(h.data(), rows, halves + (Place(b, l) + first) * 2 * c_, gated.data());
             AddProduct<Number>(rows, Left<Number>::Rows(gated.data(), c_), c_ / Number::kDepth,
@@ -90,7 +89,7 @@ class GatedStack {
         }
       }
     };
-    InParts(s_.items, s_.Threads(), run);
+    InParts(s_.items, NumParts(s_.items, s_.threads), run);
   }
 
   // Adds to the gradients, given those of `skips_out`; `halves` become the gradients of what the
@@ -104,14 +103,14 @@ class GatedStack {
       mix.push_back(
           RightSide<Number>(sums_, c_, [&](int64_t i, int64_t j) { return Mix(l, j, i); }));
     }
-    std::vector<Sums> of_threads(s_.Threads());
+    std::vector<Sums> of_threads(NumParts(s_.items, s_.threads));
     auto run = [&](int64_t begin, int64_t end, int64_t thread) {
       of_threads[thread] = Sums(*this);
       for (int64_t b = begin; b < end; ++b) {
         BackwardItem(b, skip_grads, inputs, halves, dilated, mix, grads, of_threads[thread]);
       }
     };
-    InParts(s_.items, s_.Threads(), run);
+    InParts(s_.items, NumParts(s_.items, s_.threads), run);
     for (const Sums& sums : of_threads) Unpad(sums, grads);
   }
 
@@ -137,9 +136,12 @@ class GatedStack {
     return weights_.residual[(l * s_.channels + i) * s_.channels + j - skips_];
   }
 
-  std::vector<int64_t> Delays(int64_t l) const {
+  // Of the samples that each tap reads, for a sign of 1; of those that read a sample by it, for -1.
+  std::vector<int64_t> Offsets(int64_t l, int64_t sign) const {
     std::vector<int64_t> offsets;
-    for (int64_t i = 0; i < s_.taps; ++i) offsets.push_back((i + 1 - s_.taps) * s_.dilations[l]);
+    for (int64_t i = 0; i < s_.taps; ++i) {
+      offsets.push_back(sign * (i + 1 - s_.taps) * s_.dilations[l]);
+    }
     return offsets;
   }
 
@@ -178,10 +180,7 @@ class GatedStack {
         for (int64_t j = 0; j < 2 * c_; j += kWidth) Store(h + j, Load(source + j));
         continue;
       }
-      for (int half = 0; half < 2; ++half) {
-        std::memcpy(h + half * c_, source + half * s_.channels, s_.channels * sizeof(float));
-        std::memset(h + half * c_ + s_.channels, 0, (c_ - s_.channels) * sizeof(float));
-      }
+      LoadRows(source, 2, s_.channels, c_, h);
     }
   }
 
@@ -243,15 +242,13 @@ class GatedStack {
         AddOuterProducts<Number>(left_panels.data(), c_, sum_panels.data(), sums_, rows,
                                  sums.mix.data() + l * c_ * sums_);
 
-        taps.Read(in, s_.samples, c_, first, rows, Delays(l));
+        taps.Read(in, s_.samples, c_, first, rows, Offsets(l, 1));
         taps.LayOutAll(left_panels.data());
         LayOut<Number>(h + first * 2 * c_, 2 * c_, rows, 2 * c_, right_panels.data());
         taps.AddOuter(left_panels.data(), right_panels.data(), 2 * c_,
                       sums.dilated.data() + l * taps_width * 2 * c_);
 
-        std::vector<int64_t> advances = Delays(l);
-        for (int64_t& offset : advances) offset = -offset;
-        AddProduct<Number>(rows, gate_taps.Read(h, s_.samples, 2 * c_, first, rows, advances),
+        AddProduct<Number>(rows, gate_taps.Read(h, s_.samples, 2 * c_, first, rows, Offsets(l, -1)),
                            2 * c_ / Number::kDepth, dilated[l].data(), c_, out.data() + skips_,
                            sums_);
       }
@@ -261,10 +258,9 @@ class GatedStack {
       }
     }
     for (int64_t l = 0; l < s_.layers; ++l) {
-      for (int64_t row = 0; row < s_.frames * 2; ++row) {
-        std::memcpy(grads.condition + ((l * s_.items + b) * s_.frames * 2 + row) * s_.channels,
-                    condition.data() + (l * s_.frames * 2 + row) * c_, s_.channels * sizeof(float));
-      }
+      const int64_t halves_of_frames = s_.frames * 2;
+      StoreRows(condition.data() + l * halves_of_frames * c_, halves_of_frames, s_.channels, c_,
+                grads.condition + (l * s_.items + b) * halves_of_frames * s_.channels);
     }
   }
 

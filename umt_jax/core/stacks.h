@@ -96,6 +96,8 @@ void Write(const float* source, int64_t columns, typename Number::Stored* target
   for (int64_t j = 0; j < columns; j += kWidth) Number::Write(target + j, Load(source + j));
 }
 
+inline Vector Relu(Vector x) { return x > Vector{} ? x : Vector{}; }
+
 inline void RepeatRow(const std::vector<float>& row, int64_t rows, float* out) {
   for (int64_t m = 0; m < rows; ++m) out = std::copy(row.begin(), row.end(), out);
 }
@@ -202,6 +204,11 @@ class Frames {
   const int64_t pool_;
   int64_t frame_, left_;
 };
+
+// Into how many parts threads divide `count` things.
+inline int64_t NumParts(int64_t count, int64_t threads) {
+  return std::max<int64_t>(1, std::min(threads, count));
+}
 
 // Runs work(begin, end, thread) on parts of `count` things, each by a thread of its own.
 template <typename Work>

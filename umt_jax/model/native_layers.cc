@@ -7,6 +7,7 @@
 #include "umt_jax/core/code_losses.h"
 #include "umt_jax/core/dilated_stack.h"
 #include "umt_jax/core/gated_stack.h"
+#include "umt_jax/core/packing.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -169,16 +170,6 @@ ffi::Error LossesBackward(int64_t threads, Floats grads, Numbers codes, ffi::Any
 }
 
 }  // namespace
-
-extern "C" int umt_register_columns() { return umt::kWidth; }
-
-extern "C" int umt_multiplies_bfloat16() {
-#if defined(__AVX512BF16__)
-  return 1;
-#else
-  return 0;
-#endif
-}
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(umt_gated_forward, GatedForward,
                               ffi::Ffi::Bind()

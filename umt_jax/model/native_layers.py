@@ -47,7 +47,7 @@ def kept_dtype(compute_dtype: DTypeLike) -> np.dtype:
 
     It is float32 where this processor does not multiply bfloat16.
     """
-    is_bfloat16 = compute_dtype == jnp.bfloat16 and library().umt_multiplies_bfloat16()
+    is_bfloat16 = compute_dtype == jnp.bfloat16 and library().umt_bfloat16_depth() > 1
     return jnp.dtype(jnp.bfloat16 if is_bfloat16 else jnp.float32)
 
 
