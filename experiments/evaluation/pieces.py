@@ -20,6 +20,7 @@ from umt_jax.shapes import Waveform
 
 SHORTEST_CLIP_S = 3.0
 _SILENCE = 1e-4  # As RMS.
+_MOST_MISSING_S = 0.5  # Systems may lose as much at an end.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +196,8 @@ def read_outputs(
 
     Raises:
         FileNotFoundError: One of the three folders is missing or empty.
-        ValueError: They do not hold the same names, or fewer than two.
+        ValueError: They do not hold the same names, or fewer than two; or an output ends before
+            what is measured does.
     """
     files = {name: _by_stem(folder / name) for name in ("source", "output", "target")}
     _check_same_names(files, f"--audio_dir={folder}")
@@ -213,7 +215,7 @@ def read_outputs(
     notes = _read_notes(notes_dir, outputs) if notes_dir.is_dir() else {}
     music = make_music(read, notes, sample_rate_hz=sample_rate_hz, paired=True, clip_s=clip_s)
     return music, {
-        piece: fit(outputs[piece], len(waveform))
+        piece: _as_long(outputs[piece], waveform, sample_rate_hz, files["output"][piece])
         for piece, waveform in music.recordings["source"].items()
     }
 
@@ -234,6 +236,7 @@ def read_translations(
 
     Raises:
         FileNotFoundError: One of a pair of two domains is missing.
+        ValueError: One ends before what is measured does.
     """
     pairs = [(source, target) for source in music.domains for target in music.domains]
     files = {
@@ -258,13 +261,14 @@ def read_translations(
     has_own = not any(paths for pair, paths in missing.items() if pair[0] == pair[1])
     return {
         (source, target): {
-            piece: fit(
-                sound_files.read(
-                    files[source][f"{piece}.{target}"], sample_rate_hz=music.sample_rate_hz
-                ),
-                len(waveform),
+            piece: _as_long(
+                sound_files.read(path, sample_rate_hz=music.sample_rate_hz),
+                waveform,
+                music.sample_rate_hz,
+                path,
             )
             for piece, waveform in music.recordings[source].items()
+            for path in [files[source][f"{piece}.{target}"]]
         }
         for source, target in pairs
         if source != target or has_own
@@ -286,6 +290,22 @@ def read_dataset(prepared: dataset.Dataset, *, clip_s: float, max_s: float) -> M
         for domain in prepared.description
     }
     return make_music(recordings, {}, sample_rate_hz=rate_hz, paired=False, clip_s=clip_s)
+
+
+def _as_long(output: Waveform, source: Waveform, rate_hz: int, path: pathlib.Path) -> Waveform:
+    """Returns an output as long as what is measured of its source.
+
+    Raises:
+        ValueError: It ends long before, where silence would be taken for its notes.
+    """
+    if len(source) - len(output) > _MOST_MISSING_S * rate_hz:
+        seconds = len(output) / rate_hz
+        raise ValueError(
+            f"{path} is {seconds:.1f} s long, but {len(source) / rate_hz:.1f} s of its source are "
+            f"measured. Give the whole translation, or measure less: --max_s={int(seconds)}, and "
+            "with --quick clips of half of that (--clip_s)."
+        )
+    return fit(output, len(source))
 
 
 def fit(waveform: Waveform, num_samples: int) -> Waveform:

@@ -241,3 +241,21 @@ def test_a_missing_translation_of_another_system_is_named(tmp_path):
         pieces.read_translations(tmp_path / "out", "one", music)
     with pytest.raises(FileNotFoundError, match=r"--outputs=one=.*lacks 4: Cello/a\.Piano\.wav, "):
         pieces.read_translations(tmp_path / "nowhere", "one", music)
+
+
+def test_outputs_that_end_long_before_their_sources_are_refused_as_silence_would_count(tmp_path):
+    write_pairs(tmp_path / "pairs")
+    music = read_pairs(tmp_path / "pairs")
+    write_translations(tmp_path / "out", music)
+    path = tmp_path / "out" / "Cello" / "a.Piano.wav"
+    whole = music.recordings["Piano"]["a"]
+    sound_files.write(path, whole[: -RATE_HZ // 4], sample_rate_hz=RATE_HZ)
+    pieces.read_translations(tmp_path / "out", "one", music)
+    sound_files.write(path, whole[: 4 * RATE_HZ], sample_rate_hz=RATE_HZ)
+    with pytest.raises(ValueError, match=r"a\.Piano\.wav is 4\.0 s long, but .*--max_s=4, and"):
+        pieces.read_translations(tmp_path / "out", "one", music)
+    write_outputs(tmp_path / "folders")
+    output = tmp_path / "folders" / "output" / "a.wav"
+    sound_files.write(output, whole[: 3 * RATE_HZ], sample_rate_hz=RATE_HZ)
+    with pytest.raises(ValueError, match=r"a\.wav is 3\.0 s long"):
+        read_outputs(tmp_path / "folders")
