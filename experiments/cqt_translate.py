@@ -172,6 +172,7 @@ def _play(
         domains=[target],
         temperature=args.temperature,
         top_p=args.top_p,
+        guide_strength=args.guide_strength,
         seed=args.seed,
         num_streams=len(frames),
     )

@@ -46,7 +46,7 @@ _EXTRA = {
 }
 
 
-_CHOOSE_FLAGS = ("choose_temperature", "choose_top_p")
+_CHOOSE_FLAGS = ("choose_temperature", "choose_top_p", "choose_guide_strength")
 
 
 def check_extra() -> None:
@@ -79,6 +79,7 @@ def define_flags() -> None:
         "choose_temperature", [], "Temperatures, of which the best one on --choose_on is taken."
     )
     flags.DEFINE_list("choose_top_p", [], "Values of --top_p, likewise.")
+    flags.DEFINE_list("choose_guide_strength", [], "Values of --guide_strength, likewise.")
     path_flags.define(
         "choose_on", None, "Folder of pairs as --pairs, of pieces that are not in it, to choose on."
     )
@@ -187,15 +188,15 @@ def _check_flags(args: flags.FlagValues) -> None:
         )
     if args.outputs and not args.pairs:
         raise ValueError("--outputs are translations of --pairs: name both.")
-    chosen = args.choose_temperature or args.choose_top_p
+    chosen = any(args[name].value for name in _CHOOSE_FLAGS)
     if bool(chosen) != bool(args.choose_on):
         raise ValueError(
-            "--choose_on names the pieces to choose on, --choose_temperature and --choose_top_p "
-            "what to choose from: give both or none."
+            "--choose_on names the pieces to choose on, --choose_temperature, --choose_top_p and "
+            "--choose_guide_strength what to choose from: give both or none."
         )
     if args.choose_on and not (args.checkpoint and args.pairs):
         raise ValueError("--choose_on chooses how a --checkpoint plays --pairs: name both.")
-    for name in ("temperature", "top_p"):
+    for name in ("temperature", "top_p", "guide_strength"):
         if args[name].value is not None and args[f"choose_{name}"].value:
             raise ValueError(f"--choose_{name} chooses --{name}: give one of them.")
 

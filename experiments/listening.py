@@ -44,7 +44,11 @@ def main() -> None:
     model = translator.load(demo_model.chosen(), step=args.step)
     sampling = generation_flags.sampling(model.config.sampling)
     translate = functools.partial(
-        model.translate, temperature=sampling.temperature, top_p=sampling.top_p, seed=args.seed
+        model.translate,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        guide_strength=sampling.guide_strength,
+        seed=args.seed,
     )
     files = recordings(pathlib.Path(args.pairs), args.piece, model.domains)
     rate_hz = model.sample_rate_hz

@@ -96,7 +96,11 @@ def translations(
 ) -> dict[str, Waveform]:
     """Returns a waveform's translations into all the model's domains, by title."""
     (by_domain,) = model.translate_many(
-        [waveform], temperature=args.temperature, top_p=args.top_p, seed=args.seed
+        [waveform],
+        temperature=args.temperature,
+        top_p=args.top_p,
+        guide_strength=args.guide_strength,
+        seed=args.seed,
     )
     return {f"as {domain}": translated for domain, translated in by_domain.items()}
 

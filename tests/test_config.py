@@ -32,7 +32,8 @@ def test_a_configuration_survives_json():
 def test_a_configuration_older_than_its_sampling_has_that_of_before():
     config = Config(domains=TWO)
     fields = config.to_json()
-    assert fields.pop("sampling") == {"temperature": 1.0, "top_p": 1.0}
+    usual = {"temperature": 1.0, "top_p": 1.0, "guide_strength": 0.0}
+    assert fields.pop("sampling") == usual
     assert Config.from_json(fields) == config
 
 

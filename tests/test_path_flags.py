@@ -19,6 +19,7 @@ NO_PATHS = {
     "beam_options",
     "beam_runner",
     "bins_per_octave",
+    "choose_guide_strength",
     "choose_temperature",
     "choose_top_p",
     "coordinator_address",

@@ -181,6 +181,7 @@ def write_mixtures(
         map(model.windows, mixtures),
         temperature=sampling.temperature,
         top_p=sampling.top_p,
+        guide_strength=sampling.guide_strength,
         seed=args.seed,
         num_streams=min(args.streams, len(jobs)),
     )

@@ -48,6 +48,9 @@ MOST_DOMAINS = 10_000
 _MOST_WAVELETS = 2**27
 """Samples of all wavelets of a constant-Q transform, each as long as the longest."""
 
+MOST_GUIDE_STRENGTH = 10.0
+"""Of `SamplingConfig.guide_strength`: no code but the guide's own is left to choose."""
+
 _MOST_CHARACTERS = 4096
 _MOST_SEGMENTS = 2**20
 _MOST_CONTEXT_FRAMES = 2**14
@@ -106,6 +109,8 @@ class ModelConfig:
             generates.
         residual_channels: Width C of the decoder's residual stream.
         skip_channels: Width S of the decoder's skip sum and head.
+        guide_channels: Width of each domain's guide, which predicts a spectrogram from latents for
+            its decoder to follow (see `umt_jax.model.guide`); 0 for none.
         classifier_channels: Width of the classifier's hidden layers.
         classifier_layers: Number of the classifier's hidden layers.
     """
@@ -128,6 +133,7 @@ class ModelConfig:
     decoder_taps: int = 2
     residual_channels: int = 128
     skip_channels: int = 128
+    guide_channels: int = 0
     classifier_channels: int = 100
     classifier_layers: int = 3
 
@@ -146,8 +152,9 @@ class ModelConfig:
         check_rms(self.rms_dbfs)
         for name, value in dataclasses.asdict(self).items():
             most = next((most for end, most in _MOST.items() if name.endswith(f"_{end}")), None)
-            if most is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1.")
+            least = 0 if name == "guide_channels" else 1
+            if most is not None and value < least:
+                raise ValueError(f"{name}={value} must be at least {least}.")
             if most is not None and value > most:
                 raise ValueError(f"{name}={reprlib.repr(value)} must be at most {most}.")
         if self.decoder_taps < 2:
@@ -219,6 +226,20 @@ class ModelConfig:
     def cqt_longest_samples(self) -> float:
         """Length of a constant-Q transform's longest wavelet, that of its lowest bin."""
         return self.cqt_quality * self.sample_rate_hz / self.cqt_lowest_hz
+
+    @property
+    def guide_hop_samples(self) -> int:
+        """Samples from one frame of a guide's spectrogram to the next: a latent frame's, or fewer.
+
+        They are the most, up to 12.5 ms, that divide a latent frame evenly.
+        """
+        most = max(1, self.sample_rate_hz // 80)
+        return max(hop for hop in range(1, most + 1) if self.pool_samples % hop == 0)
+
+    @property
+    def guide_fft_samples(self) -> int:
+        """Length of the window of a guide's spectrogram: the power of two nearest to 64 ms."""
+        return max(2, 2 ** round(math.log2(0.064 * self.sample_rate_hz)))
 
     @property
     def decoder_receptive_field(self) -> int:
@@ -396,10 +417,15 @@ class SamplingConfig:
         temperature: Scale of the randomness; 0 takes the likeliest code every time.
         top_p: Codes are drawn from the likeliest ones alone, as few as have so much of the
             probability together; 1 draws from all.
+        guide_strength: How closely a decoder follows its guide: 1 / the standard deviation, in
+            codes, of a normal distribution around the guide's code by which the decoder's
+            probabilities are multiplied. 0 leaves it free, and from 10 on the guide is heard
+            alone. Means nothing for models without guides.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
+    guide_strength: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks each value's range."""
@@ -410,17 +436,34 @@ class SamplingConfig:
                 f"top_p={self.top_p} must lie in (0, 1]: codes are drawn from the likeliest ones, "
                 "which have so much of the probability together; 1 draws from all."
             )
+        if not 0 <= self.guide_strength <= MOST_GUIDE_STRENGTH:
+            raise ValueError(
+                f"guide_strength={self.guide_strength} must lie in 0..{MOST_GUIDE_STRENGTH:g}: "
+                "0 leaves the decoder free, and with the most its guide is heard alone."
+            )
 
     @property
     def is_cut(self) -> bool:
         """Whether `top_p` leaves codes out that the temperature would let through."""
         return self.top_p < 1 and self.temperature > 0
 
-    def override(self, *, temperature: float | None, top_p: float | None) -> "SamplingConfig":
+    @property
+    def follows_alone(self) -> bool:
+        """Whether guides are so strong that decoders need not be asked."""
+        return self.guide_strength >= MOST_GUIDE_STRENGTH
+
+    def override(
+        self,
+        *,
+        temperature: float | None,
+        top_p: float | None,
+        guide_strength: float | None = None,
+    ) -> "SamplingConfig":
         """Returns the same, but for what is given."""
         return SamplingConfig(
             temperature=self.temperature if temperature is None else temperature,
             top_p=self.top_p if top_p is None else top_p,
+            guide_strength=self.guide_strength if guide_strength is None else guide_strength,
         )
 
 
@@ -502,6 +545,14 @@ class Config:
                 "freeze_encoder=True, or leave them out of the model with "
                 f"domains={','.join(self.train_domains)}."
             )
+
+    def without_guides(self) -> "Config":
+        """Returns the same model without guides."""
+        return dataclasses.replace(
+            self,
+            model=dataclasses.replace(self.model, guide_channels=0),
+            sampling=dataclasses.replace(self.sampling, guide_strength=0.0),
+        )
 
     @property
     def trains_encoder(self) -> bool:

@@ -17,6 +17,7 @@ MODULES = {
     "umt-evaluate": "experiments.evaluate",
     "umt-export": "umt_jax.export",
     "umt-font-check": "data_prep.font_check",
+    "umt-guides": "experiments.guides",
     "umt-import": "umt_jax.published",
     "umt-listening": "experiments.listening",
     "umt-live": "umt_jax.live",

@@ -5,8 +5,8 @@ r"""Copies the best checkpoint of a run without its optimizers, in a twelfth of 
 The copy holds weights in float16, and the run's record of its losses. It tells nothing of where it
 was made, and only with --recordings the names of the sound files behind it. It is given as
 --checkpoint to translate with and to evaluate, and as --init_from to train further. What
---temperature and --top_p say is kept in it: whoever plays the model without saying otherwise has
-that sampling.
+--temperature, --top_p and --guide_strength say is kept in it: whoever plays the model without
+saying otherwise has that sampling.
 
     python -m umt_jax.export --format=safetensors --output=mine.safetensors --licence=CC0-1.0
 
@@ -22,8 +22,6 @@ from umt_jax.checkpoints import checkpoint, demo_model, folder_lock, model_file,
 from umt_jax.config import SamplingConfig
 from umt_jax.inference import generation_flags
 from umt_jax.model import networks
-
-_RECORD = "metrics.jsonl"
 
 
 def define_flags() -> None:
@@ -45,6 +43,12 @@ def define_flags() -> None:
     flags.DEFINE_string("source", "", "Who made the model and of what, for the same header.")
     flags.DEFINE_integer("step", None, "Which of its checkpoints; the best if not given.")
     flags.DEFINE_bool("recordings", False, "Keep the names of the recordings behind the model.")
+    flags.DEFINE_bool(
+        "guides",
+        True,
+        "Keep what decoders follow (experiments.guides). Programs that play note by note, such as "
+        "the page and the plug-ins, do not use it.",
+    )
     generation_flags.define_sampling(seed=False)
 
 
@@ -55,9 +59,11 @@ def main() -> None:
     sampling = generation_flags.sampling(reading.read_config(workdir, args.step).sampling)
     export = _export_file if args.format == "safetensors" else _export_folder
     step, loss = export(args, workdir, sampling)
+    is_guided = args.guides and sampling.guide_strength
+    guided = f", guide_strength {sampling.guide_strength:g}" if is_guided else ""
     command_line.say(
         f"Exported step {step}, {loss:.3f} nats per sample in validation, to {args.output}.",
-        f"It is played at temperature {sampling.temperature:g}, top_p {sampling.top_p:g}.",
+        f"It is played at temperature {sampling.temperature:g}, top_p {sampling.top_p:g}{guided}.",
     )
 
 
@@ -69,12 +75,14 @@ def _export_folder(
             raise ValueError(f"--{name} is for --format=safetensors; a folder has no place for it.")
     with folder_lock.held(args.output, purpose="an export"):
         step, loss = checkpoint.export(
-            workdir, args.output, args.step, sampling=sampling, recordings=args.recordings
+            workdir,
+            args.output,
+            args.step,
+            sampling=sampling,
+            recordings=args.recordings,
+            guides=args.guides,
         )
-        record = storage.path(workdir) / _RECORD
-        if record.exists():
-            with storage.whole_file(storage.path(args.output) / _RECORD) as copy:
-                copy.write_bytes(record.read_bytes())
+        checkpoint.copy_record(workdir, args.output)
     return step, loss
 
 
@@ -87,7 +95,9 @@ def _export_file(
         raise ValueError("--recordings is for --format=folder; one file has no place for them.")
     if storage.path(args.output).exists():
         raise FileExistsError(f"--output={args.output} exists already. Name another file.")
-    config, parameters, step, loss = checkpoint.to_share(workdir, args.step, sampling=sampling)
+    config, parameters, step, loss = checkpoint.to_share(
+        workdir, args.step, sampling=sampling, guides=args.guides
+    )
     storage.path(args.output).parent.mkdir(parents=True, exist_ok=True)
     arrays = networks.by_name(parameters)
     model_file.write(args.output, config, arrays, licence=args.licence, source=args.source)

@@ -246,6 +246,7 @@ def translate(
         (_windows(model, job.source, standard_input) for job in jobs),
         temperature=sampling.temperature,
         top_p=sampling.top_p,
+        guide_strength=sampling.guide_strength,
         seed=seed,
         num_streams=min(num_streams, parallel_segments * len(jobs)),
         parallel_segments=parallel_segments,
@@ -311,6 +312,8 @@ def _translate_at_low_latency(
         delay = low_latency.delay_seconds(player, config)
         delay += sound_files.resampling_delay_seconds(input_rate_hz, rate_hz)
         command_line.say(f"The translation comes {delay:.3f} s behind its source.", error=True)
+        if warning := low_latency.warning(config):
+            command_line.say(warning, error=True)
         if reader.is_sound_file():
             raise ValueError(
                 "--latency=low takes raw samples as they come, and --input=- brought a sound file. "

@@ -1,6 +1,7 @@
 """Translator: a checkpoint's encoder, decoders and codes behind one object."""
 
 import functools
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from umt_jax.audio import level, sound_files
 from umt_jax.checkpoints import demo_model, reading
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.data import latent_file
-from umt_jax.generation import native_model, pieces, scheduler, segments, validation
+from umt_jax.generation import guiding, native_model, pieces, scheduler, segments, validation
 from umt_jax.generation.engines import choose
 from umt_jax.generation.segments import Window
 from umt_jax.model import array_shapes, encoder_fingerprint
@@ -135,7 +136,12 @@ class Translator:
     @property
     def latency_seconds(self) -> float:
         """Length of a recording that must have arrived before its translation starts."""
-        return self._encoder.latency_samples / self.sample_rate_hz
+        model, samples = self.config.model, self._encoder.latency_samples
+        guides = self._guides(self.domains[:1], self.config.sampling)
+        if guides:  # They wait for as many windows as they see ahead.
+            window = pieces.window_frames(model)
+            samples += math.ceil(guides.ahead_frames / window) * window * model.pool_samples
+        return samples / self.sample_rate_hz
 
     def encode(self, waveform: Waveform, sample_rate_hz: int) -> Latents:
         """Returns the latents of a waveform at any rate, [*B, F, Z] (§3.1).
@@ -161,6 +167,7 @@ class Translator:
         domain: str,
         temperature: float | None = None,
         top_p: float | None = None,
+        guide_strength: float | None = None,
         seed: int = 0,
     ) -> Waveform:
         """Returns a waveform sampled from one domain's decoder, [*B, F * pool_samples].
@@ -172,10 +179,17 @@ class Translator:
                 is the model's own, `config.sampling`.
             top_p: Draws from the likeliest codes alone, as few as have so much of the probability
                 together; 1 draws from all. None is the model's own.
+            guide_strength: How closely the decoder follows its guide, where it has one (see
+                `SamplingConfig`); 0 leaves it free. None is the model's own.
             seed: Decides the random numbers; of B recordings the b-th uses seed + b.
         """
         pieces = self.generate_stream(
-            latents, domain=domain, temperature=temperature, top_p=top_p, seed=seed
+            latents,
+            domain=domain,
+            temperature=temperature,
+            top_p=top_p,
+            guide_strength=guide_strength,
+            seed=seed,
         )
         return np.concatenate(list(pieces), axis=-1)
 
@@ -186,18 +200,21 @@ class Translator:
         domain: str,
         temperature: float | None = None,
         top_p: float | None = None,
+        guide_strength: float | None = None,
         seed: int = 0,
     ) -> Iterator[Waveform]:
         """Yields the result of `generate` chunk by chunk, as soon as each is generated."""
         (domain,) = validation.checked_domains([domain], self.domains)
         latents = self._checked(latents)
         batch = latents.reshape(-1, *latents.shape[-2:])
-        sampling = self._sampling(temperature, top_p)
+        sampling = self._sampling(temperature, top_p, guide_strength)
         generator = self._streams([domain], len(batch), sampling)
+        guides = self._guides([domain], sampling)
         for stream in range(len(batch)):
             generator.begin(stream, seed + stream)
-        for (waveforms,) in generator.advance(batch):
-            yield waveforms.reshape(*latents.shape[:-2], -1)
+        for window, guide in self._with_guides(batch, guides):
+            for (waveforms,) in generator.advance(window, guide):
+                yield waveforms.reshape(*latents.shape[:-2], -1)
 
     def morph(
         self,
@@ -211,8 +228,8 @@ class Translator:
     ) -> Iterator[Waveform]:
         """Yields a waveform between two decoders piece by piece, [F * pool_samples] in all.
 
-        Each code is drawn from both decoders' distributions, mixed by weight. Slower than
-        `generate`.
+        Each code is drawn from both decoders' distributions, mixed by weight, without guides.
+        Slower than `generate`.
 
         Args:
             latents: Latents, [F, Z].
@@ -226,7 +243,7 @@ class Translator:
         """
         first, second = validation.checked_domains(domains, self.domains)
         domains = first, second
-        sampling = self._sampling(temperature, top_p)
+        sampling = self._sampling(temperature, top_p, None)
         validation.check_seed(seed)
         latents = self._checked(latents)
         weights = validation.checked_weights(weights, latents)
@@ -247,6 +264,7 @@ class Translator:
         domain: str,
         temperature: float | None = None,
         top_p: float | None = None,
+        guide_strength: float | None = None,
         seed: int = 0,
     ) -> Float[Array, "*B U"]:
         """Returns the waveform played as `domain`, as long as itself, at `self.sample_rate_hz`."""
@@ -254,7 +272,12 @@ class Translator:
         resampled = self._at_own_rate(waveform, sample_rate_hz)
         latents = self._encode(self._levelled(resampled))
         audio_out = self.generate(
-            latents, domain=domain, temperature=temperature, top_p=top_p, seed=seed
+            latents,
+            domain=domain,
+            temperature=temperature,
+            top_p=top_p,
+            guide_strength=guide_strength,
+            seed=seed,
         )
         return audio_out[..., : resampled.shape[-1]]
 
@@ -265,6 +288,7 @@ class Translator:
         domains: Sequence[str] | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
+        guide_strength: float | None = None,
         seed: int = 0,
         num_streams: int = 8,
         parallel_segments: int = 1,
@@ -279,6 +303,7 @@ class Translator:
             domains: Names to translate to; None for all.
             temperature: As of `translate_recordings`.
             top_p: Likewise.
+            guide_strength: Likewise.
             seed: Likewise.
             num_streams: How many are under way at once, if there are so many.
             parallel_segments: As of `translate_recordings`.
@@ -298,6 +323,7 @@ class Translator:
             domains=wanted,
             temperature=temperature,
             top_p=top_p,
+            guide_strength=guide_strength,
             seed=seed,
             num_streams=max(1, min(num_streams, len(waveforms) * parallel_segments)),
             parallel_segments=parallel_segments,
@@ -317,6 +343,7 @@ class Translator:
         *,
         temperature: float | None = None,
         top_p: float | None = None,
+        guide_strength: float | None = None,
         seed: int = 0,
     ) -> Path:
         """Plays a sound file as `domain` and writes it, in memory that its length does not change.
@@ -328,6 +355,7 @@ class Translator:
                 format. Its folder is made if need be, and it appears when it is whole.
             temperature: See `generate`.
             top_p: See `generate`.
+            guide_strength: See `generate`.
             seed: Decides the random numbers.
 
         Returns:
@@ -343,7 +371,12 @@ class Translator:
         (domain,) = validation.checked_domains([domain], self.domains)
         blocks = sound_files.SoundFileBlocks(Path(input), self.sample_rate_hz)
         pieces = self.translate_recordings(
-            [blocks], domains=[domain], temperature=temperature, top_p=top_p, seed=seed
+            [blocks],
+            domains=[domain],
+            temperature=temperature,
+            top_p=top_p,
+            guide_strength=guide_strength,
+            seed=seed,
         )
         output.parent.mkdir(parents=True, exist_ok=True)
         with writer:
@@ -358,6 +391,7 @@ class Translator:
         domains: Sequence[str] | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
+        guide_strength: float | None = None,
         seed: int = 0,
         num_streams: int = 1,
         parallel_segments: int = 1,
@@ -373,6 +407,8 @@ class Translator:
                 is the model's own, `config.sampling`.
             top_p: Draws from the likeliest codes alone, as few as have so much of the probability
                 together; 1 draws from all. None is the model's own.
+            guide_strength: How closely the decoder follows its guide, where it has one (see
+                `SamplingConfig`); 0 leaves it free. None is the model's own.
             seed: Decides the random numbers, the same for every recording.
             num_streams: How many are under way at once, recordings or segments of them. As one
                 ends, the next takes its place.
@@ -390,6 +426,7 @@ class Translator:
             domains=domains,
             temperature=temperature,
             top_p=top_p,
+            guide_strength=guide_strength,
             seed=seed,
             num_streams=num_streams,
             parallel_segments=parallel_segments,
@@ -438,16 +475,20 @@ class Translator:
         domains: Sequence[str] | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
+        guide_strength: float | None = None,
         seed: int = 0,
         num_streams: int = 1,
         parallel_segments: int = 1,
     ) -> Iterator[scheduler.Piece]:
         """Runs `translate_recordings` on latents: `windows` of them, or from `encode_blocks`."""
         domains = validation.checked_domains(domains or self.domains, self.domains)
-        sampling = self._sampling(temperature, top_p)
-        generator = self._streams(domains, num_streams, sampling)
+        sampling = self._sampling(temperature, top_p, guide_strength)
         yield from scheduler.generate(
-            recordings, generator, seed=seed, parallel_segments=parallel_segments
+            recordings,
+            self._streams(domains, num_streams, sampling),
+            seed=seed,
+            parallel_segments=parallel_segments,
+            guides=self._guides(domains, sampling),
         )
 
     @functools.cached_property
@@ -538,17 +579,44 @@ class Translator:
         """Returns checked recordings at the model's rate, [*B, T], as `level` does."""
         return level.bring_to(waveform, self.config.model.rms_dbfs)
 
-    def _sampling(self, temperature, top_p) -> SamplingConfig:
+    def _sampling(self, temperature, top_p, guide_strength) -> SamplingConfig:
         """Returns how codes are drawn: as is asked for, else as the model says."""
-        return self.config.sampling.override(temperature=temperature, top_p=top_p)
+        if guide_strength and not self.config.model.guide_channels:
+            raise ValueError(
+                f"guide_strength={guide_strength}: this model has no guides (guide_channels=0). "
+                "Leave guide_strength out, or train guides with experiments.guides."
+            )
+        return self.config.sampling.override(
+            temperature=temperature, top_p=top_p, guide_strength=guide_strength
+        )
+
+    def _guides(self, domains, sampling) -> guiding.Guides | None:
+        """Returns the guides of these domains, if their decoders are to follow them."""
+        model = self.config.model
+        if not (model.guide_channels and sampling.guide_strength):
+            return None
+        nested = array_shapes.nested(self._arrays, "decoders")
+        return guiding.Guides(model, nested, self._domain_indices(domains))
 
     def _streams(self, domains, num_streams, sampling):
+        if self.config.model.guide_channels and sampling.follows_alone:
+            return guiding.Alone(self.config.model, len(domains), num_streams)
         return self._model.streams(
             [self.domains.index(domain) for domain in domains],
             self._domain_indices(domains),
             num_streams=num_streams,
             sampling=sampling,
         )
+
+    def _with_guides(self, batch, guides):
+        """Yields windows of several recordings' latents, [B, F, Z], and their guides, if any."""
+        if guides is None:
+            yield batch, None
+            return
+        followed = (guides.follow(self.windows(latents)) for latents in batch)
+        for windows in zip(*followed, strict=True):
+            latents = np.stack([window.latents for window in windows])
+            yield latents, np.stack([window.guide for window in windows], axis=1)
 
     def _domain_indices(self, domains):
         """Returns their places among all the domains of the model."""

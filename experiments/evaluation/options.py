@@ -17,9 +17,11 @@ class Options:
     outputs: Mapping[str, pathlib.Path]
     temperature: float | None
     top_p: float | None
+    guide_strength: float | None
     choose_on: pathlib.Path | None
     choose_temperature: Sequence[float]
     choose_top_p: Sequence[float]
+    choose_guide_strength: Sequence[float]
     seed: int
     clip_s: float
     max_s: float

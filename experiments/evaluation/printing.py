@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from experiments.evaluation import decoys, summary, tables
+from experiments.evaluation import decoys, summary, tables, translating
 from experiments.evaluation.run import QUICK_CLIPS, Evaluation
 from umt_jax import text_tables
 
@@ -47,7 +47,7 @@ def text(evaluation: Evaluation) -> str:
         parts += ["\nWhere the notes are lost, shares of frames at the right key:\n", _shares(lost)]
     if evaluation.choice:
         tried = ", ".join(
-            f"{tables.sampling_words(sampling.temperature, sampling.top_p)}: {headline.mean:.2f}"
+            f"{translating.name(sampling)}: {headline.mean:.2f}"
             for sampling, headline in evaluation.choice.headlines.items()
         )
         parts.append(

@@ -149,7 +149,11 @@ def run(options: Options) -> Evaluation:
         if music.is_one_line or not music.notes:
             heard = learning.for_probes(options, music, soundfonts, held_out)
             pitch_probes = pitch_probe.probe(model, heard, music, seed=options.seed)
-        sampling = config.sampling.override(temperature=options.temperature, top_p=options.top_p)
+        sampling = config.sampling.override(
+            temperature=options.temperature,
+            top_p=options.top_p,
+            guide_strength=options.guide_strength,
+        )
         if to_choose_on:
             choice = _choose(options, model, sampling, to_choose_on, judge_of)
             sampling = next(iter(choice.headlines))
@@ -270,9 +274,11 @@ def _choose(
 ) -> Choice:
     """Tries the ways to sample that the options name on music that is not reported."""
     candidates = [
-        own.override(temperature=temperature, top_p=top_p)
-        for temperature, top_p in itertools.product(
-            options.choose_temperature or [own.temperature], options.choose_top_p or [own.top_p]
+        own.override(temperature=temperature, top_p=top_p, guide_strength=guide_strength)
+        for temperature, top_p, guide_strength in itertools.product(
+            options.choose_temperature or [own.temperature],
+            options.choose_top_p or [own.top_p],
+            options.choose_guide_strength or [own.guide_strength],
         )
     ]
     headlines = translating.choose(

@@ -162,9 +162,10 @@ def _pitch(table: Table, system: str) -> float:
     return by_name["pitch_accuracy"].mean if "pitch_accuracy" in by_name else math.nan
 
 
-def sampling_words(temperature: float, top_p: float) -> str:
+def sampling_words(temperature: float, top_p: float, guide_strength: float = 0.0) -> str:
     """Returns a way to draw codes in words."""
-    return f"temperature {temperature:g}" + ("" if top_p == 1 else f", top p {top_p:g}")
+    words = f"temperature {temperature:g}" + ("" if top_p == 1 else f", top p {top_p:g}")
+    return words + (f", guide strength {guide_strength:g}" if guide_strength else "")
 
 
 def as_json(table: Table) -> dict[str, Any]:

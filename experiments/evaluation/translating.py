@@ -28,6 +28,7 @@ def translate(
             domains=targets,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
+            guide_strength=sampling.guide_strength,
             seed=seed,
             num_streams=len(by_piece),
         )

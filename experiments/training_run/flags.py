@@ -127,7 +127,8 @@ ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "other settings.",
 )
 
-_MODEL_FLAGS = config_flags.define(_MODEL, leave_out=OF_DATA)
+# Guides are trained afterwards, by `experiments.guides`.
+_MODEL_FLAGS = config_flags.define(_MODEL, leave_out=(*OF_DATA, "guide_channels"))
 _TRAINING_FLAGS = config_flags.define(_TRAINING, paths=("init_from",))
 INIT_FROM = _TRAINING_FLAGS["init_from"]
 

@@ -57,7 +57,13 @@ def base_config(workdir: str) -> Config | None:
     init_from = train_flags.INIT_FROM.value
     if not init_from:
         return None
-    return reading.read_config(workdir if reading.has_checkpoint(workdir) else init_from)
+    if reading.has_checkpoint(workdir):
+        return reading.read_config(workdir)
+    config = reading.read_config(init_from)
+    if config.model.guide_channels:
+        logging.info("Guides stay behind: experiments.guides trains them once the model is done.")
+    # They would not fit latents and tones that training changes.
+    return config.without_guides()
 
 
 def initial_parameters(

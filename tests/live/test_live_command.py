@@ -113,7 +113,8 @@ def test_devices_are_listed_and_keys_are_obeyed(tmp_path):
     finished = run(tmp_path, BLOCK, "--input_device=0", keys="x2-9q1")
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == "Flute at temperature 1.\nFlute at temperature 0.9.\n"
-    delay, names, more, dropouts = finished.stdout.splitlines()
+    guides, delay, names, more, dropouts = finished.stdout.splitlines()
+    assert guides.startswith("Decoders play without their guides here:")
     assert delay == (
         "The translation comes 0.235 s behind its source: 0.205 s here, and 0.030 s in the sound "
         "cards, as PortAudio says."

@@ -19,6 +19,7 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from umt_jax import storage
 from umt_jax.checkpoints import model_file, orbax_handlers, reading, stored_arrays
 from umt_jax.config import Config, SamplingConfig
 from umt_jax.model import networks
@@ -28,6 +29,7 @@ from umt_jax.training.train_state import TrainState
 ARRAYS = ("parameters", "optimizers")
 """The parts of a checkpoint that are trees of arrays; the others are `stored_json.FILES`."""
 
+_RECORD = "metrics.jsonl"
 _UNLOGGED = "unlogged"
 _DELETED = "deleted"
 
@@ -225,6 +227,7 @@ def export(
     *,
     sampling: SamplingConfig | None = None,
     recordings: bool = False,
+    guides: bool = True,
 ) -> tuple[int, float]:
     """Copies a checkpoint without its optimizers, weights in float16, a twelfth of its size.
 
@@ -239,6 +242,7 @@ def export(
         step: Which checkpoint; None for the best.
         sampling: How the copy is to be played; None for what the checkpoint says.
         recordings: Keeps the names of the recordings that it was trained on.
+        guides: Keeps its guides, if it has any.
 
     Returns:
         Its step, and its validation loss in nats per sample.
@@ -249,7 +253,7 @@ def export(
         ValueError: It cannot be read, or float16 cannot hold a weight of it.
     """
     check_is_free(output)
-    config, parameters, step, loss = to_share(workdir, step, sampling=sampling)
+    config, parameters, step, loss = to_share(workdir, step, sampling=sampling, guides=guides)
     dataset = reading.read_dataset(workdir, step)
     if not recordings:
         dataset = {name: _without_recordings(domain) for name, domain in dataset.items()}
@@ -303,6 +307,14 @@ def write_parameters(
             committed.write_text("Committed.\n")
 
 
+def copy_record(workdir: str, output: str) -> None:
+    """Copies a run's record of its losses to another folder, if there is one."""
+    record = storage.path(workdir) / _RECORD
+    if record.exists():
+        with storage.whole_file(storage.path(output) / _RECORD) as copy:
+            copy.write_bytes(record.read_bytes())
+
+
 def check_is_free(output: str) -> None:
     """Raises `FileExistsError` if a folder holds a run, before the work that is to be put there."""
     if reading.has_checkpoint(output):
@@ -310,7 +322,11 @@ def check_is_free(output: str) -> None:
 
 
 def to_share(
-    workdir: str, step: int | None = None, *, sampling: SamplingConfig | None = None
+    workdir: str,
+    step: int | None = None,
+    *,
+    sampling: SamplingConfig | None = None,
+    guides: bool = True,
 ) -> tuple[Config, NetworkParameters, int, float]:
     """Returns a checkpoint's configuration without paths, its arrays in float16, step and loss.
 
@@ -327,6 +343,9 @@ def to_share(
     )
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)):
         raise ValueError(f"{workdir} has weights beyond float16, step {step}.")
+    if not guides:
+        config = config.without_guides()
+        parameters = parameters.replace(decoders=networks.without_guides(parameters.decoders))
     init_from = _last_name(config.training.init_from)
     config = dataclasses.replace(
         config, training=dataclasses.replace(config.training, init_from=init_from)

@@ -206,8 +206,17 @@ class Decoders:
         self._inputs[:, stream] = _FIRST_INPUTS[self._config.mu_law]
         self._seeds[stream], self._samples[stream] = seed, first_sample % 2**32
 
-    def generate(self, latents: Float[np.ndarray, "B Z"]) -> UInt8[np.ndarray, "K B T"]:
-        """Returns the codes of each stream's next latent frame."""
+    def generate(
+        self,
+        latents: Float[np.ndarray, "B Z"],
+        bias: Float[np.ndarray, "K B T Q"] | None = None,
+    ) -> UInt8[np.ndarray, "K B T"]:
+        """Returns the codes of each stream's next latent frame.
+
+        Args:
+            latents: Its latents.
+            bias: What is added to each sample's logits; None for nothing.
+        """
         K, B, T = self.num_domains, self.num_streams, self._config.pool_samples
         config, packed, temperature = self._config, self._packed, self._sampling.temperature
         latents = np.ascontiguousarray(latents, np.float32)  # As what is made of them is read.
@@ -220,6 +229,8 @@ class Decoders:
             )
         else:
             noise[:] = 0
+        if bias is not None:
+            noise += np.moveaxis(bias, 2, 0)
         codes = np.empty((T, K, B), np.uint8)
         block = max(1, ROWS_AT_ONCE // B)
         sizes = np.array(

@@ -71,6 +71,18 @@ class Frame(NamedTuple):
     nucleus: Nucleus | None = None
 
 
+class Guide(struct.PyTreeNode):
+    """What decoders follow; see `guiding`.
+
+    Attributes:
+        codes: For each sample, [K, B, T].
+        strength: As of `SamplingConfig`.
+    """
+
+    codes: Leaf
+    strength: Leaf
+
+
 @runtime_checkable
 class Engine(Protocol):
     """A way of computing `generate`. Hashable: it is part of what is compiled."""
@@ -152,6 +164,7 @@ def generate(
     keys: Key[Array, "K B"],
     temperature: Float[Array, ""],
     top_p: Float[Array, ""] | None = None,
+    guide: Guide | None = None,
     *,
     config: ModelConfig,
     engine: Engine,
@@ -167,6 +180,7 @@ def generate(
         keys: Decides each stream's random numbers, together with the sample's index.
         temperature: Scale of the randomness: 1 samples from the model, 0 takes the likeliest code.
         top_p: Probability of the nucleus that is drawn from (see `sampling`); None for all codes.
+        guide: What the decoders follow; None where they are free.
         config: Sizes.
         engine: What computes it; all give the same codes, but for rounding.
 
@@ -178,17 +192,30 @@ def generate(
     def condition_one(parameters):
         return condition(parameters, jnp.swapaxes(latents, 0, 1), config)
 
-    def generate_frame(caches, conditioning):
-        noise = gumbel_noise(keys, caches.sample_index, config.pool_samples)
+    def generate_frame(caches, inputs):
+        conditioning, guide_codes = inputs
         # Equals sampling from softmax(logits / temperature), and is defined at 0.
-        frame = Frame(conditioning, temperature * noise, nucleus)
+        noise = temperature * gumbel_noise(keys, caches.sample_index, config.pool_samples)
+        if guide is not None:
+            levels = jax.lax.broadcasted_iota(noise.dtype, noise.shape, noise.ndim - 1)
+            distances = levels - guide_codes[..., jnp.newaxis]
+            noise += -0.5 * (guide.strength * distances) ** 2
+        frame = Frame(conditioning, noise, nucleus)
         caches, codes = engine.generate_frame(weights.packed, caches, frame, config)
         index = caches.sample_index + jnp.uint32(config.pool_samples)
         return caches.replace(sample_index=index), codes
 
     conditionings = jax.vmap(condition_one, out_axes=1)(weights.decoders)
-    caches, codes = jax.lax.scan(generate_frame, caches, conditionings)
+    guide_codes = None if guide is None else _by_frame(guide.codes, config.pool_samples)
+    caches, codes = jax.lax.scan(generate_frame, caches, (conditionings, guide_codes))
     return caches, jnp.moveaxis(codes.reshape(-1, *codes.shape[2:]), 0, -1)
+
+
+def _by_frame(codes, pool_samples):
+    """Returns codes of each latent frame's samples, float32, [K, B, F * T] -> [F, T, K, B]."""
+    num_domains, num_streams, _ = codes.shape
+    frames = codes.reshape(num_domains, num_streams, -1, pool_samples).astype(jnp.float32)
+    return jnp.transpose(frames, (2, 3, 0, 1))
 
 
 def append(inputs: Float[Array, "*B P"], codes: Integer[Array, "*B"]) -> Float[Array, "*B P"]:

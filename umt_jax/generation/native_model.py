@@ -12,7 +12,7 @@ import numpy as np
 from umt_jax.audio import mu_law
 from umt_jax.config import Config, ModelConfig, SamplingConfig
 from umt_jax.core import frames, packing
-from umt_jax.generation import pieces, validation
+from umt_jax.generation import guiding, pieces, validation
 from umt_jax.model import array_shapes
 from umt_jax.processes import cores
 from umt_jax.shapes import Array, Float
@@ -137,7 +137,7 @@ class NativeModel:
             threads=self._threads,
             most_threads=cores.usable(),
         )
-        return NativeStreams(self._config, core)
+        return NativeStreams(self._config, core, sampling.guide_strength)
 
 
 class NativeStreams:
@@ -149,9 +149,11 @@ class NativeStreams:
         num_streams: B.
     """
 
-    def __init__(self, config: ModelConfig, core: frames.Decoders) -> None:
+    def __init__(
+        self, config: ModelConfig, core: frames.Decoders, guide_strength: float = 0.0
+    ) -> None:
         """Starts with no stream begun."""
-        self.config, self._core = config, core
+        self.config, self._core, self._guide_strength = config, core, guide_strength
         self.num_domains, self.num_streams = core.num_domains, core.num_streams
 
     def begin(self, stream: int, seed: int, *, first_sample: int = 0) -> None:
@@ -163,12 +165,25 @@ class NativeStreams:
         validation.check_seed(seed)
         self._core.begin(stream, seed, first_sample)
 
-    def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Iterator[Float[np.ndarray, "K B _"]]:
-        """Yields the waveforms of the streams' next latent frames, piece by piece."""
+    def advance(
+        self,
+        latents: Float[np.ndarray, "B F Z"],
+        guide: Float[np.ndarray, "K B _"] | None = None,
+    ) -> Iterator[Float[np.ndarray, "K B _"]]:
+        """Yields the waveforms of the streams' next latent frames; see `scheduler.Generator`."""
         piece = pieces.piece_frames(self.config)
         for start in range(0, latents.shape[1], piece):
             codes = [
-                self._core.generate(latents[:, frame])
+                self._core.generate(latents[:, frame], self._bias(guide, frame))
                 for frame in range(start, min(start + piece, latents.shape[1]))
             ]
             yield mu_law.decode(np.concatenate(codes, axis=-1), self.config.mu_law)
+
+    def _bias(self, guide, frame):
+        """Returns what draws the codes of a latent frame towards the guide's, [K, B, T, Q]."""
+        if guide is None:
+            return None
+        pool = self.config.pool_samples
+        of_frame = guide[..., frame * pool : (frame + 1) * pool]
+        codes = mu_law.encode(of_frame, self.config.mu_law)
+        return guiding.log_likelihoods(codes, self._guide_strength)

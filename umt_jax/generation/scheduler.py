@@ -9,6 +9,7 @@ import numpy as np
 
 from umt_jax.config import ModelConfig
 from umt_jax.generation import crossfade, segments
+from umt_jax.generation.guiding import GuidedWindow, Guides
 from umt_jax.shapes import Float
 
 
@@ -46,8 +47,18 @@ class Generator(Protocol):
     def begin(self, stream: int, seed: int, *, first_sample: int = 0) -> None:
         """Makes a stream new; see `streams.Streams.begin`."""
 
-    def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Iterator[Float[np.ndarray, "K B _"]]:
-        """Yields the waveforms of the streams' next latent frames, piece by piece."""
+    def advance(
+        self,
+        latents: Float[np.ndarray, "B F Z"],
+        guide: Float[np.ndarray, "K B _"] | None = None,
+    ) -> Iterator[Float[np.ndarray, "K B _"]]:
+        """Yields the waveforms of the streams' next latent frames, piece by piece.
+
+        Args:
+            latents: Each stream's next latent frames.
+            guide: Waveforms that decoders follow, as long as the latent frames; None where they are
+                free.
+        """
 
 
 def raising(pieces: Iterable[Piece]) -> Iterator[Piece]:
@@ -64,24 +75,35 @@ def generate(
     *,
     seed: int,
     parallel_segments: int,
+    guides: Guides | None = None,
 ) -> Iterator[Piece]:
-    """Generates from recordings' latents; see `Translator.generate_recordings`."""
+    """Generates from recordings' latents; see `Translator.generate_recordings`.
+
+    Args:
+        recordings: Each one's windows.
+        generator: What generates.
+        seed: Decides the random numbers.
+        parallel_segments: In how many segments each recording is cut.
+        guides: Those of the generator's decoders; None where they are free.
+    """
     if parallel_segments < 1:
         raise ValueError(f"parallel_segments={parallel_segments} must be 1 or more.")
     waiting = _segments(recordings, generator.config, parallel_segments)
     under_way: dict[int, segments.Segment] = {}
+    followed: dict[int, Iterator[GuidedWindow]] = {}
     with crossfade.Joiner(generator.num_domains) as joiner:
         while True:
             for stream in [free for free in range(generator.num_streams) if free not in under_way]:
                 for segment in itertools.islice(waiting, 1):
                     under_way[stream] = segment
+                    followed[stream] = _followed(segment.windows, guides)
                     generator.begin(stream, seed, first_sample=segment.first_sample)
             if not under_way:
                 return
             windows = {}
             for stream, segment in list(under_way.items()):
                 try:
-                    windows[stream] = next(segment.windows)
+                    windows[stream] = next(followed[stream])
                 except (StopIteration, ValueError, OSError) as end:
                     del under_way[stream]
                     for waveforms in joiner.end(segment):
@@ -93,9 +115,9 @@ def generate(
             if not windows:
                 continue
             done = 0
-            for generated in generator.advance(_batch(windows, generator)):
-                for stream, (_, num_samples) in windows.items():
-                    segment, left = under_way[stream], max(0, num_samples - done)
+            for generated in generator.advance(*_batch(windows, generator)):
+                for stream, window in windows.items():
+                    segment, left = under_way[stream], max(0, window.num_samples - done)
                     for waveforms in joiner.add(segment, generated[:, stream, :left]):
                         yield Piece(segment.recording, waveforms)
                 done += generated.shape[-1]
@@ -119,11 +141,20 @@ def _segments(
             )
 
 
+def _followed(windows: Iterator[segments.Window], guides: Guides | None) -> Iterator[GuidedWindow]:
+    return guides.follow(windows) if guides else itertools.starmap(GuidedWindow, windows)
+
+
 def _batch(windows, generator):
-    """Joins streams' windows into one array, [B, F, Z], with zeros for idle streams."""
-    frames = max(len(latents) for latents, _ in windows.values())
-    shape = (generator.num_streams, frames, generator.config.latent_channels)
-    batch = np.zeros(shape, np.float32)
-    for stream, (latents, _) in windows.items():
-        batch[stream, : len(latents)] = latents
-    return batch
+    """Joins streams' windows and guides, [B, F, Z] and [K, B, T], with zeros for idle streams."""
+    streams, config = generator.num_streams, generator.config
+    frames = max(len(window.latents) for window in windows.values())
+    latents = np.zeros((streams, frames, config.latent_channels), np.float32)
+    guide = np.zeros((generator.num_domains, streams, frames * config.pool_samples), np.float32)
+    is_guided = False
+    for stream, window in windows.items():
+        latents[stream, : len(window.latents)] = window.latents
+        if window.guide is not None:
+            guide[:, stream, : window.guide.shape[-1]] = window.guide
+            is_guided = True
+    return latents, guide if is_guided else None

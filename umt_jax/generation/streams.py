@@ -126,6 +126,7 @@ class Streams:
         self._domain_indices = np.asarray(domain_indices, np.uint32)
         self._temperature = np.float32(sampling.temperature)
         self._top_p = np.float32(sampling.top_p) if sampling.is_cut else None
+        self._guide_strength = np.float32(sampling.guide_strength)
         keys, caches = _nothing_begun(len(domain_indices), num_streams, config=config)
         # What `generate` returns is bound to the weights' device, if they are. Were its first
         # arguments not, it would be compiled twice.
@@ -155,9 +156,13 @@ class Streams:
             config=self.config,
         )
 
-    def advance(self, latents: Float[np.ndarray, "B F Z"]) -> Iterator[Float[np.ndarray, "K B _"]]:
-        """Yields the waveforms of the streams' next latent frames, piece by piece."""
-        frames = pieces.piece_frames(self.config)
+    def advance(
+        self,
+        latents: Float[np.ndarray, "B F Z"],
+        guide: Float[np.ndarray, "K B _"] | None = None,
+    ) -> Iterator[Float[np.ndarray, "K B _"]]:
+        """Yields the waveforms of the streams' next latent frames; see `scheduler.Generator`."""
+        frames, pool = pieces.piece_frames(self.config), self.config.pool_samples
         for start in range(0, latents.shape[1], frames):
             piece = latents[:, start : start + frames]
             # Always of one length, so that one compiled program serves any. What lies behind the
@@ -170,11 +175,19 @@ class Streams:
                 self._keys,
                 self._temperature,
                 self._top_p,
+                self._guide(guide, start * pool, frames * pool),
                 config=self.config,
                 engine=self._engine,
             )
-            num_samples = piece.shape[1] * self.config.pool_samples
+            num_samples = piece.shape[1] * pool
             yield mu_law.decode(np.asarray(codes)[..., :num_samples], self.config.mu_law)
+
+    def _guide(self, guide, first, num_samples):
+        if guide is None:
+            return None
+        codes = mu_law.encode(guide[..., first : first + num_samples], self.config.mu_law)
+        codes = np.pad(codes, [(0, 0), (0, 0), (0, num_samples - codes.shape[-1])])
+        return generate.Guide(codes=codes, strength=self._guide_strength)
 
 
 # Compiled whole: op by op, each would be a program of its own to load at every start.

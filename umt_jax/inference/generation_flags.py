@@ -14,9 +14,10 @@ flags.disclaim_key_flags()  # They are flags of the command, whose --help lists 
 
 
 def define_sampling(*, seed: bool = True) -> None:
-    """Declares --temperature and --top_p, which `sampling` reads, and --seed if wanted."""
+    """Declares --temperature and its kin, which `sampling` reads, and --seed if wanted."""
     for name, text in config_flags.help_by_field(SamplingConfig).items():
-        default = "the model's own, which umt_jax.export records; 1 where it has none"
+        usual = getattr(SamplingConfig(), name)
+        default = f"the model's own, which umt_jax.export records; {usual:g} where it has none"
         flags.DEFINE_float(name, None, f"{text} Default: {default}.")
     if seed:
         flags.DEFINE_integer("seed", 0, "Decides the random numbers.", lower_bound=0)
@@ -53,4 +54,6 @@ def sampling(own: SamplingConfig | None = None) -> SamplingConfig:
         ValueError: A flag's value is not allowed.
     """
     args = flags.FLAGS
-    return (own or SamplingConfig()).override(temperature=args.temperature, top_p=args.top_p)
+    return (own or SamplingConfig()).override(
+        temperature=args.temperature, top_p=args.top_p, guide_strength=args.guide_strength
+    )

@@ -1,7 +1,7 @@
 """Translates sound while it comes, a latent frame at a time, by the C++ core.
 
 The samples are those of `Translator` with the native engine, which come half-second window by
-window.
+window, at `guide_strength` 0: a guide looks further ahead than there is time for.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,8 +25,19 @@ def open_player(workdir: str, step: int | None = None) -> library.Player:
         OSError: There is no C++ compiler.
     """
     config = reading.read_config(workdir, step)
-    file = model_file.pack(config, reading.read_arrays(workdir, step))
-    return library.Player(file)
+    arrays = {
+        name: array
+        for name, array in reading.read_arrays(workdir, step).items()
+        if not name.startswith("decoders.guide.")
+    }
+    return library.Player(model_file.pack(config.without_guides(), arrays))
+
+
+def warning(config: Config) -> str:
+    """Returns what to say of a model that is heard otherwise than by files; "" if there is none."""
+    if not config.sampling.guide_strength:
+        return ""
+    return "Decoders play without their guides here: the sound comes sooner, with more wrong notes."
 
 
 def choose(player: library.Player, domain: str, sampling: SamplingConfig, seed: int) -> None:

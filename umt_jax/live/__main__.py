@@ -77,6 +77,8 @@ def main() -> None:
         devices.choose(sounddevice, args.output_device, "output"),
     )
     rate_hz = args.rate or round(cards[0]["default_samplerate"])
+    if warning := low_latency.warning(config):
+        command_line.say(warning)
     with low_latency.open_player(workdir, args.step) as player:
         low_latency.choose(player, domain, sampling, args.seed)
         with live_session.Session(

@@ -8,6 +8,12 @@ from umt_jax.config import Config, ModelConfig, TrainingConfig
 
 _CONTEXT_LAYERS = 3
 
+GUIDE_TAPS = 5, 3, 3
+"""Latent frames that a guide's first, dilated and last convolutions see."""
+
+GUIDE_DILATIONS = 1, 2, 4
+"""Of a guide's layers, in latent frames."""
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -69,7 +75,20 @@ def _decoder(model: ModelConfig) -> Shapes:
         **_affine("head", (skips,), skips),
         **_affine("condition", (latents,), skips),
         **_affine("logits", (skips,), mu_law.NUM_LEVELS),
+        **_guide(model),
     }
+
+
+def _guide(model: ModelConfig) -> Shapes:
+    width, (first, dilated, last) = model.guide_channels, GUIDE_TAPS
+    if not width:
+        return {}
+    magnitudes = model.pool_samples // model.guide_hop_samples * (model.guide_fft_samples // 2 + 1)
+    found = _affine("guide.first", (first, model.latent_channels), width)
+    for index in range(len(GUIDE_DILATIONS)):
+        found |= _affine(f"guide.dilated_{index:02d}", (dilated, width), width)
+        found |= _affine(f"guide.mix_{index:02d}", (width,), width)
+    return found | _affine("guide.magnitudes", (last, width), magnitudes)
 
 
 def _classifier(model: ModelConfig, training: TrainingConfig, num_domains: int) -> Shapes:

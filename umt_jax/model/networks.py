@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from umt_jax.config import Config
-from umt_jax.model import array_shapes, classifier, cqt, decoder, encoder, layers
+from umt_jax.model import array_shapes, classifier, cqt, decoder, encoder, guide, layers
 from umt_jax.shapes import (
     Array,
     Bool,
@@ -66,9 +66,19 @@ class Networks:
         codes = jax.ShapeDtypeStruct((1, model.pool_samples), jnp.int32)
         latents = jax.ShapeDtypeStruct((1, 1, model.latent_channels), jnp.float32)
         by_xla = functools.partial(layers.Network.clone, native_threads=0)
+
+        def init_decoder(key):
+            parameters = layers.init(by_xla(self._decoder), key, codes, latents)
+            if not model.guide_channels:
+                return parameters
+            return {
+                **parameters,
+                "guide": layers.init(self._guide, jax.random.fold_in(key, 1), latents),
+            }
+
         return NetworkParameters(
             encoder={} if self._is_cqt else layers.init(by_xla(self._encoder), encoder_key, codes),
-            decoders=jax.vmap(lambda key: layers.init(by_xla(self._decoder), key, codes, latents))(
+            decoders=jax.vmap(init_decoder)(
                 jax.random.split(decoder_key, len(self.config.domains))
             ),
             classifier=layers.init(self._classifier, classifier_key, latents),
@@ -107,6 +117,10 @@ class Networks:
             return jax.lax.map(lambda of_domain: function(*of_domain), arguments)
         return jax.vmap(function)(*arguments)
 
+    def guide(self, parameters: Parameters, latents: Latents) -> Float[Array, "*B N M"]:
+        """Returns the spectrogram that one decoder's guide predicts; see `guide.Guide`."""
+        return self._guide.apply({"params": parameters["guide"]}, latents)
+
     def classify(self, parameters: Parameters, latents: Latents) -> DomainLogits:
         """Returns the domain logits of each segment, averaged over its latent frames."""
         return self._classifier.apply({"params": parameters}, latents)
@@ -134,6 +148,10 @@ class Networks:
     def _decoder(self):
         remat = self.config.training.remat
         return decoder.Decoder(self.config.model, self._dtype, remat, self.native_threads)
+
+    @functools.cached_property
+    def _guide(self):
+        return guide.Guide(self.config.model)
 
     @functools.cached_property
     def _classifier(self):
@@ -164,6 +182,11 @@ def select(decoders: Parameters, domain: int | Sequence[int]) -> Parameters:
     """Returns one decoder out of a stacked tree; several, stacked again, for a sequence."""
     index = domain if isinstance(domain, int) else np.asarray(domain)
     return jax.tree.map(lambda leaf: leaf[index], decoders)
+
+
+def without_guides(decoders: Parameters) -> Parameters:
+    """Returns the decoders' own parameters alone."""
+    return {name: part for name, part in decoders.items() if name != "guide"}
 
 
 def transfer(
@@ -197,7 +220,7 @@ def transfer(
 
     return NetworkParameters(
         encoder=source.encoder,
-        decoders=jax.tree.map(of_domains, parameters.decoders, source.decoders),
+        decoders=jax.tree.map(of_domains, parameters.decoders, without_guides(source.decoders)),
         classifier={
             name: classifier_part(name, fresh) for name, fresh in parameters.classifier.items()
         },

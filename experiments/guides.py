@@ -1,0 +1,120 @@
+r"""Trains guides: what a model's decoders follow, so that they play the notes of the latents.
+
+    python -m experiments.guides --checkpoint=runs/mine --data_dir=data --output=runs/guided
+
+For each domain a small network learns to predict the spectrogram of its recordings from their
+latents alone (see `umt_jax.model.guide`); encoder, decoders and classifier stay as they are. That
+takes minutes. The output is a run of the same model with guides, to translate with, to evaluate and
+to export.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+from absl import flags, logging
+
+from experiments.training_run import guide_training
+from umt_jax import command_line, path_flags, translator
+from umt_jax.audio import mu_law
+from umt_jax.checkpoints import checkpoint, demo_model, folder_lock, reading
+from umt_jax.config import Config
+from umt_jax.data import dataset
+from umt_jax.translator import Translator
+
+_VALIDATION_SHARE = 0.05
+"""Minutes of validation for each of training."""
+
+
+def define_flags() -> None:
+    """Declares this command's flags."""
+    path_flags.define(
+        "checkpoint", None, "Whose decoders get guides. Default: the model that ships."
+    )
+    path_flags.define("data_dir", None, "Folder of prepared domains.", required=True)
+    path_flags.define("output", None, "Folder of the run to make.", required=True)
+    flags.DEFINE_integer("guide_channels", 128, "Width of a guide.", 1)
+    flags.DEFINE_float("guide_strength", 10.0, "How closely decoders follow; kept in the model.")
+    flags.DEFINE_integer("num_steps", 2000, "Steps for each domain.", 1)
+    flags.DEFINE_float("minutes", 60.0, "Most music of each domain to learn from.", 0.1)
+    flags.DEFINE_float("learning_rate", 2e-3, "Adam's step size at step 0.", 0)
+    flags.DEFINE_integer("seed", 0, "Decides initial weights and crops.", 0)
+
+
+def main() -> None:
+    """Trains as the flags say."""
+    args = flags.FLAGS
+    logging.set_verbosity(logging.INFO)
+    command_line.use_compilation_cache()
+    checkpoint.check_is_free(args.output)
+    workdir = demo_model.chosen()
+    config = with_guides(reading.read_config(workdir), args.guide_channels, args.guide_strength)
+    data = dataset.Dataset(args.data_dir, config.domains)
+    data.check(config)
+    model = translator.load(workdir)
+    settings = guide_training.Settings(
+        num_steps=args.num_steps, learning_rate=args.learning_rate, seed=args.seed
+    )
+    with folder_lock.held(args.output, purpose="a training run"):
+        trained = [
+            guide_training.train(
+                config.model,
+                examples(model, data, domain, "train", 60 * args.minutes),
+                examples(model, data, domain, "validation", 60 * args.minutes * _VALIDATION_SHARE),
+                settings,
+                name=domain,
+            )
+            for domain in config.domains
+        ]
+        _write(args.output, workdir, config, trained, data)
+    command_line.say(f"Written: {args.output}, whose decoders follow their guides.")
+
+
+def with_guides(config: Config, channels: int, strength: float) -> Config:
+    """Returns a model's configuration with guides of this width, followed this closely."""
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, guide_channels=channels),
+        sampling=dataclasses.replace(config.sampling, guide_strength=strength),
+    )
+
+
+def examples(
+    model: Translator, data: dataset.Dataset, domain: str, split: str, seconds: float
+) -> guide_training.Examples:
+    """Returns latents and spectrograms of a domain's recordings, whole, as translation has them."""
+    pool = model.config.model.pool_samples
+    latents, magnitudes = [], []
+    tracks = data.tracks(domain, split, round(seconds * model.sample_rate_hz))
+    for codes in tracks.values():
+        whole = codes[: len(codes) // pool * pool]
+        if not whole.size:
+            continue
+        waveform = np.asarray(model.level(mu_law.decode(whole, model.config.model.mu_law)))
+        latents.append(model.encode(waveform, model.sample_rate_hz).astype(np.float16))
+        magnitudes.append(
+            guide_training.log_magnitudes(waveform, model.config.model).astype(np.float16)
+        )
+    if not latents:
+        raise ValueError(f"{domain} has no whole latent frame in its {split} split.")
+    return guide_training.Examples(np.concatenate(latents), np.concatenate(magnitudes))
+
+
+def _write(output, workdir, config, trained, data):
+    """Writes the model with its guides, as the run that it was, at the same step."""
+    parameters = checkpoint.restore_parameters(workdir)
+    guides = jax.tree.map(lambda *of_domains: np.stack(of_domains), *trained)
+    checkpoint.write_parameters(
+        output,
+        config,
+        parameters.replace(decoders={**parameters.decoders, "guide": guides}),
+        data.description,
+        step=reading.best_step(workdir),
+        loss=reading.loss(workdir, reading.best_step(workdir)),
+    )
+    checkpoint.copy_record(workdir, output)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command_line.run(main)
