@@ -80,16 +80,17 @@ class _Page:
                     self.domain = gr.Radio(domains, value=domains[0], label="Play it as")
             with gr.Column(min_width=320):
                 sampling = self.studio.model.config.sampling
-                own, effect = sampling.temperature, "Scale of the randomness"
+                own = sampling.temperature
+                effect = "Scale of the randomness; 0 takes the likeliest sample every time."
                 if sampling.follows_alone:
-                    effect = "Without effect on this model, whose guides are heard alone"
+                    effect = "Without effect: this model's guides are heard alone."
                 self.temperature = gr.Slider(
                     0,
                     max(_MAX_TEMPERATURE, own),
                     own,
                     step=0.05,
                     label="Temperature",
-                    info=f"{effect}; 0 takes the likeliest sample every time.",
+                    info=effect,
                 )
                 self.seed = gr.Number(
                     0, precision=0, label="Seed", info="The same seed gives the same sound."
