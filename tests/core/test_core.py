@@ -52,6 +52,7 @@ def test_the_core_gives_the_samples_of_translate(core, shipped, domain, temperat
         domain=model.domains[domain],
         temperature=temperature,
         top_p=top_p,
+        guide_strength=0.0,
         seed=seed,
     )
     for block in (1, 777, 20_000):

@@ -384,7 +384,8 @@ def as_flags(config):
         f"--{name}={value}"
         for section in ("model", "training")
         for name, value in fields[section].items()
-        if name not in ("sample_rate_hz", "mu_law", "rms_dbfs")  # Those of the data.
+        # Those of the data, and what is trained afterwards.
+        if name not in ("sample_rate_hz", "mu_law", "rms_dbfs", "guide_channels")
     ]
     text = "".join(f"{line}\n" for line in lines)
     path = Path(FLAGFILES.name, f"{hashlib.sha256(text.encode()).hexdigest()}.flags")

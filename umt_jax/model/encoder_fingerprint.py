@@ -10,7 +10,7 @@ import numpy as np
 
 from umt_jax.config import ModelConfig
 
-_OF_DECODERS = ("decoder_", "residual_", "skip_", "classifier_")
+_OF_DECODERS = ("decoder_", "residual_", "skip_", "guide_", "classifier_")
 """Prefixes of the names of sizes that do not affect the encoder."""
 
 _OF_RECORDINGS = ("rms_dbfs",)
