@@ -189,16 +189,17 @@ def _check_flags(args: flags.FlagValues) -> None:
     if args.outputs and not args.pairs:
         raise ValueError("--outputs are translations of --pairs: name both.")
     chosen = any(args[name].value for name in _CHOOSE_FLAGS)
-    if bool(chosen) != bool(args.choose_on):
+    if chosen != bool(args.choose_on):
         raise ValueError(
             "--choose_on names the pieces to choose on, --choose_temperature, --choose_top_p and "
             "--choose_guide_strength what to choose from: give both or none."
         )
     if args.choose_on and not (args.checkpoint and args.pairs):
         raise ValueError("--choose_on chooses how a --checkpoint plays --pairs: name both.")
-    for name in ("temperature", "top_p", "guide_strength"):
-        if args[name].value is not None and args[f"choose_{name}"].value:
-            raise ValueError(f"--choose_{name} chooses --{name}: give one of them.")
+    for choose in _CHOOSE_FLAGS:
+        name = choose.removeprefix("choose_")
+        if args[name].value is not None and args[choose].value:
+            raise ValueError(f"--{choose} chooses --{name}: give one of them.")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from absl import flags, logging
 from experiments.training_run import guide_training
 from umt_jax import command_line, path_flags, translator
 from umt_jax.audio import mu_law
-from umt_jax.checkpoints import checkpoint, demo_model, folder_lock, reading
+from umt_jax.checkpoints import checkpoint, demo_model, folder_lock, model_file, reading
 from umt_jax.config import Config
 from umt_jax.data import dataset
 from umt_jax.translator import Translator
@@ -48,6 +48,8 @@ def main() -> None:
     command_line.use_compilation_cache()
     checkpoint.check_is_free(args.output)
     workdir = demo_model.chosen()
+    if model_file.is_model_file(workdir):
+        raise ValueError(f"--checkpoint={workdir} is one file. Name the folder of a training run.")
     config = with_guides(reading.read_config(workdir), args.guide_channels, args.guide_strength)
     data = dataset.Dataset(args.data_dir, config.domains)
     data.check(config)
@@ -102,15 +104,15 @@ def examples(
 
 def _write(output, workdir, config, trained, data):
     """Writes the model with its guides, as the run that it was, at the same step."""
-    parameters = checkpoint.restore_parameters(workdir)
+    parameters, step = checkpoint.restore_parameters(workdir), reading.best_step(workdir)
     guides = jax.tree.map(lambda *of_domains: np.stack(of_domains), *trained)
     checkpoint.write_parameters(
         output,
         config,
         parameters.replace(decoders={**parameters.decoders, "guide": guides}),
         data.description,
-        step=reading.best_step(workdir),
-        loss=reading.loss(workdir, reading.best_step(workdir)),
+        step=step,
+        loss=reading.loss(workdir, step),
     )
     checkpoint.copy_record(workdir, output)
 

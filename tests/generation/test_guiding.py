@@ -130,6 +130,8 @@ def test_decoders_follow_as_closely_as_is_said(config, parameters, guides, laten
     # No decoder is asked, so nothing has to be a code.
     alone = model.generate(latents, domain="Cello", guide_strength=MOST_GUIDE_STRENGTH)
     np.testing.assert_array_equal(alone, guide)
+    with pytest.raises(ValueError, match="seed="):
+        model.generate(latents, domain="Cello", guide_strength=MOST_GUIDE_STRENGTH, seed=2**32)
     own = mu_law.encode(model.generate(latents, domain="Cello"), "rounded")
     off = np.abs(own.astype(float) - wanted)
     # Of a normal distribution of this width alone it would be 3.2.

@@ -13,6 +13,7 @@ import numpy as np
 from umt_jax.audio import mu_law, spectrogram
 from umt_jax.config import ModelConfig
 from umt_jax.core import packing
+from umt_jax.generation import validation
 from umt_jax.generation.segments import Window
 from umt_jax.model.array_shapes import GUIDE_DILATIONS, GUIDE_TAPS
 from umt_jax.shapes import Array, Float, UInt8
@@ -71,7 +72,7 @@ class Guides:
 
         What `windows` raises is raised after those that came before it.
         """
-        waveforms = self._waveforms()
+        waveforms, ahead = self._waveforms(), self.ahead_frames
         waiting: collections.deque[Window] = collections.deque()
         latents = np.zeros((0, self._config.latent_channels), np.float32)
         before = 0  # Frames of `latents` that have been followed already.
@@ -90,7 +91,7 @@ class Guides:
             for window in windows:
                 waiting.append(window)
                 latents = np.concatenate([latents, np.asarray(window[0])])
-                while waiting and len(latents) >= before + len(waiting[0][0]) + self.ahead_frames:
+                while waiting and len(latents) >= before + len(waiting[0][0]) + ahead:
                     yield next_window()
         except (ValueError, OSError) as raised:
             error = raised
@@ -145,7 +146,12 @@ class Alone:
         self.config, self.num_domains, self.num_streams = config, num_domains, num_streams
 
     def begin(self, stream: int, seed: int, *, first_sample: int = 0) -> None:
-        """Makes a stream new, which has neither a past nor random numbers."""
+        """Makes a stream new, which has neither a past nor random numbers.
+
+        Raises:
+            ValueError: The seed has more than 32 bits, as no other generator takes it.
+        """
+        validation.check_seed(seed)
 
     def advance(
         self, latents: Float[np.ndarray, "B F Z"], guide: Float[np.ndarray, "K B _"] | None = None
