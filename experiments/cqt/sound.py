@@ -1,6 +1,8 @@
 """Constant-Q frames back to sound without a network: the phases are estimated."""
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import librosa
 import numpy as np
@@ -10,6 +12,10 @@ from umt_jax.model import cqt
 from umt_jax.shapes import Array, Float
 
 ITERATIONS = 32
+
+_RENAMED = "rng" in inspect.signature(librosa.griffinlim_cqt).parameters
+_RANDOM_STATE = "rng" if _RENAMED else "random_state"
+"""librosa 1.0 warns of the older name, and draws other numbers for the same integer."""
 
 
 def griffin_lim(
@@ -31,6 +37,7 @@ def griffin_lim(
     # librosa divides by the square root of a wavelet's length less, and its frames are centred
     # where ours begin.
     magnitudes = np.concatenate(joined) * np.sqrt(cqt.lengths(config))
+    random: dict[str, Any] = {_RANDOM_STATE: np.random.RandomState(seed)}
     pool = config.pool_samples
     waveform = librosa.griffinlim_cqt(
         magnitudes.T.astype(np.float32),
@@ -40,7 +47,7 @@ def griffin_lim(
         fmin=config.cqt_lowest_hz,
         bins_per_octave=config.cqt_bins_per_octave,
         length=len(magnitudes) * pool - pool // 2,
-        random_state=seed,
+        **random,
     )
     waveform = np.pad(waveform, (pool // 2, 0)).clip(-1, 1).astype(np.float32)
     starts = np.cumsum([0, *(len(frames) + gap for frames in recordings)]) * pool

@@ -55,13 +55,11 @@ def test_magnitudes_are_those_of_librosa(rng, num_samples):
 @pytest.mark.parametrize("windows", [[160], [40] * 4, [7, 33, 1, 79, 40], [1] * 160])
 def test_sound_has_the_magnitudes_as_nearly_as_that_of_librosa(windows):
     magnitudes = spectrogram.log_magnitudes(tones(), **SIZES)
-    whole = librosa.griffinlim(
-        np.exp(magnitudes.T), n_iter=16, hop_length=100, n_fft=512, random_state=0
-    )
+    whole = librosa.griffinlim(np.exp(magnitudes.T), n_iter=16, hop_length=100, n_fft=512)
     whole = np.pad(whole, (0, 16_000 - len(whole)))
     sound = sound_of(magnitudes[np.newaxis], windows)[0]
     assert sound.shape == (16_000,)
-    assert disagreement(sound, magnitudes) < disagreement(whole, magnitudes) < 0.15
+    assert disagreement(sound, magnitudes) < min(0.03, disagreement(whole, magnitudes))
 
 
 def test_a_seam_cannot_be_heard_and_the_pitch_is_kept():
