@@ -3,9 +3,10 @@ r"""Trains guides: what a model's decoders follow, so that they play the notes o
     python -m experiments.guides --checkpoint=runs/mine --data_dir=data --output=runs/guided
 
 For each domain a small network learns to predict the spectrogram of its recordings from their
-latents alone (see `umt_jax.model.guide`); encoder, decoders and classifier stay as they are. That
-takes minutes. The output is a run of the same model with guides, to translate with, to evaluate and
-to export.
+latents alone (see `umt_jax.model.guide`), and from those of the same recordings with other dynamics
+and another timbre: both come from its own instrument then. Encoder, decoders and classifier stay as
+they are. That takes minutes. The output is a run of the same model with guides, to translate with,
+to evaluate and to export.
 """
 
 import dataclasses
@@ -14,16 +15,21 @@ import jax
 import numpy as np
 from absl import flags, logging
 
+from data_prep import dynamics, timbre
 from experiments.training_run import guide_training
 from umt_jax import command_line, path_flags, translator
 from umt_jax.audio import mu_law
 from umt_jax.checkpoints import checkpoint, demo_model, folder_lock, model_file, reading
 from umt_jax.config import Config
 from umt_jax.data import dataset
+from umt_jax.shapes import Latents
 from umt_jax.translator import Translator
 
 _VALIDATION_SHARE = 0.05
 """Minutes of validation for each of training."""
+
+_STRETCH_SECONDS = 8
+"""How long a recording keeps one changed timbre and dynamics."""
 
 
 def define_flags() -> None:
@@ -58,16 +64,18 @@ def main() -> None:
         num_steps=args.num_steps, learning_rate=args.learning_rate, seed=args.seed
     )
     with folder_lock.held(args.output, purpose="a training run"):
-        trained = [
-            guide_training.train(
-                config.model,
-                examples(model, data, domain, "train", 60 * args.minutes),
-                examples(model, data, domain, "validation", 60 * args.minutes * _VALIDATION_SHARE),
-                settings,
-                name=domain,
+        trained = []
+        for domain in config.domains:
+            train, validation = (
+                examples(model, data, domain, split, 60 * minutes, args.seed)
+                for split, minutes in (
+                    ("train", args.minutes),
+                    ("validation", _VALIDATION_SHARE * args.minutes),
+                )
             )
-            for domain in config.domains
-        ]
+            trained.append(
+                guide_training.train(config.model, train, validation, settings, name=domain)
+            )
         _write(args.output, workdir, config, trained, data)
     command_line.say(f"Written: {args.output}, whose decoders follow their guides.")
 
@@ -82,24 +90,57 @@ def with_guides(config: Config, channels: int, strength: float) -> Config:
 
 
 def examples(
-    model: Translator, data: dataset.Dataset, domain: str, split: str, seconds: float
+    model: Translator, data: dataset.Dataset, domain: str, split: str, seconds: float, seed: int
 ) -> guide_training.Examples:
-    """Returns latents and spectrograms of a domain's recordings, whole, as translation has them."""
-    pool = model.config.model.pool_samples
-    latents, magnitudes = [], []
+    """Returns latents and spectrograms of a domain's recordings, whole, as translation has them.
+
+    There are two versions of the latents: of the recordings, and of the same with other dynamics
+    and another timbre.
+
+    Args:
+        model: What encodes.
+        data: Prepared domains.
+        domain: Which one.
+        split: Of the recordings.
+        seconds: At most so much of them.
+        seed: Decides what is changed.
+    """
+    pool, generator = model.config.model.pool_samples, np.random.default_rng(seed)
+    versions: tuple[list[Latents], list[Latents]] = [], []
+    magnitudes = []
     tracks = data.tracks(domain, split, round(seconds * model.sample_rate_hz))
     for codes in tracks.values():
         whole = codes[: len(codes) // pool * pool]
         if not whole.size:
             continue
         waveform = np.asarray(model.level(mu_law.decode(whole, model.config.model.mu_law)))
-        latents.append(model.encode(waveform, model.sample_rate_hz).astype(np.float16))
+        heard = (
+            waveform,
+            np.asarray(model.level(_changed(waveform, model.sample_rate_hz, generator))),
+        )
+        for latents, version in zip(versions, heard, strict=True):
+            latents.append(model.encode(version, model.sample_rate_hz).astype(np.float16))
         magnitudes.append(
             guide_training.log_magnitudes(waveform, model.config.model).astype(np.float16)
         )
-    if not latents:
+    if not magnitudes:
         raise ValueError(f"{domain} has no whole latent frame in its {split} split.")
-    return guide_training.Examples(np.concatenate(latents), np.concatenate(magnitudes))
+    return guide_training.Examples(
+        np.stack([np.concatenate(latents) for latents in versions]), np.concatenate(magnitudes)
+    )
+
+
+def _changed(waveform, sample_rate_hz, generator):
+    """Returns a recording with other dynamics and another timbre, both new in each stretch."""
+    length = _STRETCH_SECONDS * sample_rate_hz
+    stretches = (waveform[start : start + length] for start in range(0, len(waveform), length))
+    options = {"sample_rate_hz": sample_rate_hz, "generator": generator}
+    return np.concatenate(
+        [
+            timbre.change_timbre(dynamics.change_dynamics(stretch, **options), **options)
+            for stretch in stretches
+        ]
+    )
 
 
 def _write(output, workdir, config, trained, data):

@@ -34,11 +34,12 @@ class Examples(NamedTuple):
     """Latents of recordings, one behind the other, and what a guide is to predict of them.
 
     Attributes:
-        latents: Latents, [F, Z].
-        magnitudes: Log-magnitudes, [N, M], N frames for each latent frame.
+        latents: Latents of V versions of them, [V, F, Z].
+        magnitudes: Log-magnitudes of the recordings themselves, [N, M], N frames for each latent
+            frame.
     """
 
-    latents: Float[np.ndarray, "F Z"]
+    latents: Float[np.ndarray, "V F Z"]
     magnitudes: Float[np.ndarray, "N M"]
 
 
@@ -96,24 +97,39 @@ def train(
     )
     key = jax.random.key(settings.seed)
     shape = jax.ShapeDtypeStruct((1, 1, config.latent_channels), jnp.float32)
-    parameters = guide.first_parameters(layers.init(module, key, shape), *map(_floats, examples))
+    parameters = guide.first_parameters(
+        layers.init(module, key, shape),
+        _floats(examples.latents).reshape(-1, config.latent_channels),
+        _floats(examples.magnitudes),
+    )
     average, state = parameters, optimizer.init(parameters)
     update = jax.jit(functools.partial(_update, module, optimizer))
     random = np.random.default_rng(settings.seed)
-    noise = _LATENT_NOISE * _floats(examples.latents).std(axis=0)
+    noise = _LATENT_NOISE * _floats(examples.latents).std(axis=(0, 1))
     for step in range(1, settings.num_steps + 1):
         latents, magnitudes = _crops(examples, config, random)
         latents += noise * random.standard_normal(latents.shape, np.float32)
         parameters, state, average = update(parameters, state, average, latents, magnitudes)
         if step % _LOG_EVERY == 0 or step == settings.num_steps:
-            error = _DB * float(loss(module, average, *map(_floats, validation)))
-            logging.info("%s: step %d, %.2f dB off in validation", name, step, error)
+            errors = ", ".join(
+                f"{error:.2f}" for error in validation_db(module, average, validation)
+            )
+            logging.info("%s: step %d, %s dB off in validation", name, step, errors)
     return jax.tree.map(np.asarray, average)
 
 
 def loss(module: guide.Guide, parameters: Parameters, latents, magnitudes) -> Float[jax.Array, ""]:
     """Returns the mean absolute error of log-magnitudes."""
     return jnp.abs(module.apply({"params": parameters}, latents) - magnitudes).mean()
+
+
+def validation_db(module: guide.Guide, parameters: Parameters, examples: Examples) -> list[float]:
+    """Returns the mean absolute error in decibels for each version of the latents."""
+    magnitudes = _floats(examples.magnitudes)
+    return [
+        _DB * float(loss(module, parameters, _floats(latents), magnitudes))
+        for latents in examples.latents
+    ]
 
 
 def _update(module, optimizer, parameters, state, average, latents, magnitudes):
@@ -125,12 +141,20 @@ def _update(module, optimizer, parameters, state, average, latents, magnitudes):
 
 
 def _crops(examples, config, random):
-    """Returns latents, [B, F, Z], and log-magnitudes, [B, N, M], of random stretches."""
+    """Returns latents, [B, F, Z], and log-magnitudes, [B, N, M], of random stretches.
+
+    Each has the latents of a random version.
+    """
     per_latent = config.pool_samples // config.guide_hop_samples
     wanted = round(_CROP_SECONDS * config.sample_rate_hz / config.pool_samples)
-    length = min(max(1, wanted), len(examples.latents))
-    starts = random.integers(0, len(examples.latents) - length + 1, _CROPS)
-    latents = [examples.latents[start : start + length] for start in starts]
+    num_versions, num_frames, _ = examples.latents.shape
+    length = min(max(1, wanted), num_frames)
+    starts = random.integers(0, num_frames - length + 1, _CROPS)
+    versions = random.integers(0, num_versions, _CROPS)
+    latents = [
+        examples.latents[version, start : start + length]
+        for version, start in zip(versions, starts, strict=True)
+    ]
     magnitudes = [
         examples.magnitudes[per_latent * start : per_latent * (start + length)] for start in starts
     ]

@@ -39,7 +39,7 @@ def guides(parameters):
 
 @pytest.fixture
 def latents(rng):
-    return rng.normal(size=(113, MODEL.latent_channels)).astype(np.float32)
+    return rng.normal(size=(213, MODEL.latent_channels)).astype(np.float32)
 
 
 def windows_of(latents, *sizes):
@@ -55,7 +55,7 @@ def test_numpy_predicts_what_flax_does(config, parameters, guides, latents):
         np.testing.assert_allclose(found[index], expected, rtol=1e-4, atol=1e-4)
     # A frame for each hop, in the bins of a transform of 64 ms.
     assert (MODEL.guide_hop_samples, MODEL.guide_fft_samples) == (10, 64)
-    assert found.shape == (2, 113, 33)
+    assert found.shape == (2, 213, 33)
 
 
 def test_a_guide_sees_so_far_and_no_further(guides, latents):
@@ -63,11 +63,13 @@ def test_a_guide_sees_so_far_and_no_further(guides, latents):
     changed = latents.copy()
     changed[50] += 1
     moved = np.abs(guides.log_magnitudes(changed) - before).max(axis=(0, 2)) > 0
-    reach = guides.reach_frames
-    assert np.flatnonzero(moved).tolist() == list(range(50 - reach, 50 + reach + 1))
+    # Whoever sees 10 frames ahead is moved by what lies 10 behind it.
+    before, behind = guides.reach_frames
+    assert (before, behind) == (122, 10)
+    assert np.flatnonzero(moved).tolist() == list(range(50 - behind, 50 + before + 1))
 
 
-@pytest.mark.parametrize("sizes", [(113,), (50, 50, 13), (1,) * 113, (13, 99, 1)])
+@pytest.mark.parametrize("sizes", [(213,), (50, 150, 13), (1,) * 213, (13, 199, 1)])
 def test_windows_are_guided_by_what_the_whole_recording_says(guides, latents, monkeypatch, sizes):
     found = []
 

@@ -15,7 +15,7 @@ from umt_jax.config import ModelConfig
 from umt_jax.core import packing
 from umt_jax.generation import validation
 from umt_jax.generation.segments import Window
-from umt_jax.model.array_shapes import GUIDE_DILATIONS, GUIDE_TAPS
+from umt_jax.model.array_shapes import GUIDE_DILATIONS, GUIDE_TAPS, guide_padding
 from umt_jax.shapes import Array, Float, UInt8
 
 
@@ -57,15 +57,17 @@ class Guides:
         self._frames = config.pool_samples // config.guide_hop_samples  # Of a latent frame.
 
     @property
-    def reach_frames(self) -> int:
-        """Latent frames on either side of one that decide what is predicted for it."""
-        first, dilated, last = (taps // 2 for taps in GUIDE_TAPS)
-        return first + dilated * sum(GUIDE_DILATIONS) + last
+    def reach_frames(self) -> tuple[int, int]:
+        """Latent frames before and behind one that decide what is predicted for it."""
+        first, dilated, last = GUIDE_TAPS
+        layers = [(first, 1), *((dilated, dilation) for dilation in GUIDE_DILATIONS), (last, 1)]
+        before, behind = zip(*(guide_padding(*layer) for layer in layers), strict=True)
+        return sum(before), sum(behind)
 
     @property
     def ahead_frames(self) -> int:
         """Latent frames that must be known behind a window before it can be followed."""
-        return self.reach_frames - (-self._waveforms().ahead_frames // self._frames)
+        return self.reach_frames[1] - (-self._waveforms().ahead_frames // self._frames)
 
     def follow(self, windows: Iterable[Window]) -> Iterator[GuidedWindow]:
         """Yields a recording's windows with their guides.
@@ -73,6 +75,7 @@ class Guides:
         What `windows` raises is raised after those that came before it.
         """
         waveforms, ahead = self._waveforms(), self.ahead_frames
+        reach, _ = self.reach_frames
         waiting: collections.deque[Window] = collections.deque()
         latents = np.zeros((0, self._config.latent_channels), np.float32)
         before = 0  # Frames of `latents` that have been followed already.
@@ -83,7 +86,7 @@ class Guides:
             window, num_samples = waiting.popleft()
             magnitudes = self._magnitudes(latents, before, len(window), waveforms.ahead_frames)
             guide = np.clip(waveforms.extend(magnitudes), -1, 1)
-            passed = max(0, before + len(window) - self.reach_frames)
+            passed = max(0, before + len(window) - reach)
             latents, before = latents[passed:], before + len(window) - passed
             return GuidedWindow(window, num_samples, guide)
 
@@ -171,8 +174,7 @@ def log_likelihoods(codes: UInt8[Array, "*B"], strength: float) -> Float[np.ndar
 def _convolved(x, layer, dilation=1):
     """Returns a convolution along time, with zeros on either side, [F, C] -> [F, D]."""
     kernel, length = layer["kernel"], len(x)
-    reach = len(kernel) // 2 * dilation
-    padded = np.pad(x, [(reach, reach), (0, 0)])
+    padded = np.pad(x, [guide_padding(len(kernel), dilation), (0, 0)])
     taps = (padded[tap * dilation :][:length] @ kernel[tap] for tap in range(len(kernel)))
     return sum(taps, layer["bias"])
 

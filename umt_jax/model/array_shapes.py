@@ -11,8 +11,11 @@ _CONTEXT_LAYERS = 3
 GUIDE_TAPS = 5, 3, 3
 """Latent frames that a guide's first, dilated and last convolutions see."""
 
-GUIDE_DILATIONS = 1, 2, 4
+GUIDE_DILATIONS = 1, 2, 4, 8, 16, 32
 """Of a guide's layers, in latent frames."""
+
+_LOOKS_BACK_FROM = 8
+"""Dilation from which on a guide's layers see nothing ahead."""
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -77,6 +80,20 @@ def _decoder(model: ModelConfig) -> Shapes:
         **_affine("logits", (skips,), mu_law.NUM_LEVELS),
         **_guide(model),
     }
+
+
+def guide_padding(taps: int, dilation: int = 1) -> tuple[int, int]:
+    """Returns how many latent frames before and behind one a convolution of a guide sees.
+
+    A guide sees far back, for how long a note has been sounding, and not far ahead.
+
+    Args:
+        taps: Of the convolution.
+        dilation: Latent frames from one tap to the next.
+    """
+    span = (taps - 1) * dilation
+    ahead = span // 2 if dilation < _LOOKS_BACK_FROM else 0
+    return span - ahead, ahead
 
 
 def _guide(model: ModelConfig) -> Shapes:

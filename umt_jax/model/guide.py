@@ -5,15 +5,13 @@ A decoder that reads its own past knows a pitch from there, and believes the lat
 latents. `umt_jax.generation.guiding` makes a waveform of it, which the decoder follows.
 """
 
-import functools
-
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from umt_jax.config import ModelConfig
 from umt_jax.model import layers
-from umt_jax.model.array_shapes import GUIDE_DILATIONS, GUIDE_TAPS
+from umt_jax.model.array_shapes import GUIDE_DILATIONS, GUIDE_TAPS, guide_padding
 from umt_jax.shapes import Array, Float, Latents
 
 
@@ -43,14 +41,23 @@ class Guide(nn.Module):
         config, (first, dilated, last) = self.config, GUIDE_TAPS
         width, hop = config.guide_channels, config.guide_hop_samples
         bins, frames = config.guide_fft_samples // 2 + 1, config.pool_samples // hop
-        conv = functools.partial(nn.Conv, kernel_init=layers.uniform(1.0))
-        x = conv(width, (first,), name="first")(latents)
+        x = _conv(width, first, name="first")(latents)
         for index, dilation in enumerate(GUIDE_DILATIONS):
-            name = f"dilated_{index:02d}"
-            h = conv(width, (dilated,), kernel_dilation=dilation, name=name)(_active(x))
+            h = _conv(width, dilated, dilation, name=f"dilated_{index:02d}")(_active(x))
             x += layers.Dense(width, name=f"mix_{index:02d}")(nn.relu(h))
-        y = conv(frames * bins, (last,), name="magnitudes")(_active(x))
+        y = _conv(frames * bins, last, name="magnitudes")(_active(x))
         return y.reshape(*latents.shape[:-2], -1, bins)
+
+
+def _conv(width, taps, dilation=1, *, name):
+    return nn.Conv(
+        width,
+        (taps,),
+        kernel_dilation=dilation,
+        padding=[guide_padding(taps, dilation)],
+        kernel_init=layers.uniform(1.0),
+        name=name,
+    )
 
 
 def _active(x):

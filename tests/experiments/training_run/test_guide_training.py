@@ -19,16 +19,16 @@ BINS = 33
 
 @pytest.fixture
 def examples(rng):
-    """Spectra that depend on the latents of the frame before."""
-    latents = (3 + 2 * rng.normal(size=(600, 5))).astype(np.float32)
+    """Spectra that depend on the latents of the frame before, of which there are two versions."""
+    latents = (3 + 2 * rng.normal(size=(1, 600, 5))).astype(np.float32)
     spectra = rng.normal(size=(5, BINS)).astype(np.float32)
-    magnitudes = np.roll(latents, 1, axis=0) @ spectra - 4
-    return guide_training.Examples(latents, magnitudes)
+    magnitudes = np.roll(latents[0], 1, axis=0) @ spectra - 4
+    return guide_training.Examples(np.concatenate([latents, latents + 2]), magnitudes)
 
 
 def error(parameters, examples):
     module = guide.Guide(MODEL)
-    return float(guide_training.loss(module, parameters, *examples))
+    return guide_training.validation_db(module, parameters, examples)
 
 
 def train_guide(examples, validation, settings):
@@ -40,25 +40,27 @@ def train_guide(examples, validation, settings):
 def test_the_first_guide_predicts_the_mean_spectrum_from_latents_of_any_scale(rng, examples):
     module = guide.Guide(MODEL)
     fresh = layers.init(module, jax.random.key(0), jax.ShapeDtypeStruct((1, 1, 5), jnp.float32))
-    first = guide.first_parameters(fresh, *examples)
-    mean, scale = examples.latents.mean(axis=0), examples.latents.std(axis=0)
+    latents = examples.latents[0]
+    first = guide.first_parameters(fresh, latents, examples.magnitudes)
+    mean, scale = latents.mean(axis=0), latents.std(axis=0)
     spectrum = jnp.asarray(examples.magnitudes.mean(axis=0))
-    expected = module.apply({"params": fresh}, (examples.latents - mean) / scale) + spectrum[None]
-    found = module.apply({"params": first}, examples.latents)
+    expected = module.apply({"params": fresh}, (latents - mean) / scale) + spectrum[None]
+    found = module.apply({"params": first}, latents)
     # Outside the recording latents are zero, whatever their mean.
-    inside = slice(20, -20)
+    inside = slice(150, -20)
     np.testing.assert_allclose(found[inside], expected[inside], rtol=1e-4, atol=1e-3)
 
 
 def test_a_guide_learns_what_latents_tell_and_other_seeds_other_weights(examples):
-    train = guide_training.Examples(*(part[:500] for part in examples))
-    rest = guide_training.Examples(*(part[500:] for part in examples))
+    train = guide_training.Examples(examples.latents[:, :500], examples.magnitudes[:500])
+    rest = guide_training.Examples(examples.latents[:, 500:], examples.magnitudes[500:])
     settings = guide_training.Settings(num_steps=400, learning_rate=1e-2)
     trained = train_guide(train, rest, settings)
     module = guide.Guide(MODEL)
     fresh = layers.init(module, jax.random.key(0), jax.ShapeDtypeStruct((1, 1, 5), jnp.float32))
-    first = guide.first_parameters(fresh, *train)
-    assert error(trained, rest) < 0.6 * error(first, rest)
+    first = guide.first_parameters(fresh, train.latents[0], train.magnitudes)
+    for found, before in zip(error(trained, rest), error(first, rest), strict=True):
+        assert found < 0.6 * before
     short = dataclasses.replace(settings, num_steps=2)
     again, same, other = (
         train_guide(train, rest, chosen)
