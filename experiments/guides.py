@@ -41,8 +41,8 @@ def define_flags() -> None:
     path_flags.define("output", None, "Folder of the run to make.", required=True)
     flags.DEFINE_integer("guide_channels", 128, "Width of a guide.", 1)
     flags.DEFINE_float("guide_strength", 10.0, "How closely decoders follow; kept in the model.")
-    flags.DEFINE_integer("num_steps", 2000, "Steps for each domain.", 1)
-    flags.DEFINE_float("minutes", 60.0, "Most music of each domain to learn from.", 0.1)
+    flags.DEFINE_integer("num_steps", 6000, "Steps for each domain.", 1)
+    flags.DEFINE_float("minutes", 100.0, "Most music of each domain to learn from.", 0.1)
     flags.DEFINE_float("learning_rate", 2e-3, "Adam's step size at step 0.", 0)
     flags.DEFINE_integer("seed", 0, "Decides initial weights and crops.", 0)
 

@@ -53,7 +53,7 @@ class Settings:
         seed: Decides initial weights and crops.
     """
 
-    num_steps: int = 2000
+    num_steps: int = 6000
     learning_rate: float = 2e-3
     seed: int = 0
 
