@@ -22,7 +22,7 @@ from umt_jax.audio import mu_law
 from umt_jax.checkpoints import checkpoint, demo_model, folder_lock, model_file, reading
 from umt_jax.config import Config
 from umt_jax.data import dataset
-from umt_jax.shapes import Latents
+from umt_jax.shapes import Latents, Parameters
 from umt_jax.translator import Translator
 
 _VALIDATION_SHARE = 0.05
@@ -36,6 +36,12 @@ def define_flags() -> None:
     """Declares this command's flags."""
     path_flags.define(
         "checkpoint", None, "Whose decoders get guides. Default: the model that ships."
+    )
+    path_flags.define(
+        "guides_from",
+        None,
+        "A model with the same encoder, whose guides are taken for the domains that it has. Only "
+        "the other domains' guides are trained, and need data.",
     )
     path_flags.define("data_dir", None, "Folder of prepared domains.", required=True)
     path_flags.define("output", None, "Folder of the run to make.", required=True)
@@ -57,15 +63,15 @@ def main() -> None:
     if model_file.is_model_file(workdir):
         raise ValueError(f"--checkpoint={workdir} is one file. Name the folder of a training run.")
     config = with_guides(reading.read_config(workdir), args.guide_channels, args.guide_strength)
-    data = dataset.Dataset(args.data_dir, config.domains)
+    guides = kept(args.guides_from, workdir, config) if args.guides_from else {}
+    data = dataset.Dataset(args.data_dir, [name for name in config.domains if name not in guides])
     data.check(config)
     model = translator.load(workdir)
     settings = guide_training.Settings(
         num_steps=args.num_steps, learning_rate=args.learning_rate, seed=args.seed
     )
     with folder_lock.held(args.output, purpose="a training run"):
-        trained = []
-        for domain in config.domains:
+        for domain in data.description:
             train, validation = (
                 examples(model, data, domain, split, 60 * minutes, args.seed)
                 for split, minutes in (
@@ -73,10 +79,10 @@ def main() -> None:
                     ("validation", _VALIDATION_SHARE * args.minutes),
                 )
             )
-            trained.append(
-                guide_training.train(config.model, train, validation, settings, name=domain)
+            guides[domain] = guide_training.train(
+                config.model, train, validation, settings, name=domain
             )
-        _write(args.output, workdir, config, trained, data)
+        _write(args.output, workdir, config, guides, data)
     command_line.say(f"Written: {args.output}, whose decoders follow their guides.")
 
 
@@ -87,6 +93,46 @@ def with_guides(config: Config, channels: int, strength: float) -> Config:
         model=dataclasses.replace(config.model, guide_channels=channels),
         sampling=dataclasses.replace(config.sampling, guide_strength=strength),
     )
+
+
+def kept(guides_from: str, workdir: str, config: Config) -> dict[str, Parameters]:
+    """Returns the guides of another model, by domains, for those that a model has, too.
+
+    Args:
+        guides_from: Folder of the other model.
+        workdir: Folder of the model, which a guide must hear as it heard the other one.
+        config: Of the model, with guides.
+
+    Raises:
+        ValueError: The other model has no guides, or of other sizes, or another encoder; or all of
+            the model's domains, so that nothing is left to train.
+    """
+    other = reading.read_config(guides_from)
+    if not other.model.guide_channels:
+        raise ValueError(f"--guides_from={guides_from} has no guides. Name a model that has.")
+    if other.model != config.model:
+        raise ValueError(
+            f"--guides_from={guides_from} has other sizes (guide_channels="
+            f"{other.model.guide_channels}). Name a model that --checkpoint was trained from, and "
+            "use its --guide_channels."
+        )
+    theirs, ours = map(checkpoint.restore_parameters, (guides_from, workdir))
+    if not jax.tree.all(jax.tree.map(np.array_equal, theirs.encoder, ours.encoder)):
+        raise ValueError(
+            f"--guides_from={guides_from} has another encoder than the model, so its guides would "
+            "not understand these latents. Train with --freeze_encoder, or leave it out."
+        )
+    found = {
+        domain: jax.tree.map(lambda leaf, i=index: np.asarray(leaf[i]), theirs.decoders["guide"])
+        for index, domain in enumerate(other.domains)
+        if domain in config.domains
+    }
+    if len(found) == len(config.domains):
+        raise ValueError(
+            f"--guides_from={guides_from} has a guide for each of {','.join(config.domains)}, so "
+            "none is left to train. Leave it out to train them anew."
+        )
+    return found
 
 
 def examples(
@@ -143,15 +189,16 @@ def _changed(waveform, sample_rate_hz, generator):
     )
 
 
-def _write(output, workdir, config, trained, data):
-    """Writes the model with its guides, as the run that it was, at the same step."""
+def _write(output, workdir, config, guides, data):
+    """Writes the model with its guides, by domains, as the run that it was, at the same step."""
     parameters, step = checkpoint.restore_parameters(workdir), reading.best_step(workdir)
-    guides = jax.tree.map(lambda *of_domains: np.stack(of_domains), *trained)
+    in_order = (guides[domain] for domain in config.domains)
+    stacked = jax.tree.map(lambda *of_domains: np.stack(of_domains), *in_order)
     checkpoint.write_parameters(
         output,
         config,
-        parameters.replace(decoders={**parameters.decoders, "guide": guides}),
-        data.description,
+        parameters.replace(decoders={**parameters.decoders, "guide": stacked}),
+        {**reading.read_dataset(workdir, step), **data.description},
         step=step,
         loss=reading.loss(workdir, step),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import TINY_MODEL, shared_by_workers
 
+from experiments import guides
 from experiments.training_run import guide_training
 from umt_jax.checkpoints import checkpoint, reading
 from umt_jax.model import guide, layers
@@ -108,6 +109,57 @@ def test_guides_are_added_and_all_else_stays(guided_dir, trained_dir):
         "experiments.guides", f"--data_dir={trained_dir}", f"--output={guided_dir}"
     )
     assert "holds a run already. Name another folder." in again.stderr
+
+
+def renamed(guided_dir, folder, encoder=lambda leaf: leaf):
+    """Writes a guided model whose second domain has another name; returns its path."""
+    config, step = reading.read_config(guided_dir), reading.best_step(guided_dir)
+    parameters = checkpoint.restore_parameters(guided_dir)
+    checkpoint.write_parameters(
+        str(folder),
+        dataclasses.replace(config, domains=(config.domains[0], "Kazoo")),
+        parameters.replace(encoder=jax.tree.map(encoder, parameters.encoder)),
+        reading.read_dataset(guided_dir, step),
+        step=step,
+        loss=reading.loss(guided_dir, step),
+    )
+    return str(folder)
+
+
+@pytest.mark.thorough
+def test_guides_are_kept_and_only_the_others_trained(
+    guided_dir, trained_dir, prepared_dir, tmp_path
+):
+    other = renamed(guided_dir, tmp_path / "other")
+    made = commands.run(
+        "experiments.guides",
+        *(f"--checkpoint={trained_dir}", f"--data_dir={prepared_dir}"),
+        *(f"--guides_from={other}", f"--output={tmp_path / 'made'}", "--seed=1"),
+        *("--guide_channels=4", "--num_steps=3", "--guide_strength=0.5"),
+    )
+    assert made.returncode == 0, made.stderr
+    assert f"{reading.read_config(guided_dir).domains[0]}: step" not in made.stderr
+    old, new = (
+        checkpoint.restore_parameters(str(folder)).decoders["guide"]
+        for folder in (guided_dir, tmp_path / "made")
+    )
+    jax.tree.map(lambda one, other: np.testing.assert_array_equal(one[0], other[0]), old, new)
+    assert not np.array_equal(old["first"]["kernel"][1], new["first"]["kernel"][1])
+    assert reading.read_dataset(str(tmp_path / "made")) == reading.read_dataset(str(trained_dir))
+
+
+@pytest.mark.thorough
+def test_guides_that_fit_nothing_are_refused(guided_dir, trained_dir, tmp_path):
+    config = guides.with_guides(reading.read_config(str(trained_dir)), 4, 0.5)
+    with pytest.raises(ValueError, match=r"--guides_from=.* has no guides\. Name a model that has"):
+        guides.kept(str(trained_dir), str(trained_dir), config)
+    with pytest.raises(ValueError, match=r"has other sizes \(guide_channels=4\)"):
+        guides.kept(guided_dir, str(trained_dir), guides.with_guides(config, 5, 0.5))
+    with pytest.raises(ValueError, match=r"has a guide for each of .*, so none is left to train"):
+        guides.kept(guided_dir, str(trained_dir), config)
+    other = renamed(guided_dir, tmp_path / "other", encoder=lambda leaf: leaf + 1)
+    with pytest.raises(ValueError, match=r"has another encoder .* Train with --freeze_encoder"):
+        guides.kept(other, str(trained_dir), config)
 
 
 @pytest.mark.thorough
