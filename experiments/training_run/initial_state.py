@@ -61,7 +61,11 @@ def base_config(workdir: str) -> Config | None:
         return reading.read_config(workdir)
     config = reading.read_config(init_from)
     if config.model.guide_channels:
-        logging.info("Guides stay behind: experiments.guides trains them once the model is done.")
+        logging.info(
+            "Guides stay behind: experiments.guides trains them once the model is done, and takes "
+            "these by --guides_from=%s after --freeze_encoder.",
+            init_from,
+        )
     # They would not fit latents and tones that training changes.
     return config.without_guides()
 
