@@ -162,7 +162,7 @@ def test_what_is_no_finite_number_counts_as_silence(core, shipped):
 @pytest.mark.parametrize(
     "value",
     [
-        {"domain": 3},
+        {"domain": 5},
         {"domain": -1},
         {"temperature": -0.1},
         {"temperature": float("nan")},

@@ -119,7 +119,7 @@ def test_devices_are_listed_and_keys_are_obeyed(tmp_path):
         "The translation comes 0.235 s behind its source: 0.205 s here, and 0.030 s in the sound "
         "cards, as PortAudio says."
     )
-    assert names == "Keys: 1 Cello, 2 Flute, 3 Piano"
+    assert names == "Keys: 1 Cello, 2 Flute, 3 Piano, 4 Violin, 5 Clarinet"
     assert more == "+ and - change the temperature, q ends."
     assert dropouts == "Dropouts: 1."
 
