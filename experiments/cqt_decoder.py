@@ -51,7 +51,9 @@ def main() -> None:
     args = flags.FLAGS
     checkpoint.check_is_free(args.output)
     workdir = demo_model.chosen()
-    config, parameters = reading.read_config(workdir), checkpoint.restore_parameters(workdir)
+    # Guides would not understand frames.
+    config = reading.read_config(workdir).without_guides()
+    parameters = checkpoint.restore_parameters(workdir)
     domains = tuple(args.domains) or config.domains
     if missing := [domain for domain in domains if domain not in config.domains]:
         raise ValueError(
@@ -64,10 +66,14 @@ def main() -> None:
     data.check(config)
     frames, latents = pairs(data, config, parameters.encoder, model)
     kernel, bias, explained = latents_of_frames(frames, latents)
-    training = dataclasses.replace(config.training, init_from="", confusion_weight=0.0)
+    training = dataclasses.replace(
+        config.training, init_from="", freeze_encoder=False, confusion_weight=0.0
+    )
     config_of_frames = Config(domains=domains, preset=config.preset, model=model, training=training)
     fresh = networks.Networks(config_of_frames).init(jax.random.key(0))
-    decoders = networks.select(parameters.decoders, [*map(config.domains.index, domains)])
+    decoders = networks.select(
+        networks.without_guides(parameters.decoders), [*map(config.domains.index, domains)]
+    )
     checkpoint.write_parameters(
         args.output,
         config_of_frames,

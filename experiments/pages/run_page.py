@@ -128,12 +128,11 @@ def _cards(piece: Piece) -> Iterator[_Card]:
     yield _Card("source", f"{source}, the original", "What the network was given.", piece.source)
     for domain, translation in piece.translations.items():
         target = parts.words(domain)
-        yield _Card(
-            "made", f"{target}, by the network", "What it made of the original.", translation
-        )
         if domain in piece.shipped:
             note = "What the model that ships with umt_jax made of it."
             yield _Card("shipped", f"{target}, by the shipped model", note, piece.shipped[domain])
+        note = "What the network of this run made of the original."
+        yield _Card("made", f"{target}, by the network", note, translation)
         if domain != piece.source_domain:
             note = "The same notes on that instrument."
             yield _Card("true", f"{target}, for comparison", note, piece.true_pairs[domain])

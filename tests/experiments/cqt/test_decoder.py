@@ -1,12 +1,15 @@
 """`experiments.cqt_decoder`: decoders of latents become decoders of frames."""
 
+import dataclasses
+
 import commands
+import jax
 import numpy as np
 import pytest
 from conftest import random_parameters, sizes
 
 from experiments import cqt_decoder
-from umt_jax.checkpoints import reading
+from umt_jax.checkpoints import checkpoint, reading
 from umt_jax.config import Config, TrainingConfig
 from umt_jax.model import networks
 
@@ -42,9 +45,29 @@ def test_decoders_do_with_frames_what_they_did_with_their_latents(rng):
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture
+def guided_and_frozen(trained_dir, tmp_path):
+    """A model as the shipped one: with guides, and whose encoder was frozen at last."""
+    trained_dir = str(trained_dir)
+    before, step = reading.read_config(trained_dir), reading.best_step(trained_dir)
+    config = dataclasses.replace(
+        before,
+        model=dataclasses.replace(before.model, guide_channels=2),
+        training=dataclasses.replace(before.training, freeze_encoder=True, init_from="another"),
+    )
+    fresh = networks.Networks(config).init(jax.random.key(0))
+    parameters = checkpoint.restore_parameters(trained_dir)
+    decoders = {**parameters.decoders, "guide": fresh.decoders["guide"]}
+    folder = str(tmp_path / "guided")
+    described = reading.read_dataset(trained_dir, step)
+    parameters = parameters.replace(decoders=decoders)
+    checkpoint.write_parameters(folder, config, parameters, described, step=step, loss=1.0)
+    return folder
+
+
 @pytest.mark.thorough
-def test_training_starts_from_what_is_made(trained_dir, prepared_dir, tmp_path):
-    flags = (f"--data_dir={prepared_dir}", f"--checkpoint={trained_dir}", *TRANSFORM)
+def test_training_starts_from_what_is_made(guided_and_frozen, prepared_dir, tmp_path):
+    flags = (f"--data_dir={prepared_dir}", f"--checkpoint={guided_and_frozen}", *TRANSFORM)
     made = commands.run(
         "experiments.cqt_decoder", *flags, "--domains=Piano", f"--output={tmp_path / 'made'}"
     )
@@ -52,6 +75,7 @@ def test_training_starts_from_what_is_made(trained_dir, prepared_dir, tmp_path):
     assert "of the latents' variance" in made.stdout
     config = reading.read_config(str(tmp_path / "made"))
     assert (config.model.encoder_kind, config.domains) == ("cqt", ("Piano",))
+    assert (config.model.guide_channels, config.training.freeze_encoder) == (0, False)
     trained = commands.run(
         "experiments.train",
         *(f"--data_dir={prepared_dir}", f"--init_from={tmp_path / 'made'}", "--domains=Piano"),
