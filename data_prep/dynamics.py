@@ -7,6 +7,7 @@ hear notes that say nothing of it.
 import numpy as np
 from scipy import ndimage
 
+from data_prep import timbre
 from umt_jax.audio import level
 from umt_jax.shapes import Waveform
 
@@ -23,7 +24,6 @@ _QUIETEST = 0.03
 """Of a recording's level; what is quieter is not made louder than what has this level."""
 
 _SWELLS_HZ = 2
-_SILENCE_RMS = 1e-4
 
 
 def change_dynamics(
@@ -40,7 +40,7 @@ def change_dynamics(
         A new waveform, float32, [T]: at the same level, within full scale. Silence stays as it is.
     """
     x = np.asarray(waveform, np.float32)
-    if not x.size or (own := level.rms(x)) < _SILENCE_RMS:
+    if not x.size or (own := level.rms(x)) < timbre.SILENCE_RMS:
         return x.copy()
     degree = generator.uniform(*COMPRESSION)
     deviation_db = generator.uniform(0, MAX_SWELL_DB)

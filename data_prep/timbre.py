@@ -22,7 +22,9 @@ NOISE_DB = (-70.0, -30.0)
 
 _NUM_BANDS = 9
 _LOWEST_HZ = 60.0
-_SILENCE_RMS = 1e-4
+SILENCE_RMS = 1e-4
+"""Below it a waveform is silent, and is not changed."""
+
 _OVERSAMPLING = 4
 
 
@@ -44,7 +46,7 @@ def change_timbre(
     """
     x = np.array(segment, np.float32)
     own_rms = augment.rms(x)
-    if own_rms < _SILENCE_RMS:
+    if own_rms < SILENCE_RMS:
         return x
     drive = MIN_DRIVE + MAX_DRIVE * generator.uniform() ** 2
     bias = generator.uniform(-MAX_BIAS, MAX_BIAS)
@@ -53,7 +55,7 @@ def change_timbre(
     tilt_db = generator.uniform(-MAX_TILT_DB, MAX_TILT_DB) * np.linspace(-3.5, 3.5, _NUM_BANDS)
     changed = equalize(shaped, gains_db + tilt_db, sample_rate_hz=sample_rate_hz)
     level = own_rms * 10 ** (generator.uniform(-MAX_LEVEL_DB, MAX_LEVEL_DB) / 20)
-    changed *= level / max(augment.rms(changed), _SILENCE_RMS)
+    changed *= level / max(augment.rms(changed), SILENCE_RMS)
     noise_db = generator.uniform(*NOISE_DB)
     noise = generator.standard_normal(len(x), np.float32) * level * 10 ** (noise_db / 20)
     return np.clip(changed + noise, -1, 1).astype(np.float32)

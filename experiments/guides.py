@@ -22,6 +22,7 @@ from umt_jax.audio import mu_law
 from umt_jax.checkpoints import checkpoint, demo_model, folder_lock, model_file, reading
 from umt_jax.config import Config
 from umt_jax.data import dataset
+from umt_jax.model import networks
 from umt_jax.shapes import Latents, Parameters
 from umt_jax.translator import Translator
 
@@ -123,7 +124,7 @@ def kept(guides_from: str, workdir: str, config: Config) -> dict[str, Parameters
             "not understand these latents. Train with --freeze_encoder, or leave it out."
         )
     found = {
-        domain: jax.tree.map(lambda leaf, i=index: np.asarray(leaf[i]), theirs.decoders["guide"])
+        domain: networks.select(theirs.decoders["guide"], index)
         for index, domain in enumerate(other.domains)
         if domain in config.domains
     }
