@@ -148,7 +148,8 @@ def test_low_latency_says_by_how_much_resampling_adds_to_it(trained_dir, by_file
     assert stated == pytest.approx(latency + behind, abs=0.002)
 
 
-def test_a_click_is_heard_as_late_as_is_stated():
+@pytest.mark.parametrize(("guide_strength", "latency"), [(0.0, 1240), (10.0, 1240 + 13 * 200)])
+def test_a_click_is_heard_as_late_as_is_stated(guide_strength, latency):
     config = reading.read_config(demo_model.path())
     reach, at = 1024, 5000
     emerged = {}  # By sound: of each sample, how many had come when it was generated.
@@ -168,8 +169,8 @@ def test_a_click_is_heard_as_late_as_is_stated():
                 yield waveform[start : start + 8]
 
         with low_latency.open_player(demo_model.path()) as player:
-            sampling = SamplingConfig(temperature=0.0)
-            low_latency.choose(player, "Piano", sampling, seed=0)
+            sampling = SamplingConfig(temperature=0.0, guide_strength=guide_strength)
+            low_latency.choose(player, config, "Piano", sampling, seed=0)
             stated = low_latency.delay_seconds(player, config) * player.sample_rate_hz
             parts, taken = [], []
             for piece in low_latency.translate(player, config, blocks()):
@@ -178,10 +179,10 @@ def test_a_click_is_heard_as_late_as_is_stated():
         emerged[name], sounds[name] = np.array(taken), np.concatenate(parts)
     # Until the end, after which nothing more is waited for.
     waited = (emerged["click"] - np.arange(8000))[: 8000 - int(stated)]
-    assert stated == waited.max() == 1240
+    assert stated == waited.max() == latency
     changed = np.flatnonzero(sounds["silence"] != sounds["click"])
-    # Not before the first latent frame that sees it, and not after the tone.
-    assert at - reach - 200 < changed[0] < at + 800
+    # Not before the first latent frame that sees it, or whose guide does, and not after the tone.
+    assert at - reach - 200 - (latency - 1240) < changed[0] < at + 800
     assert emerged["click"][at] - at <= stated
 
 

@@ -304,7 +304,7 @@ def _translate_at_low_latency(
         )
     config = reading.read_config(workdir, args.step)
     with low_latency.open_player(workdir, args.step) as player:
-        low_latency.choose(player, domains[0], sampling, args.seed)
+        low_latency.choose(player, config, domains[0], sampling, args.seed)
         rate_hz = player.sample_rate_hz
         jobs, unwritten = planning.make_folders(jobs)
         input_rate_hz = args.input_rate or rate_hz
@@ -312,8 +312,8 @@ def _translate_at_low_latency(
         delay = low_latency.delay_seconds(player, config)
         delay += sound_files.resampling_delay_seconds(input_rate_hz, rate_hz)
         command_line.say(f"The translation comes {delay:.3f} s behind its source.", error=True)
-        if warning := low_latency.warning(config):
-            command_line.say(warning, error=True)
+        if hint := low_latency.hint(config, sampling):
+            command_line.say(hint, error=True)
         if reader.is_sound_file():
             raise ValueError(
                 "--latency=low takes raw samples as they come, and --input=- brought a sound file. "

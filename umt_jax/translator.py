@@ -581,11 +581,7 @@ class Translator:
 
     def _sampling(self, temperature, top_p, guide_strength) -> SamplingConfig:
         """Returns how codes are drawn: as is asked for, else as the model says."""
-        if guide_strength and not self.config.model.guide_channels:
-            raise ValueError(
-                f"guide_strength={guide_strength}: this model has no guides (guide_channels=0). "
-                "Leave guide_strength out, or train guides with experiments.guides."
-            )
+        validation.check_guides(guide_strength, self.config.model)
         return self.config.sampling.override(
             temperature=temperature, top_p=top_p, guide_strength=guide_strength
         )

@@ -58,6 +58,7 @@ function heard(data) {
   if (data.kind === "loaded") {
     model = data;
     $("temperature").value = data.temperature;
+    $("sampling").hidden = data.guideStrength >= 10; // Guides are heard alone: nothing is random.
     say("Drop a sound anywhere, choose a file, record, or take an example.");
     ready(true);
   }

@@ -39,6 +39,7 @@ async function load({ program, file }) {
     domains,
     rate: core.umt_model_sample_rate_hz(model),
     temperature: core.umt_model_temperature(model),
+    guideStrength: core.umt_model_guide_strength(model),
   });
 }
 

@@ -196,7 +196,7 @@ def _open_live(_: Path, rate_hz: int, block: int) -> Iterator[Opened]:
     out = np.zeros((block, 1), np.float32)
     with low_latency.open_player(workdir) as player:
         sampling = dataclasses.replace(config.sampling, temperature=1.0)
-        low_latency.choose(player, config.domains[0], sampling, seed=0)
+        low_latency.choose(player, config, config.domains[0], sampling, seed=0)
         with live_session.Session(
             player, config, rate_hz=rate_hz, slack_seconds=_SLACK_SECONDS
         ) as session:

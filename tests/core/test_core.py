@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import core_library
+import jax
 import numpy as np
 import plugin_build
 import pytest
@@ -18,6 +19,7 @@ from umt_jax.audio import level
 from umt_jax.checkpoints import checkpoint, demo_model
 from umt_jax.config import SamplingConfig
 from umt_jax.core import compiler, library
+from umt_jax.generation import guiding
 from umt_jax.model.networks import Networks
 from umt_jax.translator import Translator
 
@@ -58,7 +60,7 @@ def test_the_core_gives_the_samples_of_translate(core, shipped, domain, temperat
     for block in (1, 777, 20_000):
         stream = core_library.Stream(core, shipped[1])
         values = {"domain": domain, "temperature": temperature, "top_p": top_p, "seed": seed}
-        assert stream.set(**values) == 0
+        assert stream.set(guide_strength=0.0, **values) == 0
         np.testing.assert_array_equal(stream.translate(waveform, block), expected)
         if block > 1:
             core.umt_stream_reset(stream.stream)
@@ -99,10 +101,11 @@ def test_the_core_plays_models_of_any_sizes_and_conventions(core, tmp_path, tiny
 
 
 @pytest.mark.parametrize("pool_samples", [200, 7, 24, 1])
+@pytest.mark.parametrize("guide_strength", [0.0, 10.0])
 def test_every_sample_comes_as_soon_as_the_latency_says_and_one_not_before(
-    core, tmp_path, tiny_config, pool_samples
+    core, tmp_path, tiny_config, pool_samples, guide_strength
 ):
-    sizes = {"pool_samples": pool_samples, "encoder_layers": 7}
+    sizes = {"pool_samples": pool_samples, "encoder_layers": 7, "guide_channels": 3}
     config = dataclasses.replace(
         tiny_config,
         model=dataclasses.replace(tiny_config.model, **sizes),
@@ -111,17 +114,22 @@ def test_every_sample_comes_as_soon_as_the_latency_says_and_one_not_before(
     parameters = random_parameters(Networks(config))
     model, error = library.load(core_library.file_of(tmp_path, config, parameters).read_bytes())
     assert error == ""
+    decoders = jax.tree.map(np.asarray, parameters.decoders)
     stream = core_library.Stream(core, model)
+    assert stream.set(guide_strength=guide_strength) == 0
+    length = 5000 if pool_samples == 200 else 1500
     waited, num_pulled = [], 0
-    for num_pushed, sample in enumerate(glide(3000), start=1):
+    for num_pushed, sample in enumerate(glide(length), start=1):
         assert stream.push(np.array([sample], np.float32)) == 1
         count = len(stream.pull(3000))
         waited += [num_pushed - t for t in range(num_pulled, num_pulled + count)]
         num_pulled += count
     reach = config.model.encoder_blocks * 127 + 1
     assert max(waited) == core.umt_stream_latency(stream.stream)
-    # A latent frame, and what the encoder sees behind it, within one hop of samples.
-    assert pool_samples + reach <= max(waited) < pool_samples + reach + 24
+    guides = guiding.Guides(config.model, decoders, [0])
+    ahead = pool_samples * guides.ahead_frames if guide_strength else 0
+    # A latent frame, and what encoder and guide see behind it, within one hop of samples.
+    assert 0 <= max(waited) - (pool_samples + reach + ahead) < 24
     core.umt_model_free(model)
 
 
@@ -135,13 +143,15 @@ def test_a_stream_takes_no_more_than_it_can_keep(core, shipped):
     assert stream.push(waveform[taken:]) > 0
 
 
-def test_a_domain_begins_anew_with_the_next_latent_frame(core, shipped):
+@pytest.mark.parametrize("guide_strength", [0.0, 10.0])
+def test_a_domain_begins_anew_with_the_next_latent_frame(core, shipped, guide_strength):
     waveform = glide(8000)
+    values = {"temperature": 0.0, "guide_strength": guide_strength}
     alone = core_library.Stream(core, shipped[1])
-    alone.set(temperature=0.0)
+    alone.set(**values)
     expected = alone.translate(waveform)
     stream = core_library.Stream(core, shipped[1])
-    stream.set(temperature=0.0)
+    stream.set(**values)
     stream.push(waveform)
     first = stream.pull(350)
     stream.set(domain=1)
@@ -168,6 +178,9 @@ def test_what_is_no_finite_number_counts_as_silence(core, shipped):
         {"temperature": float("nan")},
         {"top_p": 0.0},
         {"top_p": 1.1},
+        {"guide_strength": -0.1},
+        {"guide_strength": 10.1},
+        {"guide_strength": float("nan")},
     ],
 )
 def test_values_that_are_not_allowed_change_nothing(core, shipped, value):

@@ -34,7 +34,7 @@ def test_the_pages_program_is_compiled_of_these_sources():
 
 
 def test_the_pages_model_is_the_one_that_ships(tmp_path):
-    config, parameters, *_ = checkpoint.to_share(demo_model.path(), guides=False)
+    config, parameters, *_ = checkpoint.to_share(demo_model.path())
     path = storage.path(str(tmp_path / "model.safetensors"))
     model_file.write(
         path,

@@ -113,10 +113,10 @@ def test_devices_are_listed_and_keys_are_obeyed(tmp_path):
     finished = run(tmp_path, BLOCK, "--input_device=0", keys="x2-9q1")
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == "Flute at temperature 1.\nFlute at temperature 0.9.\n"
-    guides, delay, names, more, dropouts = finished.stdout.splitlines()
-    assert guides.startswith("Decoders play without their guides here:")
+    delay, hint, names, more, dropouts = finished.stdout.splitlines()
+    assert hint.startswith("Its guides look ahead. With --guide_strength=0 it comes sooner")
     assert delay == (
-        "The translation comes 0.235 s behind its source: 0.205 s here, and 0.030 s in the sound "
+        "The translation comes 0.560 s behind its source: 0.530 s here, and 0.030 s in the sound "
         "cards, as PortAudio says."
     )
     assert names == "Keys: 1 Cello, 2 Flute, 3 Piano, 4 Violin, 5 Clarinet"
@@ -179,6 +179,6 @@ def test_it_plays_through_portaudio_and_jack(jack):
     )
     assert finished.returncode == 0, finished.stderr
     delay, *_, dropouts = finished.stdout.splitlines()
-    assert re.fullmatch(r"The translation comes 0\.\d{3} s behind its source: 0\.265 s .*", delay)
+    assert re.fullmatch(r"The translation comes 0\.\d{3} s behind its source: 0\.590 s .*", delay)
     assert re.fullmatch(r"Dropouts: \d+\.", dropouts)
     assert "Piano at temperature 1.\n" in finished.stderr

@@ -35,9 +35,11 @@ def file(config):
 
 
 @pytest.fixture
-def player(file):
+def player(file, config):
     with library.Player(file) as player:
-        low_latency.choose(player, player.domains[0], SamplingConfig(temperature=0.0), seed=0)
+        low_latency.choose(
+            player, config, player.domains[0], SamplingConfig(temperature=0.0), seed=0
+        )
         yield player
 
 

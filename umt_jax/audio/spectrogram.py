@@ -18,8 +18,7 @@ _ITERATIONS = 8
 _MOMENTUM = 0.99
 """Of the fast Griffin-Lim algorithm (Perraudin et al., 2013), as librosa has it."""
 
-_SEED = 0
-"""Of the phases that an estimate begins with."""
+_GOLDEN_RATIO = 0.6180339887498949
 
 
 def log_magnitudes(
@@ -53,7 +52,6 @@ class Waveforms:
         self._reach = -(-window_samples // (2 * hop_samples))
         self.ahead_frames = self._reach + self._SETTLING_FRAMES
         self._window = _hann(window_samples)
-        self._random = np.random.default_rng(_SEED)
         # Spectra of the last frames whose phases stay: those under whose windows sound to come is.
         self._settled = np.zeros((num_waveforms, 0, window_samples // 2 + 1), np.complex64)
 
@@ -112,7 +110,8 @@ class Waveforms:
         if settled.shape[1]:
             phases = np.angle(settled[:, -1])
         else:
-            first = 2 * np.pi * self._random.random(num_bins, np.float32)
+            # Quadratic in the frequency: no two bins agree on a moment at which all is loud.
+            first = 2 * np.pi * (bins**2 * _GOLDEN_RATIO % 1)
             phases = np.broadcast_to(first, (num_waveforms, num_bins))
         led = np.empty(magnitudes.shape, np.complex64)
         for frame in range(num_frames):

@@ -188,6 +188,7 @@ def _metadata(config: Config, licence: str, source: str) -> dict[str, str]:
         "domains": "\n".join(config.domains),
         "temperature": json.dumps(config.sampling.temperature),
         "top_p": json.dumps(config.sampling.top_p),
+        "guide_strength": json.dumps(config.sampling.guide_strength),
         "licence": licence,
         "source": source,
         "config": json.dumps(config.to_json()),

@@ -32,6 +32,7 @@ def functions() -> ctypes.CDLL:
         ("model_domain", ctypes.c_char_p, _POINTER, _NUMBER),
         ("model_temperature", _REAL, _POINTER),
         ("model_top_p", _REAL, _POINTER),
+        ("model_guide_strength", _REAL, _POINTER),
         ("model_gain", _REAL, _POINTER, _FLOATS, _COUNT),
         ("stream_new", _POINTER, _POINTER),
         ("stream_free", None, _POINTER),
@@ -40,6 +41,7 @@ def functions() -> ctypes.CDLL:
         ("stream_set_seed", _NUMBER, _POINTER, ctypes.c_uint32),
         ("stream_set_temperature", _NUMBER, _POINTER, _REAL),
         ("stream_set_top_p", _NUMBER, _POINTER, _REAL),
+        ("stream_set_guide_strength", _NUMBER, _POINTER, _REAL),
         ("stream_latency", _COUNT, _POINTER),
         ("stream_push", _COUNT, _POINTER, _FLOATS, _COUNT),
         ("stream_pull", _COUNT, _POINTER, _FLOATS, _COUNT),
@@ -59,7 +61,6 @@ class Player:
 
     Attributes:
         sample_rate_hz: Of what it takes and gives.
-        latency_samples: Sample t can be pulled once t + latency_samples were pushed.
         domains: Names, by index.
     """
 
@@ -81,7 +82,6 @@ class Player:
             self.close()
             raise MemoryError("There is not enough memory for a stream of this model.")
         self.sample_rate_hz: int = core.umt_model_sample_rate_hz(self._model)
-        self.latency_samples: int = core.umt_stream_latency(self._stream)
         self.domains = tuple(
             core.umt_model_domain(self._model, domain).decode()
             for domain in range(core.umt_model_num_domains(self._model))
@@ -103,8 +103,16 @@ class Player:
             functions().umt_model_free(self._model)
         self._stream = self._model = None
 
+    @property
+    def latency_samples(self) -> int:
+        """Sample t can be pulled once t + latency_samples were pushed."""
+        latency: int = functions().umt_stream_latency(self._stream)
+        return latency
+
     def set(self, **values: int | float) -> None:
-        """Sets domain (an index), seed, temperature or top_p.
+        """Sets domain (an index), seed, temperature, top_p or guide_strength.
+
+        The last one changes the latency, and forgets all sound.
 
         Raises:
             ValueError: A value is not allowed.

@@ -227,6 +227,15 @@ struct Matrix {
 
 inline int Panels(int columns) { return (columns + kPanel - 1) / kPanel; }
 
+// A matrix in panels and what is added to its product, as wide as these.
+struct Affine {
+  std::vector<float> weights, bias;
+  int depth = 0, panels = 0;
+
+  Matrix<Float> Weights() const { return {(const Float*)weights.data(), depth, panels}; }
+  int Width() const { return panels * kPanel; }
+};
+
 }  // namespace umt
 
 #endif  // UMT_JAX_CORE_MATRIX_H_

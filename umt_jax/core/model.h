@@ -7,31 +7,25 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <string>
 #include <vector>
 
 #include "umt_jax/core/decoder.h"
+#include "umt_jax/core/guide.h"
 #include "umt_jax/core/model_file.h"
 #include "umt_jax/core/mu_law.h"
 
 namespace umt {
 
-// A matrix in panels and what is added to its product, as wide as these.
-struct Affine {
-  std::vector<float> weights, bias;
-  int depth = 0, panels = 0;
-
-  Matrix<Float> Weights() const { return {(const Float*)weights.data(), depth, panels}; }
-  int Width() const { return panels * kPanel; }
-};
-
 // Fields of `umt_jax.config.ModelConfig`.
 struct ModelSizes {
   int sample_rate_hz, encoder_blocks, encoder_layers, encoder_channels, latents, pool;
   int decoder_blocks, decoder_layers, channels, skips;
+  GuideSizes guide;
   bool truncated, preactivation, tanh, has_level;
   double rms_dbfs;
-  float temperature, top_p;
+  float temperature, top_p, guide_strength;
   std::vector<std::string> domains;
 
   int NumEncoderLayers() const { return encoder_blocks * encoder_layers; }
@@ -56,6 +50,7 @@ class Model {
   std::vector<std::vector<Affine>> conditions;  // Of each domain: each layer's gates, and the head.
   std::vector<Decoder<Float>> decoders;         // Of each domain; they point into the next two.
   std::vector<std::vector<float>> weights, biases;
+  std::vector<Guide> guides;  // Of each domain; none where the model has none.
   float amplitudes[kLevels];
 
   // Returns what is wrong, "" for nothing.
@@ -71,7 +66,10 @@ class Model {
              " MB that are allowed.";
     }
     PackEncoder(file);
-    for (size_t k = 0; k < sizes.domains.size(); ++k) PackDecoder(file, (int)k);
+    for (size_t k = 0; k < sizes.domains.size(); ++k) {
+      PackDecoder(file, (int)k);
+      if (sizes.guide.channels) PackGuide(file, (int)k);
+    }
     for (int code = 0; code < kLevels; ++code) {
       amplitudes[code] = DecodeMuLaw(code, sizes.truncated);
     }
@@ -130,6 +128,15 @@ class Model {
                   sizes.encoder_channels, sizes.latents, sizes.pool, sizes.decoder_blocks,
                   sizes.decoder_layers, sizes.channels, sizes.skips});
     if (smallest < 1) return "Its header lacks a size, or has one that is not allowed.";
+    // Files of the first release say nothing of guides.
+    const int guide_channels =
+        file.Text("guide_channels").empty() ? 0 : take("guide_channels", most_channels);
+    sizes.guide = {sizes.latents, guide_channels, sizes.pool,
+                   GuideSizes::Hop(sizes.sample_rate_hz, sizes.pool),
+                   GuideSizes::Fft(sizes.sample_rate_hz)};
+    if (guide_channels < 0 || (guide_channels && !sizes.guide.AreSmall())) {
+      return "Its header has a size of guides that is not allowed.";
+    }
     if (file.Number("decoder_taps", 1024) != 2) {
       return "Its decoders' convolutions do not have two taps, which this program needs.";
     }
@@ -145,10 +152,12 @@ class Model {
     sizes.rms_dbfs = std::strtod(file.Text("rms_dbfs").c_str(), nullptr);
     sizes.temperature = std::strtof(file.Text("temperature").c_str(), nullptr);
     sizes.top_p = std::strtof(file.Text("top_p").c_str(), nullptr);
+    sizes.guide_strength = std::strtof(file.Text("guide_strength").c_str(), nullptr);
     if (!(sizes.rms_dbfs >= -60 && sizes.rms_dbfs <= 0) ||
         !(sizes.temperature >= 0 && std::isfinite(sizes.temperature)) ||
-        !(sizes.top_p > 0 && sizes.top_p <= 1)) {
-      return "Its header has a level, temperature or top_p that is not allowed.";
+        !(sizes.top_p > 0 && sizes.top_p <= 1) ||
+        !(sizes.guide_strength >= 0 && sizes.guide_strength <= kMostGuideStrength)) {
+      return "Its header has a level, temperature, top_p or guide_strength that is not allowed.";
     }
     const std::string names = file.Text("domains");
     for (size_t begin = 0; begin <= names.size();) {
@@ -164,7 +173,7 @@ class Model {
     const double k = (double)sizes.domains.size(), q = kLevels, z = sizes.latents;
     const double e = sizes.encoder_channels, c = sizes.channels, s = sizes.skips;
     const double encoder_layers = sizes.NumEncoderLayers(), layers = k * sizes.NumDecoderLayers();
-    const std::pair<const char*, double> arrays[] = {
+    std::vector<std::pair<std::string, double>> arrays = {
         {"encoder.first.kernel", 3 * e},
         {"encoder.first.bias", e},
         {"encoder.layers.dilated.kernel", encoder_layers * 3 * e * e},
@@ -192,9 +201,24 @@ class Model {
         {"decoders.logits.kernel", k * s * q},
         {"decoders.logits.bias", k * q},
     };
+    if (sizes.guide.channels) {
+      const double g = sizes.guide.channels, m = sizes.guide.Magnitudes();
+      arrays.insert(arrays.end(),
+                    {{"decoders.guide.first.kernel", k * Guide::kFirstTaps * z * g},
+                     {"decoders.guide.first.bias", k * g},
+                     {"decoders.guide.magnitudes.kernel", k * Guide::kLastTaps * g * m},
+                     {"decoders.guide.magnitudes.bias", k * m}});
+      for (size_t layer = 0; layer < std::size(Guide::kDilations); ++layer) {
+        const std::string dilated = GuideLayer("dilated", layer), mix = GuideLayer("mix", layer);
+        arrays.insert(arrays.end(), {{dilated + ".kernel", k * Guide::kDilatedTaps * g * g},
+                                     {dilated + ".bias", k * g},
+                                     {mix + ".kernel", k * g * g},
+                                     {mix + ".bias", k * g}});
+      }
+    }
     for (const auto& [name, size] : arrays) {
       if (!file.Has(name, size)) {
-        return std::string("Its array ") + name +
+        return "Its array " + name +
                " is missing, does not fit the sizes in its header, or holds a number that is not "
                "finite.";
       }
@@ -212,7 +236,13 @@ class Model {
                            (c + 1) * sums + (s + z + 1) * (s + p) + (s + 1) * (kLevels + p);
     const double stream =
         8 * e * (double)sizes.Reach() + c * (double)sizes.NumRows() + layers * 33 * gates + 64 * z;
-    return 4 * (encoder + k * decoder + stream);
+    const double g = sizes.guide.channels, m = sizes.guide.Magnitudes();
+    const double guide = g ? (g + p) * (Guide::kFirstTaps * z +
+                                        (double)std::size(Guide::kDilations) * (3 * g + g + 2)) +
+                                 (m + p) * (Guide::kLastTaps * g + 1)
+                           : 0;
+    const double guided = g ? GuidePlayer::NeededFloats(sizes.guide) : 0;
+    return 4 * (encoder + k * (decoder + guide) + stream + guided);
   }
 
   template <typename Get>
@@ -243,6 +273,37 @@ class Model {
       for (int j = 0; j < columns; ++j) affine.bias[j] = file.Get(bias)[first_bias + j];
     }
     return affine;
+  }
+
+  static std::string GuideLayer(const char* part, size_t layer) {
+    return std::string("decoders.guide.") + part + "_0" + std::to_string(layer);
+  }
+
+  static GuideConvolution Convolution(const ModelFile& file, const std::string& name, int domain,
+                                      int num_taps, int depth, int columns, int dilation) {
+    GuideConvolution convolution{{}, dilation, Guide::Ahead(num_taps, dilation)};
+    for (int tap = 0; tap < num_taps; ++tap) {
+      const int64_t first = ((int64_t)domain * num_taps + tap) * depth * columns;
+      convolution.taps.push_back(Plain(file, name + ".kernel", first, depth, columns,
+                                       tap ? "" : name + ".bias", (int64_t)domain * columns));
+    }
+    return convolution;
+  }
+
+  void PackGuide(const ModelFile& file, int domain) {
+    const int g = sizes.guide.channels, m = sizes.guide.Magnitudes();
+    Guide guide;
+    guide.first =
+        Convolution(file, "decoders.guide.first", domain, Guide::kFirstTaps, sizes.latents, g, 1);
+    for (size_t layer = 0; layer < std::size(Guide::kDilations); ++layer) {
+      guide.dilated.push_back(Convolution(file, GuideLayer("dilated", layer), domain,
+                                          Guide::kDilatedTaps, g, g, Guide::kDilations[layer]));
+      const std::string mix = GuideLayer("mix", layer);
+      guide.mixes.push_back(Plain(file, mix + ".kernel", (int64_t)domain * g * g, g, g,
+                                  mix + ".bias", (int64_t)domain * g));
+    }
+    guide.last = Convolution(file, "decoders.guide.magnitudes", domain, Guide::kLastTaps, g, m, 1);
+    guides.push_back(std::move(guide));
   }
 
   // Which of 2 C columns is at a place of the panels, -1 for none.

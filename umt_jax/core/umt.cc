@@ -75,6 +75,10 @@ float umt_model_temperature(const umt_model* model) { return model->sizes.temper
 
 float umt_model_top_p(const umt_model* model) { return model->sizes.top_p; }
 
+float umt_model_guide_strength(const umt_model* model) {
+  return model->guides.empty() ? 0 : model->sizes.guide_strength;
+}
+
 float umt_model_gain(const umt_model* model, const float* samples, int64_t count) {
   constexpr float kSilencePeak = 1e-3f;  // As in `umt_jax/audio/level.py`.
   double energy = 0;
@@ -116,6 +120,13 @@ int umt_stream_set_temperature(umt_stream* stream, float temperature) {
 int umt_stream_set_top_p(umt_stream* stream, float top_p) {
   if (!(top_p > 0 && top_p <= 1)) return -1;
   stream->SetTopP(top_p);
+  return 0;
+}
+
+int umt_stream_set_guide_strength(umt_stream* stream, float guide_strength) {
+  if (!stream->HasGuides() && guide_strength != 0) return -1;
+  if (!(guide_strength >= 0 && guide_strength <= umt::kMostGuideStrength)) return -1;
+  stream->SetGuideStrength(guide_strength);
   return 0;
 }
 

@@ -33,16 +33,17 @@ const char* umt_model_domain(const umt_model* model, int domain); /* NULL: there
 /* What the model is played with where nobody says otherwise. */
 float umt_model_temperature(const umt_model* model);
 float umt_model_top_p(const umt_model* model);
+float umt_model_guide_strength(const umt_model* model); /* 0 where it has no guides. */
 /* What a whole recording is multiplied with before it is pushed: brings it to the level that the
  * model was trained at; 1 where it was trained at any, and for silence. */
 float umt_model_gain(const umt_model* model, const float* samples, int64_t count);
 
-/* A stream of the model's own temperature and top_p, domain 0 and seed 0. NULL: no memory. The
- * model must live as long as it. */
+/* A stream of the model's own temperature, top_p and guide_strength, domain 0 and seed 0. NULL: no
+ * memory. The model must live as long as it. */
 umt_stream* umt_stream_new(const umt_model* model);
 void umt_stream_free(umt_stream* stream);
 
-/* Forgets all sound; domain, temperature, top_p and seed stay. */
+/* Forgets all sound; domain, temperature, top_p, seed and guide_strength stay. */
 void umt_stream_reset(umt_stream* stream);
 /* Each returns 0, or -1 where the value is not allowed and nothing changes. A new domain
  * begins, without a past, with the next latent frame; the others at once. */
@@ -50,6 +51,10 @@ int umt_stream_set_domain(umt_stream* stream, int domain);
 int umt_stream_set_seed(umt_stream* stream, uint32_t seed);
 int umt_stream_set_temperature(umt_stream* stream, float temperature); /* 0 or more. */
 int umt_stream_set_top_p(umt_stream* stream, float top_p);             /* In (0, 1]. */
+/* How closely decoders follow their guides: from 0, not at all, which is all that a model without
+ * guides is allowed, to 10, where guides are heard alone. Forgets all sound, since the latency is
+ * another. */
+int umt_stream_set_guide_strength(umt_stream* stream, float guide_strength);
 
 /* Output sample t can be pulled, at the latest, once t + umt_stream_latency samples were pushed. */
 int64_t umt_stream_latency(const umt_stream* stream);

@@ -31,6 +31,15 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed={seed} must lie in 0..{2**32 - 1}.")
 
 
+def check_guides(guide_strength: float | None, model: ModelConfig) -> None:
+    """Raises `ValueError` if guides are asked for that a model does not have."""
+    if guide_strength and not model.guide_channels:
+        raise ValueError(
+            f"guide_strength={guide_strength}: this model has no guides (guide_channels=0). "
+            "Leave guide_strength out, or train guides with experiments.guides."
+        )
+
+
 def checked_waveform(waveform: Any) -> Float[np.ndarray, "*B T"]:
     """Returns one recording, [T], or several of one length, [B, T], as float32.
 

@@ -1,7 +1,8 @@
 """Translates sound while it comes, a latent frame at a time, by the C++ core.
 
-The samples are those of `Translator` with the native engine, which come half-second window by
-window, at `guide_strength` 0: a guide looks further ahead than there is time for.
+Without guides the samples are those of `Translator` with the native engine, which come half-second
+window by window. With guides the magnitudes are, and the phases others: they are estimated for
+shorter stretches.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,30 +26,37 @@ def open_player(workdir: str, step: int | None = None) -> library.Player:
         OSError: There is no C++ compiler.
     """
     config = reading.read_config(workdir, step)
-    arrays = {
-        name: array
-        for name, array in reading.read_arrays(workdir, step).items()
-        if not name.startswith("decoders.guide.")
-    }
-    return library.Player(model_file.pack(config.without_guides(), arrays))
+    return library.Player(model_file.pack(config, reading.read_arrays(workdir, step)))
 
 
-def warning(config: Config) -> str:
-    """Returns what to say of a model that is heard otherwise than by files; "" if there is none."""
-    if not config.sampling.guide_strength:
+def hint(config: Config, sampling: SamplingConfig) -> str:
+    """Returns how the sound would come sooner; "" if it cannot."""
+    if not (config.model.guide_channels and sampling.guide_strength):
         return ""
-    return "Decoders play without their guides here: the sound comes sooner, with more wrong notes."
+    return "Its guides look ahead. With --guide_strength=0 it comes sooner, with more wrong notes."
 
 
-def choose(player: library.Player, domain: str, sampling: SamplingConfig, seed: int) -> None:
+def choose(
+    player: library.Player, config: Config, domain: str, sampling: SamplingConfig, seed: int
+) -> None:
     """Sets what a player plays, and how.
 
+    Args:
+        player: Plays a model.
+        config: Of its model.
+        domain: One of the model's.
+        sampling: How codes are drawn; decides the latency, too.
+        seed: Decides the random numbers.
+
     Raises:
-        ValueError: There is no such domain, or the seed has more than 32 bits.
+        ValueError: There is no such domain, the seed has more than 32 bits, or the model has no
+            guides to follow.
     """
     (domain,) = validation.checked_domains([domain], player.domains)
     validation.check_seed(seed)
+    validation.check_guides(sampling.guide_strength, config.model)
     player.set(
+        guide_strength=sampling.guide_strength,
         domain=player.domains.index(domain),
         temperature=sampling.temperature,
         top_p=sampling.top_p,

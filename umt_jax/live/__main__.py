@@ -9,7 +9,8 @@ microphone hears loudspeakers.
 
 The meters are the loudest amplitude and the level, in dB of full scale, of the last moment.
 Dropouts are blocks of sound that came too late, or that the sound card lost. --slack_ms plays
-everything so much later, against dropouts.
+everything so much later, against dropouts. The guides of a model look 0.3 s ahead: with
+--guide_strength=0 decoders play without them, sooner, and with more wrong notes.
 
 Without --checkpoint the model that ships with umt_jax plays. Needs a C++ compiler, PortAudio, and
 pip install "umt_jax[live]".
@@ -77,10 +78,8 @@ def main() -> None:
         devices.choose(sounddevice, args.output_device, "output"),
     )
     rate_hz = args.rate or round(cards[0]["default_samplerate"])
-    if warning := low_latency.warning(config):
-        command_line.say(warning)
     with low_latency.open_player(workdir, args.step) as player:
-        low_latency.choose(player, domain, sampling, args.seed)
+        low_latency.choose(player, config, domain, sampling, args.seed)
         with live_session.Session(
             player, config, rate_hz=rate_hz, slack_seconds=args.slack_ms / 1000
         ) as session:
@@ -93,6 +92,8 @@ def main() -> None:
             )
             with stream:
                 say_delay(session, stream.latency, rate_hz)
+                if hint := low_latency.hint(config, sampling):
+                    command_line.say(hint)
                 play(session, player.domains, domain, sampling, args.seconds)
     command_line.say(f"Dropouts: {session.num_dropouts}.")
 
