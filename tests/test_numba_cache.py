@@ -47,6 +47,43 @@ def test_no_module_loads_more_of_librosa_than_its_name_before_numba_has_its_fold
                 assert not any(name.name.startswith("librosa.") for name in node.names), path
 
 
+SAVE = """
+import sys
+import umt_jax
+import numba.core.caching as caching
+
+folder, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(count):
+    file = caching.IndexDataCacheFile(folder, f"function{number}", "stamp")
+    file.save(name, name)
+"""
+
+
+def test_what_processes_keep_at_once_is_found_under_its_own_name(tmp_path):
+    """Without turns, entries are lost or stand for another's data in most runs of this test."""
+    caching = pytest.importorskip("numba.core.caching")
+    assert hasattr(caching.IndexDataCacheFile.save, "__wrapped__")
+    names, count = ("integers", "floats", "doubles", "texts"), 200
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SAVE, tmp_path, name, str(count)], **pipes)
+        for name in names
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=300)
+    assert [process.returncode for process in processes] == [0] * len(names)
+    for number in range(count):
+        file = caching.IndexDataCacheFile(str(tmp_path), f"function{number}", "stamp")
+        assert [file.load(name) for name in names] == list(names)
+
+
 @pytest.mark.slow
 def test_a_dataset_is_built_where_nothing_can_be_kept(sealed, tmp_path):
     write_tone(tmp_path / "music" / "Flute" / "a.wav", seconds=8)
