@@ -8,8 +8,8 @@ import pytest
 from conftest import TINY_MODEL, mostly_thorough, random_parameters
 
 from umt_jax.config import SamplingConfig
-from umt_jax.core import packing
-from umt_jax.generation import jax_model, native_model
+from umt_jax.core import frames, packing
+from umt_jax.generation import jax_model, native_model, pieces
 from umt_jax.generation.engines import native, scan
 from umt_jax.model import networks
 
@@ -60,6 +60,20 @@ def test_the_first_window_comes_with_the_sample_that_the_latency_says(config, ar
     read = itertools.count()
     next(model.encode(np.zeros(1, np.float32) for _ in read))
     assert 0 <= model.latency_samples - next(read) < 24  # Those of a hop.
+
+
+def test_the_first_window_does_not_wait_for_a_long_block(config, arrays, monkeypatch):
+    pushed = []
+    push = frames.Recording.push
+    monkeypatch.setattr(
+        frames.Recording,
+        "push",
+        lambda self, codes: (pushed.append(len(codes)), push(self, codes))[1],
+    )
+    model = by_core(config, arrays)
+    next(model.encode([np.zeros(20_000, np.float32)]))
+    part = pieces.piece_frames(config.model) * config.model.pool_samples
+    assert sum(pushed) < model.latency_samples + part
 
 
 def test_samples_that_are_not_finite_are_refused(config, arrays):

@@ -75,6 +75,7 @@ class NativeModel:
     ) -> Iterator[tuple[Float[np.ndarray, "*B F Z"], int]]:
         """Encodes waveforms that arrive in blocks; see `jax_model.WindowEncoder.encode`."""
         pool, window = self._config.pool_samples, pieces.window_frames(self._config)
+        part = pieces.piece_frames(self._config) * pool
         recordings: list[frames.Recording] = []
         batch: tuple[int, ...] = ()
         complete = np.empty(0)  # Latent frames, [B, F, Z].
@@ -93,11 +94,15 @@ class NativeModel:
                 recordings = [frames.Recording(self._encoder) for _ in range(math.prod(batch))]
                 shape = len(recordings), 0, self._config.latent_channels
                 complete = np.zeros(shape, np.float32)
-            complete = push(mu_law.encode(np.asarray(block), self._config.mu_law))
-            left += block.shape[-1]
-            while complete.shape[1] >= window:
-                yield complete[:, :window].reshape(*batch, window, -1), window * pool
-                complete, left = complete[:, window:], left - window * pool
+            codes = mu_law.encode(np.asarray(block), self._config.mu_law)
+            # In parts, so that the first window does not wait for all of a long block.
+            for start in range(0, codes.shape[-1], part):
+                arrived = codes[..., start : start + part]
+                complete = push(arrived)
+                left += arrived.shape[-1]
+                while complete.shape[1] >= window:
+                    yield complete[:, :window].reshape(*batch, window, -1), window * pool
+                    complete, left = complete[:, window:], left - window * pool
         if not recordings:
             return
         # The rest of the last latent frame is silence.
