@@ -45,16 +45,22 @@ struct Sizes {
   int64_t FirstRow(int layer) const {
     return (int64_t)(layer / layers) * ((1 << layers) - 1) + Dilation(layer) - 1;
   }
+  // Gated channels are multiplied in two parts, so that two threads can have one each. The first
+  // has a whole number of panels on every processor; narrow layers are not cut.
+  int FirstPart() const { return channels < 64 ? channels : channels / 64 * 32; }
   // For so many samples the past tap is computed at once.
   int Period(int layer) const { return std::min(Dilation(layer), block_samples); }
 };
+
+constexpr int kParts = 2;
 
 // One decoder's matrices and biases, in the order in which they are packed.
 template <typename Weight>
 struct Decoder {
   struct Layer {
-    Matrix<Weight> past, present, out;  // `out` gives residual and skip beside each other.
-    const float* bias;                  // Of the residual.
+    Matrix<Weight> past, present;
+    Matrix<Weight> out[kParts];  // Residual and skip beside each other, of some of the channels.
+    const float* bias;           // Of the residual.
   };
   Matrix<Weight> skip, head, logits;
   std::vector<Layer> layers;
@@ -82,7 +88,9 @@ struct Decoder {
     skip = take(c, sum_panels);
     for (Layer& layer : layers) {
       layer.present = take(c, gate_panels);
-      layer.out = take(c, sum_panels);
+      layer.out[0] = take(sizes.FirstPart(), sum_panels);
+      const int rest = c - sizes.FirstPart();
+      layer.out[1] = rest ? take(rest, sum_panels) : Matrix<Weight>{weights, 0, 0};
       layer.bias = take_bias(sum_panels * kPanel);
     }
     head = take(sizes.skips, Panels(sizes.skips));
@@ -91,10 +99,11 @@ struct Decoder {
   }
 };
 
-// Who works on a decoder's streams: one of several threads, which share out the panels of every
-// product and wait for each other (`threads.h`), or this one, which has all to do and never waits.
+// Who works on a decoder's streams: one of several threads, which share out every product and wait
+// for each other (`threads.h`), or this one, which has all to do and never waits.
 struct Alone {
   static constexpr int index = 0;
+  static constexpr bool is_one_of_two = false;
   Range Share(int count) const { return {0, count}; }
   void Wait() const {}
 };
@@ -115,29 +124,37 @@ struct Work {
   // What layers hand on, a row for each stream. `gates` holds several samples', between calls.
   struct Buffers {
     std::vector<AlignedFloats> gates;  // By layer, [period, streams, gate width].
-    AlignedFloats sums;                // Residual and skip sum, beside each other.
     AlignedFloats gated;               // sigmoid * tanh, in panels of half the width.
-    AlignedFloats hidden, logits;
-    // What each thread has for itself: the first convolution's output, and rounded inputs.
+    // Of each part of the channels: what it adds to the residual, and its skip sum beside that.
+    AlignedFloats sums[kParts];
+    // What parts add to the residuals of even and of odd layers, where all threads find it.
+    AlignedFloats added[2][kParts];
+    AlignedFloats skips, hidden, logits;
+    // What each thread has for itself: the residual, and rounded inputs.
     struct Own {
-      AlignedFloats first;
+      AlignedFloats x;
       Rounded<Weight> rounded;
     };
     std::vector<Own> own;
 
     explicit Buffers(const Work& work, int threads = 1)
-        : sums((size_t)work.Streams() * work.SumWidth()),
-          gated((size_t)work.Streams() * work.GateWidth() / 2),
+        : gated((size_t)work.Streams() * work.GateWidth() / 2),
+          skips((size_t)work.Streams() * work.sizes.skips),
           hidden((size_t)work.Streams() * work.HeadWidth()),
           logits((size_t)work.Streams() * kLevels),
           own(threads) {
+      const size_t residuals = (size_t)work.Streams() * work.sizes.channels;
+      for (int part = 0; part < kParts; ++part) {
+        sums[part].resize((size_t)work.Streams() * work.SumWidth());
+        for (auto& of_layers : added) of_layers[part].resize(residuals);
+      }
       int period = 1;
       for (int layer = 0; layer < work.sizes.NumLayers(); ++layer) {
         period = std::max(period, work.sizes.Period(layer));
         gates.emplace_back((size_t)work.sizes.Period(layer) * work.Streams() * work.GateWidth());
       }
       for (Own& of_thread : own) {
-        of_thread.first.resize((size_t)work.Streams() * work.sizes.channels);
+        of_thread.x.resize(residuals);
         Reserve<Weight>((int64_t)period * work.Streams(),
                         std::max(work.GateWidth(), work.SumWidth()), of_thread.rounded);
       }
@@ -154,6 +171,7 @@ struct Work {
   void Run(Buffers& buffers, int first, int last, const Member& member) const {
     for (int t = first; t < last; ++t) {
       First(buffers, member);
+      member.Wait();
       for (int layer = 0; layer < sizes.NumLayers(); ++layer) Layer(layer, t, buffers, member);
       Head(buffers, member);
       Choose(buffers.logits.data(), t, member.Share(Streams()));
@@ -168,58 +186,99 @@ struct Work {
   int SumWidth() const { return decoder.skip.panels * kPanel; }
   int HeadWidth() const { return decoder.head.panels * kPanel; }
 
+  bool IsCut() const { return sizes.FirstPart() < sizes.channels; }
+
   // The first convolution of two samples, and what it adds to the skip sum.
   template <typename Member>
   void First(Buffers& buffers, const Member& member) const {
     const int c = sizes.channels, width = SumWidth();
     auto& own = buffers.own[member.index];
-    const Range panels = member.Share(decoder.skip.panels);
-    const Range residual = panels.Columns(c), all = panels.Columns(width);
-    const int skip = std::max(c, all.begin);
     for (int b = 0; b < Streams(); ++b) {
-      const float* input = inputs + (begin + b) * 2;
-      float* x = own.first.data() + b * c;
+      const float *input = inputs + (begin + b) * 2, *first = decoder.first;
+      float* x = own.x.data() + b * c;
       for (int i = 0; i < c; ++i) {
-        const float* first = decoder.first;
         x[i] = input[0] * first[i] + input[1] * first[c + i] + first[2 * c + i];
       }
-      float* sums = buffers.sums.data() + b * width;
-      std::copy(x + residual.begin, x + residual.end, sums + residual.begin);
-      if (skip < all.end) {
-        std::copy(decoder.sums_bias + skip, decoder.sums_bias + all.end, sums + skip);
+    }
+    const Range panels = member.Share(decoder.skip.panels), columns = panels.Columns(width);
+    for (int b = 0; b < Streams(); ++b) {
+      for (int part = 0; part < kParts; ++part) {
+        float* sums = buffers.sums[part].data() + b * width;
+        std::fill(sums + columns.begin, sums + columns.end, 0.f);
+      }
+      const int skip = std::max(c, columns.begin);
+      if (skip < columns.end) {
+        std::copy(decoder.sums_bias + skip, decoder.sums_bias + columns.end,
+                  buffers.sums[0].data() + b * width + skip);
       }
     }
     // Its columns of the residual are zero.
-    decoder.skip.Add(own.first.data(), c, Streams(), buffers.sums.data(), width, own.rounded,
+    decoder.skip.Add(own.x.data(), c, Streams(), buffers.sums[0].data(), width, own.rounded,
                      panels);
-    member.Wait();
   }
 
-  // One residual layer: both taps and conditioning, the gate; then residual and skip.
+  // One residual layer: both taps and conditioning, the gate; then residual and skip. Two threads
+  // have one part of the channels each, and wait for each other once; more of them share out panels
+  // of each product, and wait twice.
   template <typename Member>
   void Layer(int layer, int t, Buffers& buffers, const Member& member) const {
     const auto& weights = decoder.layers[layer];
-    const int c = sizes.channels, gate = GateWidth(), width = SumWidth();
-    const int period = sizes.Period(layer);
-    float *sums = buffers.sums.data(), *gated = buffers.gated.data();
-    auto& rounded = buffers.own[member.index].rounded;
-    const Range gates = member.Share(weights.present.panels);
+    const int c = sizes.channels, gate = GateWidth(), period = sizes.Period(layer);
+    auto& own = buffers.own[member.index];
+    const bool has_part = member.is_one_of_two && IsCut();
+    const Range gates = has_part ? GatePanels(member.index) : member.Share(weights.present.panels);
     if (t % period == 0) {
-      AddPast(layer, t, std::min(period, sizes.samples - t), gates, buffers, rounded);
+      AddPast(layer, t, std::min(period, sizes.samples - t), gates, buffers, own.rounded);
     }
     float* h = buffers.gates[layer].data() + (size_t)(t % period) * Streams() * gate;
-    weights.present.Add(sums, width, Streams(), h, gate, rounded, gates);
-    for (int b = 0; b < Streams(); ++b) GateRow(h + b * gate, gates, gated + b * gate / 2);
-    member.Wait();
-    const Range panels = member.Share(weights.out.panels), residual = panels.Columns(c);
-    float* row = Row(layer, clock + t);  // All have read what it held.
-    for (int b = 0; b < Streams(); ++b, row += c) {
-      float* x = sums + b * width;
-      std::copy(x + residual.begin, x + residual.end, row + residual.begin);
-      for (int i = residual.begin; i < residual.end; ++i) x[i] += weights.bias[i];
+    weights.present.Add(own.x.data(), c, Streams(), h, gate, own.rounded, gates);
+    for (int b = 0; b < Streams(); ++b) {
+      GateRow(h + b * gate, gates, buffers.gated.data() + b * gate / 2);
     }
-    weights.out.Add(gated, gate / 2, Streams(), sums, width, rounded, panels);
+    if (!has_part) member.Wait();
+    const Range panels =
+        has_part ? Range{0, SumWidth() / kPanel} : member.Share(SumWidth() / kPanel);
+    for (int part = 0; part < kParts; ++part) {
+      if (!has_part || part == member.index) AddPart(layer, part, panels, buffers, own.rounded);
+    }
     member.Wait();
+    Join(layer, t, member.Share(c), buffers, own.x.data());
+  }
+
+  // Panels of gates of a part's channels.
+  Range GatePanels(int part) const {
+    const int first = sizes.FirstPart() / (kPanel / 2);
+    return part == 0 ? Range{0, first} : Range{first, GateWidth() / kPanel};
+  }
+
+  // Adds a part's products to its skip sum, and sets what it adds to the residual.
+  void AddPart(int layer, int part, Range panels, Buffers& buffers,
+               Rounded<Weight>& rounded) const {
+    const auto& out = decoder.layers[layer].out[part];
+    if (out.depth == 0) return;
+    const int c = sizes.channels, width = SumWidth();
+    const float* gated = buffers.gated.data() + (part ? sizes.FirstPart() : 0);
+    out.Add(gated, GateWidth() / 2, Streams(), buffers.sums[part].data(), width, rounded, panels);
+    const Range columns = panels.Columns(c);
+    for (int b = 0; b < Streams(); ++b) {
+      float* sums = buffers.sums[part].data() + b * width;
+      std::copy(sums + columns.begin, sums + columns.end,
+                buffers.added[layer % 2][part].data() + b * c + columns.begin);
+      std::fill(sums + columns.begin, sums + columns.end, 0.f);
+    }
+  }
+
+  // Keeps some columns of a layer's input, for it to be its past, and makes of it the next one's.
+  void Join(int layer, int t, Range kept, const Buffers& buffers, float* x) const {
+    const int c = sizes.channels;
+    const float* bias = decoder.layers[layer].bias;
+    const auto& added = buffers.added[layer % 2];
+    float* row = Row(layer, clock + t);  // All have read what it held.
+    for (int b = 0; b < Streams(); ++b, row += c, x += c) {
+      std::copy(x + kept.begin, x + kept.end, row + kept.begin);
+      const float *one = added[0].data() + b * c, *other = added[1].data() + b * c;
+      for (int i = 0; i < c; ++i) x[i] += bias[i] + (one[i] + other[i]);
+    }
   }
 
   // sigmoid * tanh of panels of one row: each holds both of the same channels, half and half.
@@ -236,12 +295,15 @@ struct Work {
   template <typename Member>
   void Head(Buffers& buffers, const Member& member) const {
     const int c = sizes.channels, width = SumWidth(), hidden = HeadWidth();
-    float *sums = buffers.sums.data(), *z = buffers.hidden.data(), *y = buffers.logits.data();
+    float *skips = buffers.skips.data(), *z = buffers.hidden.data(), *y = buffers.logits.data();
     auto& rounded = buffers.own[member.index].rounded;
-    const Range skips = member.Share(decoder.skip.panels).Columns(c + sizes.skips);
+    const Range share = member.Share(sizes.skips);
     for (int b = 0; b < Streams(); ++b) {
-      float* x = sums + b * width;
-      for (int i = std::max(c, skips.begin); i < skips.end; ++i) x[i] = std::max(x[i], 0.f);
+      const float* one = buffers.sums[0].data() + b * width + c;
+      const float* other = buffers.sums[1].data() + b * width + c;
+      for (int i = share.begin; i < share.end; ++i) {
+        skips[b * sizes.skips + i] = std::max(one[i] + other[i], 0.f);
+      }
     }
     member.Wait();
     Range panels = member.Share(decoder.head.panels), columns = panels.Columns(hidden);
@@ -249,7 +311,7 @@ struct Work {
       const float* condition = head + (int64_t)(begin + b) * hidden;
       std::copy(condition + columns.begin, condition + columns.end, z + b * hidden + columns.begin);
     }
-    decoder.head.Add(sums + c, width, Streams(), z, hidden, rounded, panels);
+    decoder.head.Add(skips, sizes.skips, Streams(), z, hidden, rounded, panels);
     for (int b = 0; b < Streams(); ++b) {
       float* row = z + b * hidden;
       for (int i = columns.begin; i < columns.end; ++i) row[i] = std::max(row[i], 0.f);

@@ -329,12 +329,13 @@ class Model {
       Pack(depth, gates, get, target);
     };
     // Residual and skip beside each other; the first's residual is zero.
-    auto pack_sums = [&](const Tensor* residual, const Tensor& skip, int64_t layer) {
+    auto pack_sums = [&](const Tensor* residual, const Tensor& skip, int64_t layer, Range rows) {
       auto get = [&](int i, int j) {
-        if (j >= c) return skip[(layer * c + i) * s + j - c];
-        return residual ? (*residual)[(layer * c + i) * c + j] : 0.f;
+        const int64_t row = layer * c + rows.begin + i;
+        if (j >= c) return skip[row * s + j - c];
+        return residual ? (*residual)[row * c + j] : 0.f;
       };
-      Pack(c, c + s, get, packed);
+      Pack(rows.end - rows.begin, c + s, get, packed);
     };
     auto pack_plain = [&](const Tensor& kernel, int columns) {
       auto get = [&](int i, int j) { return kernel[(k * s + i) * columns + j]; };
@@ -349,7 +350,7 @@ class Model {
     for (int64_t layer = first_layer; layer < first_layer + num_layers; ++layer) {
       pack_gates(dilated_kernel, layer * 2 * c * 2 * c, c, packed);
     }
-    pack_sums(nullptr, numbers("decoders.skip.kernel"), k);
+    pack_sums(nullptr, numbers("decoders.skip.kernel"), k, {0, c});
     added.resize(added.size() + sums);
     float* skip_sum = added.data() + added.size() - sums + c;
     for (int j = 0; j < s; ++j) {
@@ -361,8 +362,11 @@ class Model {
     conditions.emplace_back();
     for (int64_t layer = first_layer; layer < first_layer + num_layers; ++layer) {
       pack_gates(dilated_kernel, (layer * 2 + 1) * c * 2 * c, c, packed);
-      pack_sums(&numbers("decoders.layers.residual.kernel"), numbers("decoders.layers.skip.kernel"),
-                layer);
+      const int first = DecoderSizes().FirstPart();
+      for (const Range rows : {Range{0, first}, Range{first, c}}) {
+        pack_sums(&numbers("decoders.layers.residual.kernel"),
+                  numbers("decoders.layers.skip.kernel"), layer, rows);
+      }
       for (int j = 0; j < sums; ++j) {
         added.push_back(j < c ? numbers("decoders.layers.residual.bias")[layer * c + j] : 0.f);
       }

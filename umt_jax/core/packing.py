@@ -119,6 +119,11 @@ def to_int8(array: Array, axis: int) -> tuple[Any, Any]:
     return xp.round(array / scale).astype(np.int8), scale
 
 
+def first_part(channels: int) -> int:
+    """Returns how many channels the first of two parts has; see `Sizes::FirstPart`."""
+    return channels if channels < 64 else channels // 64 * 32
+
+
 def gate_columns(array: Array, layout: Layout) -> Any:
     """Puts the sigmoid's and the tanh's columns of the same channels into the same panel."""
     xp = array.__array_namespace__()
@@ -174,7 +179,10 @@ def _pack_one(decoder, config, layout, type_):
     no_skip = np.zeros(config.skip_channels, np.float32)
     for layer in layers:
         add(gate_columns(layer["dilated"]["kernel"][1], layout))
-        add(beside(layer["residual"]["kernel"], layer["skip"]["kernel"]))
+        out = beside(layer["residual"]["kernel"], layer["skip"]["kernel"])
+        for part in np.split(out, [first_part(channels)]):
+            if len(part):
+                add(part)
         # The skips' biases are there from the beginning.
         biases.append(beside(layer["residual"]["bias"], no_skip))
     add(pad_columns(decoder["head"]["kernel"], layout))

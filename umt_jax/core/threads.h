@@ -74,6 +74,7 @@ struct Team {
 struct Member {
   int index;
   Team* team;
+  bool is_one_of_two = team->members == 2;
 
   Range Share(int count) const {
     return {count * index / team->members, count * (index + 1) / team->members};
