@@ -29,6 +29,11 @@ from umt_jax.data import dataset
 from umt_jax.model import networks
 from umt_jax.training import partitioning, sharding, step_engines, train_state, train_step
 
+TAKES_LESS = (
+    "--preset=demo is a model for any machine; for another one --microbatches, --remat=layer, "
+    "--domain_batch or --segment_samples take less."
+)
+
 
 def main() -> None:
     """Trains as the flags say."""
@@ -265,4 +270,4 @@ def _log_sizes(state: train_state.TrainState, mesh: jax.sharding.Mesh) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, arguments=initial_state.with_preset)
+    command_line.run(main, arguments=initial_state.with_preset, takes_less=TAKES_LESS)

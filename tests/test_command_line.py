@@ -56,11 +56,26 @@ def test_memory_that_was_freed_is_not_asked_of_the_system_again():
         ("open('/nowhere/at/all')", "error: /nowhere/at/all: No such file or directory."),
         ("raise KeyboardInterrupt", "Interrupted."),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "Interrupted."),
+        (
+            "raise MemoryError",
+            "error: There is not enough memory. Close other programs, or ask for less at once.",
+        ),
+        (
+            "raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\\nMore.')",
+            "error: There is not enough memory (RESOURCE_EXHAUSTED: Out of memory allocating 9 "
+            "bytes). Close other programs, or ask for less at once.",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_1(body, line):
     finished = run(body)
     assert (finished.returncode, finished.stderr) == (1, f"{line}\n")
+
+
+def test_other_faults_of_the_program_keep_their_traceback():
+    finished = run("raise RuntimeError('INTERNAL: a fault')")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("Traceback")
 
 
 def test_an_argument_that_is_no_flag_is_refused():

@@ -30,16 +30,18 @@ def run(
     main: Callable[[], None],
     *,
     arguments: Callable[[Sequence[str]], list[str]] | None = None,
+    takes_less: str = "Close other programs, or ask for less at once.",
 ) -> None:
     """Parses the flags and calls `main`; bad input ends it with one line and exit status 1.
 
-    Bad input is what `main` raises as `ValueError` (values) or `OSError` (paths, full disks).
-    `--verbosity=1` shows the traceback as well. `--help` prints the docstring of main's module and
+    Bad input is what `main` raises as `ValueError` (values) or `OSError` (paths, full disks). A
+    lack of memory ends it so, too. `--verbosity=1` shows the traceback as well. `--help` prints the docstring of main's module and
     every flag of the command.
 
     Args:
         main: The command.
         arguments: Rewrites the command line before it is parsed; its errors are bad input, too.
+        takes_less: Says what to do where there is not enough memory.
     """
     keep_freed_memory()
 
@@ -73,6 +75,14 @@ def run(
         except (ValueError, OSError) as error:
             logging.debug("Traceback:", exc_info=True)
             sys.exit(_error_line(error))
+        except (MemoryError, RuntimeError) as error:
+            # JAX raises RuntimeError, of the system's status.
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            logging.debug("Traceback:", exc_info=True)
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            lack = f"There is not enough memory{f' ({reason})' if reason else ''}. {takes_less}"
+            sys.exit(_error_line(ValueError(lack)))
 
     app.run(checked_main, flags_parser=parse)
 
