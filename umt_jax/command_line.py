@@ -35,8 +35,8 @@ def run(
     """Parses the flags and calls `main`; bad input ends it with one line and exit status 1.
 
     Bad input is what `main` raises as `ValueError` (values) or `OSError` (paths, full disks). A
-    lack of memory ends it so, too. `--verbosity=1` shows the traceback as well. `--help` prints the docstring of main's module and
-    every flag of the command.
+    lack of memory ends it so, too. `--verbosity=1` shows the traceback as well. `--help` prints the
+    docstring of main's module and every flag of the command.
 
     Args:
         main: The command.
