@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import json
 
 import core_library
 import numpy as np
@@ -176,12 +177,21 @@ def test_decoders_follow_guides_as_those_of_python_do(tmp_path, tiny_config):
     assert 0 < np.abs(codes[0].astype(float) - codes[2]).mean() < 4 / strength
 
 
-def test_models_of_a_header_without_guides_play_as_before(tmp_path, tiny_config, tiny_parameters):
+def test_a_file_of_before_there_were_guides_plays_as_it_did(tmp_path, tiny_config, tiny_parameters):
     file = core_library.file_of(tmp_path, tiny_config, tiny_parameters).read_bytes()
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:start])
+    for name in ("guide_channels", "guide_strength"):
+        del header["__metadata__"][name]
+    text = json.dumps(header).encode()
+    old = len(text).to_bytes(8, "little") + text + file[start:]
     core = library.functions()
-    model, _ = library.load(file)
-    stream = core_library.Stream(core, model)
-    assert core.umt_model_guide_strength(model) == 0
-    assert stream.set(guide_strength=0.0) == 0
-    assert stream.set(guide_strength=1.0) == -1
-    core.umt_model_free(model)
+    sounds = []
+    for model, error in map(library.load, (file, old)):
+        assert error == "" and core.umt_model_guide_strength(model) == 0
+        stream = core_library.Stream(core, model)
+        assert stream.set(guide_strength=0.0) == 0
+        assert stream.set(guide_strength=1.0) == -1
+        sounds.append(stream.translate(glide(700)))
+        core.umt_model_free(model)
+    np.testing.assert_array_equal(*sounds)

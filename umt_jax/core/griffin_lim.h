@@ -78,6 +78,7 @@ class GriffinLim {
     Improve(num_new);
     for (int frame = 0; frame < num_new - kSettling; ++frame) Place(frame, num_settled_ + frame);
     num_settled_ += num_new - kSettling;
+    Weigh(num_settled_);
     Overlap(num_settled_);
     const float* sound = sum_.data() + size_ / 2 + before * hop_;
     std::copy(sound, sound + count_ * hop_, waveform);
@@ -108,6 +109,7 @@ class GriffinLim {
     const int values = num_new * bins_;
     std::fill(real_before_.begin(), real_before_.end(), 0.f);
     std::fill(imag_before_.begin(), imag_before_.end(), 0.f);
+    Weigh(num_settled_ + num_new);
     for (int iteration = 0; iteration < kIterations; ++iteration) {
       for (int frame = 0; frame < num_new; ++frame) Place(frame, num_settled_ + frame);
       Overlap(num_settled_ + num_new);
@@ -177,18 +179,26 @@ class GriffinLim {
     for (int t = 0; t < size_; ++t) samples[t] *= window_[t];
   }
 
-  // Sets `sum_` to that of the first so many frames, divided by that of their windows; the first
-  // one's centre is at size / 2.
+  size_t Length(int num_frames) const { return (size_t)(num_frames - 1) * hop_ + size_; }
+
+  // Sets `weights_` to the sum of the windows of so many frames, squared.
+  void Weigh(int num_frames) {
+    std::fill(weights_.begin(), weights_.begin() + Length(num_frames), FLT_MIN);
+    for (int frame = 0; frame < num_frames; ++frame) {
+      float* weights = weights_.data() + (size_t)frame * hop_;
+      for (int t = 0; t < size_; ++t) weights[t] += window_[t] * window_[t];
+    }
+  }
+
+  // Sets `sum_` to that of the first so many frames, divided by `weights_`, which are those of as
+  // many; the first one's centre is at size / 2.
   void Overlap(int num_frames) {
-    const size_t length = (size_t)(num_frames - 1) * hop_ + size_;
+    const size_t length = Length(num_frames);
     std::fill(sum_.begin(), sum_.begin() + length, 0.f);
-    std::fill(weights_.begin(), weights_.begin() + length, FLT_MIN);
     for (int frame = 0; frame < num_frames; ++frame) {
       const float* samples = frames_.data() + (size_t)frame * size_;
-      for (int t = 0; t < size_; ++t) {
-        sum_[(size_t)frame * hop_ + t] += samples[t];
-        weights_[(size_t)frame * hop_ + t] += window_[t] * window_[t];
-      }
+      float* sum = sum_.data() + (size_t)frame * hop_;
+      for (int t = 0; t < size_; ++t) sum[t] += samples[t];
     }
     for (size_t t = 0; t < length; ++t) sum_[t] /= weights_[t];
   }

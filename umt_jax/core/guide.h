@@ -45,8 +45,6 @@ struct GuideSizes {
 struct GuideConvolution {
   std::vector<Affine> taps;  // The bias is the first one's.
   int dilation, ahead;       // Latent frames from tap to tap, and of the last one.
-
-  int Span() const { return ((int)taps.size() - 1) * dilation; }
 };
 
 struct Guide {
